@@ -1,1 +1,9 @@
-//! Galo.
+//! The decisions of Galo, sans-IO: events and the time go in, actions come out.
+//!
+//! Nothing in this crate opens a socket or a file, reads a clock, starts a thread or draws randomness of its own;
+//! `clippy.toml` bans the means. The shells (`gateway`, `aggregator`) and the simulator drive the very same code.
+
+pub mod outcome;
+pub mod time;
+
+pub use galo_wire::{CorrelationId, Outcome, Processor, Stage};
