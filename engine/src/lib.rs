@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod breaker;
+pub mod buckets;
 pub mod capacity;
 pub mod latency;
 pub mod money;
