@@ -1,7 +1,12 @@
 //! Every byte that leaves a Galo process for another: the frames between gateway and aggregator.
 //!
-//! Codec only. This crate decides nothing, reads no clock and does no I/O.
+//! Codec only. This crate decides nothing, reads no clock and does no I/O; it validates what arrives and never panics
+//! on it. [`record`] lists the records, [`frame`] batches them, the words they are made of are re-exported here.
 
+pub mod frame;
+pub mod record;
 mod vocabulary;
 
+pub use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, decode_frames};
+pub use record::{Kind, Message, PROTOCOL_VERSION};
 pub use vocabulary::{CORRELATION_ID_TEXT_SIZE, CorrelationId, Outcome, Processor, Stage};

@@ -1,0 +1,359 @@
+//! The records that gateway and aggregator exchange, and [`Message`], any one of them.
+//!
+//! Each record is a fixed number of bytes (rkyv, little-endian, unaligned, validated on arrival), so a frame can carry
+//! a batch of them and a receiver needs no second length. Sizes are asserted at compile time and the very bytes are
+//! kept in `tests/golden.rs`: changing either is a new [`PROTOCOL_VERSION`].
+//!
+//! Rejected: one self-describing encoding (serde, protobuf) for all. It would cost a length and a tag per field, and
+//! validation would be a parse instead of a look.
+//!
+//! # Byte layouts
+//!
+//! Offsets in bytes; all integers little-endian; `id` is the sixteen bytes of the UUID. `docs/protocol.md` draws them.
+
+use rkyv::{Archive, Deserialize, Serialize, rancor};
+
+use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
+
+/// The version that both sides state in their [`Hello`]; peers of different versions do not talk.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The bound of a summary that the client left open, on either side.
+pub const REQUESTED_AT_MS_MAX: u64 = u64::MAX;
+
+/// Declares the records, their kinds on the wire and their sizes, and derives [`Message`] and its codec from the list.
+macro_rules! records {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal, $size:literal bytes { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+            pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+            const _: () = assert!(size_of::<rkyv::Archived<$name>>() == $size, "a record's size is part of the protocol");
+            const _: () = assert!(align_of::<rkyv::Archived<$name>>() == 1, "records stand at any offset of a frame");
+
+            impl From<$name> for Message {
+                fn from(record: $name) -> Self { Self::$name(record) }
+            }
+        )*
+
+        /// Any record, as it is sent and received.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Message {
+            $(#[doc = concat!("A [`", stringify!($name), "`].")] $name($name),)*
+        }
+
+        /// What a frame carries: its number on the wire.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum Kind {
+            $(#[doc = concat!("[`", stringify!($name), "`] records.")] $name = $kind,)*
+        }
+
+        impl Kind {
+            /// Every kind, in the order of the protocol's table.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The kind with this number, if there is one.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number {
+                    $($kind => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The size of one record of this kind, in bytes.
+            #[must_use]
+            pub const fn record_size(self) -> usize {
+                match self {
+                    $(Self::$name => $size,)*
+                }
+            }
+        }
+
+        impl Message {
+            /// The kind of this record.
+            #[must_use]
+            pub const fn kind(&self) -> Kind {
+                match self {
+                    $(Self::$name(_) => Kind::$name,)*
+                }
+            }
+
+            /// Appends the record's bytes to `out`.
+            pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Self::$name(record) => {
+                        let mut bytes = [0_u8; $size];
+                        let buffer = rkyv::ser::writer::Buffer::from(&mut bytes[..]);
+                        rkyv::api::serialize_using::<_, rancor::Failure>(record, &mut { buffer })
+                            .expect("a fixed-size record fits its own size");
+                        out.extend_from_slice(&bytes);
+                    })*
+                }
+            }
+
+            /// Reads one record of `kind` from exactly its bytes; `None` where they are no valid record.
+            pub(crate) fn decode(kind: Kind, bytes: &[u8]) -> Option<Self> {
+                match kind {
+                    $(Kind::$name => {
+                        let archived = rkyv::access::<rkyv::Archived<$name>, rancor::Failure>(bytes).ok()?;
+                        let record = rkyv::deserialize::<$name, rancor::Failure>(archived).ok()?;
+                        Some(Self::$name(record))
+                    })*
+                }
+            }
+        }
+    };
+}
+
+/// Which side of the socket speaks.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Role {
+    /// A thread of a gateway.
+    Gateway = 0,
+    /// The aggregator.
+    Aggregator = 1,
+}
+
+/// The ledger's answer to an [`Accept`].
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Verdict {
+    /// The payment is new, in the ledger, and this gateway's to dispatch.
+    Granted = 0,
+    /// The ledger has this id with the same amount; nothing is to be dispatched.
+    Replayed = 1,
+    /// The ledger has this id with another amount.
+    Conflict = 2,
+    /// The ledger holds as many open payments as it may.
+    Full = 3,
+}
+
+/// Where a word about a processor's health comes from.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum HealthSource {
+    /// The processor's own health check.
+    Check = 0,
+    /// Real payments of some gateway.
+    Traffic = 1,
+}
+
+/// What the ledger knows of an id.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Standing {
+    /// Nothing.
+    Absent = 0,
+    /// Accepted, not processed yet.
+    Open = 1,
+    /// Processed.
+    Processed = 2,
+}
+
+records! {
+    /// The first record in each direction of a connection.
+    Hello = 1, 16 bytes {
+        /// See [`PROTOCOL_VERSION`].
+        protocol_version: u16,
+        /// Who speaks.
+        role: Role,
+        /// The gateway's number, from 1; 0 for the aggregator.
+        instance: u8,
+        /// The gateway's thread, from 0.
+        thread: u16,
+        /// Zero.
+        reserved: u16,
+        /// Drawn at each start of the process: tells a reconnect from a restart.
+        incarnation: u64,
+    }
+    /// Gateway: may I take this payment? Carries the attempt that follows a grant, so that the intent is in the ledger with it.
+    Accept = 2, 37 bytes {
+        /// The gateway's handle for the payment, echoed in the answer.
+        slot: u32,
+        /// Who.
+        correlation_id: CorrelationId,
+        /// How much.
+        amount_cents: u64,
+        /// The `requestedAt` of the planned attempt; 0 while waiting.
+        requested_at_ms: u64,
+        /// The processor of the planned attempt, or waiting.
+        stage: Stage,
+    }
+    /// Gateway: I am about to send this payment to that processor. Nothing is sent before [`IntentRecorded`].
+    Intent = 3, 29 bytes {
+        /// The gateway's handle for the payment, echoed in the answer.
+        slot: u32,
+        /// Who.
+        correlation_id: CorrelationId,
+        /// The `requestedAt` that the processor will store.
+        requested_at_ms: u64,
+        /// Where to.
+        processor: Processor,
+    }
+    /// Gateway: an attempt ended.
+    Completion = 4, 34 bytes {
+        /// Counts this connection's completions from 1; see [`Acknowledgement`].
+        sequence: u64,
+        /// Who.
+        correlation_id: CorrelationId,
+        /// The `requestedAt` that the processor stored.
+        requested_at_ms: u64,
+        /// Where.
+        processor: Processor,
+        /// How.
+        outcome: Outcome,
+    }
+    /// Gateway, after a reconnect: this granted payment is in my hands.
+    Claim = 5, 38 bytes {
+        /// The gateway's handle for the payment.
+        slot: u32,
+        /// Who.
+        correlation_id: CorrelationId,
+        /// How much.
+        amount_cents: u64,
+        /// The recorded attempt's `requestedAt`; 0 while waiting.
+        requested_at_ms: u64,
+        /// The processor that may have it.
+        stage: Stage,
+        /// An attempt there ended as unknown.
+        in_doubt: bool,
+    }
+    /// Gateway, before it stops: somebody else shall see to this payment.
+    Release = 6, 16 bytes {
+        /// Who.
+        correlation_id: CorrelationId,
+    }
+    /// Gateway: totals of the payments with `from <= requestedAt <= to`, please.
+    SummaryQuery = 7, 20 bytes {
+        /// Echoed in the answer.
+        slot: u32,
+        /// The first millisecond that counts.
+        from_ms: u64,
+        /// The last millisecond that counts.
+        to_ms: u64,
+    }
+    /// Gateway: what is known of this id?
+    LookupQuery = 8, 20 bytes {
+        /// Echoed in the answer.
+        slot: u32,
+        /// Who.
+        correlation_id: CorrelationId,
+    }
+    /// Gateway: forget everything.
+    PurgeQuery = 9, 4 bytes {
+        /// Echoed in the answer.
+        slot: u32,
+    }
+    /// Gateway: this is how a processor does.
+    HealthReport = 10, 7 bytes {
+        /// Which.
+        processor: Processor,
+        /// How it is known.
+        source: HealthSource,
+        /// It refuses payments.
+        failing: bool,
+        /// Its response time, ms: the least one (health check) or the expected one (traffic).
+        response_ms: u32,
+    }
+    /// Aggregator: the answer to an [`Accept`].
+    Grant = 33, 21 bytes {
+        /// The gateway's handle.
+        slot: u32,
+        /// Who.
+        correlation_id: CorrelationId,
+        /// The answer.
+        verdict: Verdict,
+    }
+    /// Aggregator: the [`Intent`] is in the ledger; send.
+    IntentRecorded = 34, 20 bytes {
+        /// The gateway's handle.
+        slot: u32,
+        /// Who.
+        correlation_id: CorrelationId,
+    }
+    /// Aggregator: completions up to and including this one are in the ledger.
+    Acknowledgement = 35, 8 bytes {
+        /// The last one.
+        sequence: u64,
+    }
+    /// Aggregator: this payment is yours now, with what is known of its attempts.
+    Assignment = 36, 34 bytes {
+        /// Who.
+        correlation_id: CorrelationId,
+        /// How much.
+        amount_cents: u64,
+        /// The recorded attempt's `requestedAt`; 0 while waiting.
+        requested_at_ms: u64,
+        /// The processor that may have it.
+        stage: Stage,
+        /// It may be there already, whoever sent it.
+        in_doubt: bool,
+    }
+    /// Aggregator: this payment is not yours (any more): drop it.
+    Withdrawal = 37, 16 bytes {
+        /// Who.
+        correlation_id: CorrelationId,
+    }
+    /// Aggregator: the answer to a [`SummaryQuery`].
+    SummaryReply = 38, 40 bytes {
+        /// From the query.
+        slot: u32,
+        /// 1 where the answer is exact, else the width of the coarsest bucket that a bound cut, ms.
+        resolution_ms: u32,
+        /// Payments at default.
+        default_requests: u64,
+        /// Their sum, cents.
+        default_amount_cents: u64,
+        /// Payments at fallback.
+        fallback_requests: u64,
+        /// Their sum, cents.
+        fallback_amount_cents: u64,
+    }
+    /// Aggregator: the answer to a [`LookupQuery`].
+    LookupReply = 39, 39 bytes {
+        /// From the query.
+        slot: u32,
+        /// From the query.
+        correlation_id: CorrelationId,
+        /// Whether the id is known, and how far it got; the fields below count only if it is.
+        standing: Standing,
+        /// How much.
+        amount_cents: u64,
+        /// The attempt's or the processed payment's `requestedAt`; 0 while waiting.
+        requested_at_ms: u64,
+        /// The processor that has it, or may.
+        stage: Stage,
+        /// It may be there already.
+        in_doubt: bool,
+    }
+    /// Aggregator, to every gateway: the ledger is empty; drop every payment granted before this.
+    Purged = 40, 4 bytes {
+        /// Counts purges since the aggregator's start.
+        generation: u32,
+    }
+    /// Aggregator: the answer to a [`PurgeQuery`], after [`Purged`].
+    PurgeReply = 41, 4 bytes {
+        /// From the query.
+        slot: u32,
+    }
+    /// Aggregator: yours is the next health check of this processor; report it.
+    Lease = 42, 1 bytes {
+        /// Which.
+        processor: Processor,
+    }
+    /// Aggregator: what a [`HealthReport`] of another gateway said.
+    HealthNews = 43, 7 bytes {
+        /// Which.
+        processor: Processor,
+        /// How it is known.
+        source: HealthSource,
+        /// It refuses payments.
+        failing: bool,
+        /// See [`HealthReport::response_ms`].
+        response_ms: u32,
+    }
+}
