@@ -1,3 +1,110 @@
-//! Galo.
+//! Galo's aggregator: the single writer of the ledger, on tokio-uring.
+//!
+//! Gateways connect over a unix socket; what they say goes to the engine's coordinator, what it decides goes back.
+//! This crate moves bytes and owns buffers; it decides nothing. Where io_uring is blocked it runs on epoll, with one
+//! warning.
 
-fn main() {}
+mod config;
+mod http;
+mod metrics;
+mod server;
+mod stream;
+
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use galo_engine::coordinator::Coordinator;
+use galo_shell::clock::{self, Clock};
+use galo_shell::env::Env;
+use galo_shell::{exit, healthcheck, log, socket, uring};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::server::Shared;
+use crate::stream::Driver;
+
+const PROGRAM: &str = "galo-aggregator";
+
+fn main() -> ExitCode {
+    let clock = Clock::start();
+    let env = Env::of_process();
+    let incarnation = clock::incarnation();
+    let config = match Config::read(&env, incarnation) {
+        Ok(config) => config,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
+    };
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("--healthcheck") => return healthcheck::run(PROGRAM, &config.http_socket),
+        Some(other) => {
+            let reason = format!("unknown argument {other:?}; expected none, or --healthcheck");
+            return exit::refuse_to_start(PROGRAM, reason, exit::CONFIGURATION);
+        }
+    }
+    if let Err(error) = log::start(&env) {
+        return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
+    }
+    let listeners = socket::bind("AGGREGATOR_SOCKET", &config.socket)
+        .and_then(|gateways| Ok((gateways, socket::bind("AGGREGATOR_HTTP_SOCKET", &config.http_socket)?)));
+    let (gateways, http) = match listeners {
+        Ok(listeners) => listeners,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
+    };
+    let run = |driver| run(config, clock, driver, gateways, http);
+    let result = match uring::probe() {
+        Ok(()) => {
+            let mut ring = tokio_uring::uring_builder();
+            ring.setup_cqsize(4 * uring::RING_ENTRY_COUNT);
+            tokio_uring::builder()
+                .entries(uring::RING_ENTRY_COUNT)
+                .uring_builder(&ring)
+                .start(run(Driver::Uring))
+        }
+        Err(error) => {
+            tracing::warn!("running on epoll, slower: {error}");
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .and_then(|runtime| tokio::task::LocalSet::new().block_on(&runtime, run(Driver::Epoll)))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+async fn run(
+    config: Config,
+    clock: Clock,
+    driver: Driver,
+    gateways: std::os::unix::net::UnixListener,
+    http: std::os::unix::net::UnixListener,
+) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shared = Shared::new(Coordinator::new(config.coordinator, clock.now()), clock);
+    let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us });
+    tracing::info!(
+        "ready after {} µs on {}; gateways connect at {}",
+        metrics.start_us,
+        driver.name(),
+        config.socket.display()
+    );
+    tokio::task::spawn_local(server::tick(Rc::clone(&shared)));
+    let stopped = tokio::select! {
+        result = server::serve(gateways, driver, Rc::clone(&shared)) => result,
+        result = http::serve(http, Rc::clone(&shared), metrics) => result,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    for path in [&config.socket, &config.http_socket] {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::debug!("{}: {error}", path.display());
+        }
+    }
+    tracing::info!("stopped");
+    stopped
+}

@@ -8,11 +8,16 @@
 pub mod breaker;
 pub mod buckets;
 pub mod capacity;
+pub mod coordinator;
+pub mod dispatcher;
 pub mod latency;
+pub mod ledger;
 pub mod money;
 pub mod outcome;
+pub mod outlook;
 pub mod random;
 pub mod retry;
+pub mod router;
 pub mod time;
 pub mod timestamp;
 

@@ -222,6 +222,11 @@ records! {
         /// An attempt there ended as unknown.
         in_doubt: bool,
     }
+    /// Gateway, after its claims: give me work. Until then nothing is assigned to this connection.
+    Ready = 11, 8 bytes {
+        /// How many claims went before, for the log.
+        claim_count: u64,
+    }
     /// Gateway, before it stops: somebody else shall see to this payment.
     Release = 6, 16 bytes {
         /// Who.
@@ -294,7 +299,9 @@ records! {
         in_doubt: bool,
     }
     /// Aggregator: this payment is not yours (any more): drop it.
-    Withdrawal = 37, 16 bytes {
+    Withdrawal = 37, 20 bytes {
+        /// The gateway's handle, from its [`Intent`] or [`Claim`].
+        slot: u32,
         /// Who.
         correlation_id: CorrelationId,
     }

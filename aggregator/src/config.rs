@@ -1,0 +1,72 @@
+//! The aggregator's configuration: read once from the environment, checked, with units in its names.
+
+use std::path::PathBuf;
+
+use galo_engine::coordinator::CoordinatorConfig;
+use galo_engine::ledger::LedgerConfig;
+use galo_shell::env::{Env, EnvError};
+
+/// How long payments without an owner wait after a start for the gateways that hold them. Gateways try to reconnect
+/// every 10 ms; this leaves them thirty tries.
+const CLAIM_GRACE_US: u64 = 300_000;
+
+/// Added to the interval of the health checks: a call that reaches the processor slightly early waits for its next
+/// window, and the second one gets a 429.
+const HEALTH_MARGIN_US: u64 = 100_000;
+
+/// See the table in README.md.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `AGGREGATOR_SOCKET`: where gateways connect.
+    pub socket: PathBuf,
+    /// `AGGREGATOR_HTTP_SOCKET`: metrics, liveness, readiness.
+    pub http_socket: PathBuf,
+    /// The engine's share.
+    pub coordinator: CoordinatorConfig,
+}
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// The first variable that is not as expected.
+    pub fn read(env: &Env, incarnation: u64) -> Result<Self, EnvError> {
+        let socket =
+            |name, default: &str| PathBuf::from(env.text(name).unwrap_or_else(|| default.to_owned()));
+        let health_interval_ms = env.number("HEALTH_INTERVAL_MS", 5_000, 100..=3_600_000_u64)?;
+        Ok(Self {
+            socket: socket("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock"),
+            http_socket: socket("AGGREGATOR_HTTP_SOCKET", "/run/galo/aggregator-http.sock"),
+            coordinator: CoordinatorConfig {
+                ledger: LedgerConfig {
+                    open_len_max: env.number("OPEN_LEN_MAX", 450_000, 1..=100_000_000)?,
+                    known_len_max: env.number("KNOWN_LEN_MAX", 800_000, 1..=1_000_000_000)?,
+                    bucket_bytes_max: env.number("BUCKET_BYTES_MAX", 32 << 20, (1 << 20)..=(1 << 40))?,
+                    hash_seed: incarnation,
+                },
+                health_interval_us: health_interval_ms * 1_000 + HEALTH_MARGIN_US,
+                claim_grace_us: CLAIM_GRACE_US,
+                incarnation,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_are_named() {
+        let read = |list| Config::read(&Env::of_list(list), 1).map(|_| ()).map_err(|error| error.to_string());
+        assert_eq!(read(&[]), Ok(()));
+        assert_eq!(
+            read(&[("OPEN_LEN_MAX", "0")]),
+            Err(r#"OPEN_LEN_MAX="0": expected a whole number from 1 to 100000000"#.to_owned())
+        );
+        assert_eq!(
+            read(&[("HEALTH_INTERVAL_MS", "5s")]),
+            Err(r#"HEALTH_INTERVAL_MS="5s": expected a whole number from 100 to 3600000"#.to_owned())
+        );
+    }
+}

@@ -1,0 +1,265 @@
+//! Gateways' connections: bytes in, the coordinator's decisions, bytes out.
+//!
+//! One task reads each connection and one writes it. A reader hands every record of what it has read to the
+//! coordinator, then [`Shared::publish`] moves what came of it into the outboxes: one wake-up and one write serve
+//! however many records had gathered. `publish` is the one place that the journal's write goes in front of: nothing
+//! leaves but through it.
+
+use std::cell::{Cell, RefCell};
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::time::Duration;
+
+use galo_engine::coordinator::{Coordinator, Rejection, SessionId};
+use galo_engine::time::Now;
+use galo_shell::clock::Clock;
+use galo_wire::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message, decode_frames};
+use tokio::sync::Notify;
+
+use crate::stream::{Driver, ReadHalf, WriteHalf, split};
+
+/// A reader's buffer: two of the largest frames, so that one is always whole after a read.
+const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
+
+/// Bytes that may wait for one gateway. The most that a healthy one is owed at once is a hand-over of every open
+/// payment: 450,000 assignments of 34 bytes are 15 MB. One that lets more pile up does not read; it is let go.
+const OUTBOX_SIZE_MAX: usize = 24 << 20;
+
+/// How long a new connection may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What waits to be written to one gateway.
+#[derive(Default)]
+struct Outbox {
+    frames: RefCell<FrameWriter>,
+    wake: Notify,
+    closed: Cell<bool>,
+}
+
+impl Outbox {
+    fn close(&self) {
+        self.closed.set(true);
+        self.wake.notify_one();
+    }
+}
+
+/// The coordinator and what its tasks share.
+pub struct Shared {
+    coordinator: RefCell<Coordinator>,
+    outboxes: RefCell<Vec<Option<Rc<Outbox>>>>,
+    clock: Clock,
+}
+
+impl Shared {
+    /// Around a coordinator.
+    #[must_use]
+    pub fn new(coordinator: Coordinator, clock: Clock) -> Rc<Self> {
+        Rc::new(Self { coordinator: RefCell::new(coordinator), outboxes: RefCell::default(), clock })
+    }
+
+    /// Looks at the coordinator.
+    pub fn look<T>(&self, look: impl FnOnce(&Coordinator) -> T) -> T {
+        look(&self.coordinator.borrow())
+    }
+
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// Moves what the coordinator decided into the outboxes, and wakes their writers.
+    fn publish(&self) {
+        let mut coordinator = self.coordinator.borrow_mut();
+        coordinator.entries().clear();
+        let outboxes = self.outboxes.borrow();
+        for (to, message) in coordinator.messages().drain(..) {
+            let Some(outbox) = outboxes.get(usize::from(to.0)).and_then(Option::as_ref) else { continue };
+            let mut frames = outbox.frames.borrow_mut();
+            if frames.size() > OUTBOX_SIZE_MAX {
+                outbox.close();
+                continue;
+            }
+            frames.push(message);
+            outbox.wake.notify_one();
+        }
+    }
+
+    fn join(&self, session: SessionId, outbox: Rc<Outbox>) {
+        let mut outboxes = self.outboxes.borrow_mut();
+        let index = usize::from(session.0);
+        if outboxes.len() <= index {
+            outboxes.resize_with(index + 1, || None);
+        }
+        outboxes[index] = Some(outbox);
+    }
+
+    fn leave(&self, session: SessionId) {
+        self.outboxes.borrow_mut()[usize::from(session.0)] = None;
+        self.coordinator.borrow_mut().disconnect(session, self.now());
+        self.publish();
+    }
+}
+
+/// Why a connection ended, for the log.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("closed by the gateway")]
+    Closed,
+    #[error("no hello within {HELLO_TIMEOUT:?}")]
+    Silent,
+    #[error("read: {0}")]
+    Read(#[from] std::io::Error),
+    #[error("a bad frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("refused: {0}")]
+    Rejected(#[from] Rejection),
+}
+
+/// Accepts gateways until the process ends.
+///
+/// # Errors
+/// If the listener cannot be used at all.
+pub async fn serve(listener: UnixListener, driver: Driver, shared: Rc<Shared>) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    // tokio's listener on either driver: tokio-uring's own cannot be made from a bound socket.
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream.into_std()?,
+            Err(error) => {
+                // Out of file descriptors, most likely: try again soon, without spinning.
+                tracing::warn!("accept: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (read, write) = split(stream, driver)?;
+        tokio::task::spawn_local(attend(read, write, Rc::clone(&shared)));
+    }
+}
+
+/// Gives out leases and ownerless payments as time passes.
+pub async fn tick(shared: Rc<Shared>) {
+    let mut interval = tokio::time::interval(Duration::from_millis(50));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        shared.coordinator.borrow_mut().tick(shared.now());
+        shared.publish();
+    }
+}
+
+/// One connection, from its first byte to its last.
+async fn attend(mut read: ReadHalf, write: WriteHalf, shared: Rc<Shared>) {
+    let outbox = Rc::new(Outbox::default());
+    let writer = tokio::task::spawn_local(write_out(write, Rc::clone(&outbox)));
+    let mut session = None;
+    let end = converse(&mut read, &outbox, &shared, &mut session).await;
+    match session {
+        Some(session) => {
+            let hello = shared.look(|coordinator| coordinator.session_hello(session));
+            let (instance, thread) = hello.map_or((0, 0), |hello| (hello.instance, hello.thread));
+            tracing::info!("gateway {instance}, thread {thread}: connection ended: {end}");
+            shared.leave(session);
+        }
+        None => tracing::warn!("a connection was let go: {end}"),
+    }
+    outbox.close();
+    if let Err(error) = writer.await {
+        tracing::warn!("a writer ended badly: {error}");
+    }
+}
+
+async fn converse(
+    read: &mut ReadHalf,
+    outbox: &Rc<Outbox>,
+    shared: &Rc<Shared>,
+    session: &mut Option<SessionId>,
+) -> End {
+    let mut buffer = Vec::with_capacity(READ_SIZE);
+    // A peer that says nothing: its write half is closed, which ends the read.
+    let watchdog = tokio::task::spawn_local({
+        let outbox = Rc::clone(outbox);
+        async move {
+            tokio::time::sleep(HELLO_TIMEOUT).await;
+            outbox.close();
+        }
+    });
+    loop {
+        let filled = buffer.len();
+        let (result, returned) = read.read(buffer, filled).await;
+        buffer = returned;
+        match result {
+            Ok(0) if session.is_none() && outbox.closed.get() => return End::Silent,
+            Ok(0) => return End::Closed,
+            Ok(_) => {}
+            Err(error) => return End::Read(error),
+        }
+        if outbox.closed.get() {
+            return End::Silent;
+        }
+        let result = take_in(&buffer, outbox, shared, session);
+        shared.publish();
+        if session.is_some() {
+            watchdog.abort();
+        }
+        match result {
+            Ok(used) => drop(buffer.drain(..used)),
+            Err(end) => return end,
+        }
+    }
+}
+
+/// Decodes what has arrived and gives it to the coordinator, record by record. Returns how many bytes were used.
+fn take_in(
+    bytes: &[u8],
+    outbox: &Rc<Outbox>,
+    shared: &Rc<Shared>,
+    session: &mut Option<SessionId>,
+) -> Result<usize, End> {
+    let mut coordinator = shared.coordinator.borrow_mut();
+    let now = shared.now();
+    let mut rejection = None;
+    let used = decode_frames(bytes, |message| {
+        if rejection.is_some() {
+            return;
+        }
+        let result = match (*session, message) {
+            (Some(session), message) => coordinator.handle(session, message, now),
+            (None, Message::Hello(hello)) => coordinator.connect(hello).map(|new| {
+                shared.join(new, Rc::clone(outbox));
+                *session = Some(new);
+                tracing::info!("gateway {}, thread {}: connected", hello.instance, hello.thread);
+            }),
+            (None, message) => Err(Rejection::Unexpected(Box::new(message))),
+        };
+        rejection = result.err();
+    });
+    if let Some(rejection) = rejection {
+        // A peer of another version is told ours before it is let go.
+        outbox.frames.borrow_mut().push(coordinator.hello());
+        outbox.wake.notify_one();
+        return Err(End::Rejected(rejection));
+    }
+    Ok(used?)
+}
+
+async fn write_out(mut write: WriteHalf, outbox: Rc<Outbox>) {
+    let mut spare = Vec::new();
+    loop {
+        while !outbox.frames.borrow().is_empty() {
+            let bytes = outbox.frames.borrow_mut().take(spare);
+            let (result, returned) = write.write_all(bytes).await;
+            spare = returned;
+            if let Err(error) = result {
+                tracing::debug!("write: {error}");
+                outbox.closed.set(true);
+                break;
+            }
+        }
+        if outbox.closed.get() {
+            break;
+        }
+        outbox.wake.notified().await;
+    }
+    write.close().await;
+}

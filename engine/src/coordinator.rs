@@ -1,0 +1,531 @@
+//! The aggregator's decisions: who may dispatch what, who takes over from whom, who asks for a processor's health.
+//!
+//! Gateways come and go; the ledger stays. Every record of a gateway arrives at [`Coordinator::handle`], which decides,
+//! applies the change to the [`Ledger`] and leaves two kinds of output: [`Entry`]s for the journal and messages for
+//! gateways. The shell writes the entries down *before* it lets the messages go: an answer is a promise.
+//!
+//! # Ownership
+//! An open payment belongs to the connection that works on it, or to nobody. When a connection closes, whatever it
+//! owned goes to the living ones at once; an attempt that was recorded counts as in doubt from then on, because the
+//! dead gateway may have sent it. Only the owner's word changes where a payment goes: a refusal reported by anyone else
+//! says nothing about the owner's attempt. "Processed" is believed from everyone: a processor's yes is a fact.
+//!
+//! After a start, payments that came out of the journal wait [`CoordinatorConfig::claim_grace_us`] for the gateways
+//! that hold them to return and claim them, before they are handed to whoever is there.
+//!
+//! # Failures survived
+//! A gateway's death at any moment, its return with the same payments (claims), two gateways accepting one id at the
+//! same time, a gateway that speaks of payments which are not its own.
+
+use galo_wire::record::{
+    Accept, Acknowledgement, Assignment, Claim, Completion, Grant, HealthNews, HealthReport, Hello, Intent,
+    IntentRecorded, Lease, LookupReply, PurgeReply, Purged, Role, Standing, SummaryQuery, SummaryReply, Verdict,
+    Withdrawal,
+};
+use galo_wire::{CorrelationId, Message, Outcome, PROTOCOL_VERSION, Processor, Stage};
+
+use crate::ledger::{Entry, Known, Ledger, LedgerConfig, OpenPayment};
+use crate::money::AmountCents;
+use crate::time::{Now, UnixMillis};
+
+/// A gateway's connection: an index that is used again after the connection closed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct SessionId(pub u16);
+
+/// Connections at most: 255 instances of up to 64 threads would be more, but no machine has that many cores to spare.
+pub const SESSION_COUNT_MAX: usize = 1024;
+
+/// What the coordinator is told at start.
+#[derive(Clone, Copy, Debug)]
+pub struct CoordinatorConfig {
+    /// The ledger's bounds.
+    pub ledger: LedgerConfig,
+    /// Between two health checks of one processor, µs.
+    pub health_interval_us: u64,
+    /// How long payments without an owner wait for a claim after a start, µs.
+    pub claim_grace_us: u64,
+    /// Drawn at each start.
+    pub incarnation: u64,
+}
+
+/// Why a connection is closed by us. The text goes to the log.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Rejection {
+    /// It speaks another version.
+    #[error("protocol version {theirs}, expected {PROTOCOL_VERSION}: gateway and aggregator are of different builds")]
+    Version {
+        /// The peer's.
+        theirs: u16,
+    },
+    /// It is no gateway.
+    #[error("a peer with role {0:?}, expected a gateway")]
+    Role(Role),
+    /// Too many connections.
+    #[error("already {SESSION_COUNT_MAX} connections, more than all threads of all gateways")]
+    TooMany,
+    /// A record that only an aggregator sends, or an amount that no gateway accepts.
+    #[error("an unexpected record: {0:?}")]
+    Unexpected(Box<Message>),
+}
+
+/// Counts of what happened, for metrics.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct CoordinatorCounters {
+    /// Accepts answered [`Verdict::Replayed`].
+    pub replayed: u64,
+    /// Accepts answered [`Verdict::Conflict`].
+    pub conflicts: u64,
+    /// Accepts answered [`Verdict::Full`].
+    pub full: u64,
+    /// Payments handed to another gateway.
+    pub handed_over: u64,
+    /// Payments claimed after a reconnect.
+    pub claimed: u64,
+    /// Intents and claims that were answered with a withdrawal.
+    pub withdrawn: u64,
+    /// Completions about payments that are processed already or unknown.
+    pub stale_completions: u64,
+    /// Payments said to be processed elsewhere than where the ledger has their attempt: should stay 0.
+    pub contradictions: u64,
+    /// Leases given out, by [`Processor::index`].
+    pub leases: [u64; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    hello: Hello,
+    /// Its claims are in: it takes assignments.
+    ready: bool,
+}
+
+/// See the module's documentation.
+pub struct Coordinator {
+    config: CoordinatorConfig,
+    ledger: Ledger,
+    sessions: Vec<Option<Session>>,
+    /// Whose turn it is to take over a payment or a lease.
+    turn: usize,
+    started_us: u64,
+    /// There may be payments that nobody works on.
+    orphans: bool,
+    next_lease_us: [u64; 2],
+    purge_generation: u32,
+    counters: CoordinatorCounters,
+    entries: Vec<Entry>,
+    messages: Vec<(SessionId, Message)>,
+}
+
+impl Coordinator {
+    /// A coordinator with an empty ledger. Leases begin one interval after the start, since an aggregator that ran
+    /// before this one may just have used the processors' windows.
+    #[must_use]
+    pub fn new(config: CoordinatorConfig, now: Now) -> Self {
+        Self {
+            config,
+            ledger: Ledger::new(config.ledger),
+            sessions: Vec::new(),
+            turn: 0,
+            started_us: now.monotonic_us,
+            orphans: false,
+            next_lease_us: [now.monotonic_us + config.health_interval_us; 2],
+            purge_generation: 0,
+            counters: CoordinatorCounters::default(),
+            entries: Vec::with_capacity(1024),
+            messages: Vec::with_capacity(1024),
+        }
+    }
+
+    /// Replays one entry of the journal, before any session exists.
+    pub fn restore(&mut self, entry: Entry) {
+        assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
+        self.ledger.apply(entry);
+        self.orphans = true;
+    }
+
+    /// The ledger, to read.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counters(&self) -> CoordinatorCounters {
+        self.counters
+    }
+
+    /// Connected gateway threads.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.iter().flatten().count()
+    }
+
+    /// What must be written down before any of [`Self::messages`] leaves.
+    pub fn entries(&mut self) -> &mut Vec<Entry> {
+        &mut self.entries
+    }
+
+    /// What to send, in order.
+    pub fn messages(&mut self) -> &mut Vec<(SessionId, Message)> {
+        &mut self.messages
+    }
+
+    /// A gateway introduced itself.
+    ///
+    /// # Errors
+    /// Why it is not let in; the connection is to be closed.
+    pub fn connect(&mut self, hello: Hello) -> Result<SessionId, Rejection> {
+        if hello.role != Role::Gateway {
+            return Err(Rejection::Role(hello.role));
+        }
+        if hello.protocol_version != PROTOCOL_VERSION {
+            return Err(Rejection::Version { theirs: hello.protocol_version });
+        }
+        let index = match self.sessions.iter().position(Option::is_none) {
+            Some(index) => index,
+            None if self.sessions.len() < SESSION_COUNT_MAX => {
+                self.sessions.push(None);
+                self.sessions.len() - 1
+            }
+            None => return Err(Rejection::TooMany),
+        };
+        self.sessions[index] = Some(Session { hello, ready: false });
+        let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
+        self.send(session, self.hello());
+        Ok(session)
+    }
+
+    /// Our side of the introduction.
+    #[must_use]
+    pub fn hello(&self) -> Hello {
+        Hello {
+            protocol_version: PROTOCOL_VERSION,
+            role: Role::Aggregator,
+            instance: 0,
+            thread: 0,
+            reserved: 0,
+            incarnation: self.config.incarnation,
+        }
+    }
+
+    /// What a session said of itself.
+    #[must_use]
+    pub fn session_hello(&self, session: SessionId) -> Option<Hello> {
+        self.sessions.get(usize::from(session.0)).copied().flatten().map(|session| session.hello)
+    }
+
+    /// A connection closed: what it owned goes to the others.
+    pub fn disconnect(&mut self, session: SessionId, now: Now) {
+        self.sessions[usize::from(session.0)] = None;
+        let owned: Vec<_> = self.ledger.open_of(Some(session)).collect();
+        for (id, payment) in owned {
+            self.orphan(id, payment);
+        }
+        self.messages.retain(|(to, _)| *to != session);
+        self.hand_over(now);
+    }
+
+    /// One record of a gateway.
+    ///
+    /// # Errors
+    /// A record that no gateway of ours sends: the connection is to be closed, with [`Self::disconnect`].
+    pub fn handle(&mut self, session: SessionId, message: Message, now: Now) -> Result<(), Rejection> {
+        match message {
+            Message::Accept(accept) => {
+                if AmountCents::new(accept.amount_cents).is_none() {
+                    return Err(Rejection::Unexpected(Box::new(message)));
+                }
+                self.accept(session, accept);
+            }
+            Message::Intent(intent) => self.intend(session, intent),
+            Message::Completion(completion) => self.complete(session, completion),
+            Message::Claim(claim) => {
+                if AmountCents::new(claim.amount_cents).is_none() {
+                    return Err(Rejection::Unexpected(Box::new(message)));
+                }
+                self.claim(session, claim);
+            }
+            Message::Ready(_) => {
+                if let Some(known) = &mut self.sessions[usize::from(session.0)] {
+                    known.ready = true;
+                }
+                self.hand_over(now);
+            }
+            Message::Release(release) => {
+                if let Known::Open(payment) = self.ledger.lookup(release.correlation_id)
+                    && payment.owner == Some(session)
+                {
+                    self.ledger.set_owner(release.correlation_id, None);
+                    self.orphans = true;
+                    // A gateway that releases is about to stop: it must not get its own payments back.
+                    if let Some(known) = &mut self.sessions[usize::from(session.0)] {
+                        known.ready = false;
+                    }
+                }
+            }
+            Message::SummaryQuery(query) => self.summarize(session, query),
+            Message::LookupQuery(query) => {
+                let reply = lookup_reply(query.slot, query.correlation_id, self.ledger.lookup(query.correlation_id));
+                self.send(session, reply);
+            }
+            Message::PurgeQuery(query) => {
+                self.apply(Entry::Purged);
+                self.purge_generation = self.purge_generation.wrapping_add(1);
+                for other in self.session_ids(|_| true) {
+                    self.send(other, Purged { generation: self.purge_generation });
+                }
+                self.send(session, PurgeReply { slot: query.slot });
+            }
+            Message::HealthReport(report) => self.spread(session, report),
+            Message::Hello(_)
+            | Message::Grant(_)
+            | Message::IntentRecorded(_)
+            | Message::Acknowledgement(_)
+            | Message::Assignment(_)
+            | Message::Withdrawal(_)
+            | Message::SummaryReply(_)
+            | Message::LookupReply(_)
+            | Message::Purged(_)
+            | Message::PurgeReply(_)
+            | Message::Lease(_)
+            | Message::HealthNews(_) => return Err(Rejection::Unexpected(Box::new(message))),
+        }
+        Ok(())
+    }
+
+    /// To be called at least every 100 ms: gives out leases, and payments that nobody works on.
+    pub fn tick(&mut self, now: Now) {
+        for processor in Processor::ALL {
+            if now.monotonic_us < self.next_lease_us[processor.index()] {
+                continue;
+            }
+            if let Some(session) = self.next_ready() {
+                self.next_lease_us[processor.index()] = now.monotonic_us + self.config.health_interval_us;
+                self.counters.leases[processor.index()] += 1;
+                self.send(session, Lease { processor });
+            }
+        }
+        self.hand_over(now);
+    }
+
+    fn accept(&mut self, session: SessionId, accept: Accept) {
+        let Accept { slot, correlation_id, amount_cents, requested_at_ms, stage } = accept;
+        let same_amount_is = |known_cents: u64| {
+            if known_cents == amount_cents { Verdict::Replayed } else { Verdict::Conflict }
+        };
+        let verdict = match self.ledger.lookup(correlation_id) {
+            Known::Open(payment) => same_amount_is(payment.amount_cents),
+            Known::Processed { amount_cents, .. } => same_amount_is(amount_cents),
+            Known::Absent if self.ledger.has_room() => {
+                self.apply(Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt: false });
+                self.ledger.set_owner(correlation_id, Some(session));
+                Verdict::Granted
+            }
+            Known::Absent => Verdict::Full,
+        };
+        match verdict {
+            Verdict::Granted => {}
+            Verdict::Replayed => self.counters.replayed += 1,
+            Verdict::Conflict => self.counters.conflicts += 1,
+            Verdict::Full => self.counters.full += 1,
+        }
+        self.send(session, Grant { slot, correlation_id, verdict });
+    }
+
+    fn intend(&mut self, session: SessionId, intent: Intent) {
+        let Intent { slot, correlation_id, requested_at_ms, processor } = intent;
+        match self.ledger.lookup(correlation_id) {
+            Known::Open(payment) if payment.owner == Some(session) && may_go_to(payment, processor) => {
+                self.apply(Entry::Intended { correlation_id, processor, requested_at_ms });
+                self.send(session, IntentRecorded { slot, correlation_id });
+            }
+            Known::Open(_) | Known::Processed { .. } | Known::Absent => self.withdraw(session, slot, correlation_id),
+        }
+    }
+
+    fn complete(&mut self, session: SessionId, completion: Completion) {
+        let Completion { sequence, correlation_id, requested_at_ms, processor, outcome } = completion;
+        match (self.ledger.lookup(correlation_id), outcome) {
+            (Known::Open(payment), Outcome::Processed) => {
+                if payment.stage != Stage::at(processor) {
+                    self.counters.contradictions += 1;
+                }
+                self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+            }
+            (Known::Open(payment), Outcome::Refused)
+                if payment.owner == Some(session)
+                    && payment.stage == Stage::at(processor)
+                    && payment.requested_at_ms == requested_at_ms
+                    && !payment.in_doubt =>
+            {
+                self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+            }
+            (Known::Open(payment), Outcome::Unknown) if payment.stage == Stage::at(processor) => {
+                if !payment.in_doubt {
+                    self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                }
+            }
+            (Known::Open(_) | Known::Processed { .. } | Known::Absent, _) => self.counters.stale_completions += 1,
+        }
+        self.acknowledge(session, sequence);
+    }
+
+    /// One acknowledgement stands for all before it: a batch of completions needs only the last.
+    fn acknowledge(&mut self, session: SessionId, sequence: u64) {
+        if let Some((to, Message::Acknowledgement(last))) = self.messages.last_mut()
+            && *to == session
+        {
+            last.sequence = last.sequence.max(sequence);
+            return;
+        }
+        self.send(session, Acknowledgement { sequence });
+    }
+
+    /// A gateway that reconnects says what it holds.
+    ///
+    /// | the ledger has it | then |
+    /// | --- | --- |
+    /// | not at all (memory lost) | as the gateway says, and its own |
+    /// | with nobody, at the same stage | its own |
+    /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
+    /// | with somebody, or processed | withdrawn |
+    fn claim(&mut self, session: SessionId, claim: Claim) {
+        let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
+        match self.ledger.lookup(correlation_id) {
+            Known::Absent => {
+                self.apply(Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt });
+                self.ledger.set_owner(correlation_id, Some(session));
+                self.counters.claimed += 1;
+            }
+            Known::Open(payment) if payment.owner.is_none() => {
+                self.counters.claimed += 1;
+                if payment.stage == stage && payment.requested_at_ms == requested_at_ms {
+                    if in_doubt
+                        && !payment.in_doubt
+                        && let Some(processor) = stage.processor()
+                    {
+                        let outcome = Outcome::Unknown;
+                        self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                    }
+                    self.ledger.set_owner(correlation_id, Some(session));
+                } else {
+                    self.withdraw(session, slot, correlation_id);
+                    self.assign(session, correlation_id, payment);
+                }
+            }
+            Known::Open(payment) if payment.owner == Some(session) => {}
+            Known::Open(_) | Known::Processed { .. } => self.withdraw(session, slot, correlation_id),
+        }
+    }
+
+    fn withdraw(&mut self, session: SessionId, slot: u32, correlation_id: CorrelationId) {
+        self.counters.withdrawn += 1;
+        self.send(session, Withdrawal { slot, correlation_id });
+    }
+
+    fn orphan(&mut self, correlation_id: CorrelationId, payment: OpenPayment) {
+        self.ledger.set_owner(correlation_id, None);
+        self.orphans = true;
+        self.doubt(correlation_id, payment);
+    }
+
+    /// A recorded attempt of somebody who is gone may have been sent.
+    fn doubt(&mut self, correlation_id: CorrelationId, payment: OpenPayment) {
+        if let Some(processor) = payment.stage.processor()
+            && !payment.in_doubt
+        {
+            let requested_at_ms = payment.requested_at_ms;
+            self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome: Outcome::Unknown });
+        }
+    }
+
+    fn assign(&mut self, session: SessionId, correlation_id: CorrelationId, payment: OpenPayment) {
+        self.doubt(correlation_id, payment);
+        self.ledger.set_owner(correlation_id, Some(session));
+        self.counters.handed_over += 1;
+        let OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, .. } = payment;
+        let in_doubt = in_doubt || stage != Stage::Waiting;
+        self.send(session, Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt });
+    }
+
+    /// Gives the payments that nobody works on to the gateways in turn.
+    fn hand_over(&mut self, now: Now) {
+        let in_grace = now.monotonic_us < self.started_us + self.config.claim_grace_us;
+        if !self.orphans || in_grace || self.session_ids(|session| session.ready).is_empty() {
+            return;
+        }
+        let orphans: Vec<_> = self.ledger.open_of(None).collect();
+        for (id, payment) in orphans {
+            let session = self.next_ready().expect("a session was ready");
+            self.assign(session, id, payment);
+        }
+        self.orphans = false;
+    }
+
+    fn summarize(&mut self, session: SessionId, query: SummaryQuery) {
+        let summary = self.ledger.summarize(UnixMillis(query.from_ms), UnixMillis(query.to_ms));
+        let [default, fallback] = summary.totals;
+        self.send(
+            session,
+            SummaryReply {
+                slot: query.slot,
+                resolution_ms: summary.resolution_ms,
+                default_requests: default.count,
+                default_amount_cents: default.amount_cents,
+                fallback_requests: fallback.count,
+                fallback_amount_cents: fallback.amount_cents,
+            },
+        );
+    }
+
+    fn spread(&mut self, from: SessionId, report: HealthReport) {
+        let HealthReport { processor, source, failing, response_ms } = report;
+        for other in self.session_ids(|_| true).into_iter().filter(|other| *other != from) {
+            self.send(other, HealthNews { processor, source, failing, response_ms });
+        }
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        self.ledger.apply(entry);
+        self.entries.push(entry);
+    }
+
+    fn send(&mut self, to: SessionId, message: impl Into<Message>) {
+        self.messages.push((to, message.into()));
+    }
+
+    fn session_ids(&self, which: impl Fn(&Session) -> bool) -> Vec<SessionId> {
+        (0_u16..)
+            .zip(&self.sessions)
+            .filter(|(_, session)| session.as_ref().is_some_and(&which))
+            .map(|(index, _)| SessionId(index))
+            .collect()
+    }
+
+    fn next_ready(&mut self) -> Option<SessionId> {
+        let count = self.sessions.len();
+        let ready = |index: &usize| self.sessions[*index].is_some_and(|session| session.ready);
+        let index = (0..count).map(|step| (self.turn + 1 + step) % count).find(ready)?;
+        self.turn = index;
+        Some(SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits")))
+    }
+}
+
+/// Whether an owner may send its payment to `processor` now: anywhere, unless an attempt elsewhere is in doubt. An
+/// owner that moves on from a recorded attempt says by that that the attempt was refused or never sent.
+fn may_go_to(payment: OpenPayment, processor: Processor) -> bool {
+    !payment.in_doubt || payment.stage == Stage::at(processor)
+}
+
+fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known) -> LookupReply {
+    let (standing, amount_cents, requested_at_ms, stage, in_doubt) = match known {
+        Known::Absent => (Standing::Absent, 0, 0, Stage::Waiting, false),
+        Known::Open(payment) => {
+            (Standing::Open, payment.amount_cents, payment.requested_at_ms, payment.stage, payment.in_doubt)
+        }
+        Known::Processed { amount_cents, requested_at_ms, processor } => {
+            (Standing::Processed, amount_cents, requested_at_ms, Stage::at(processor), false)
+        }
+    };
+    LookupReply { slot, correlation_id, standing, amount_cents, requested_at_ms, stage, in_doubt }
+}

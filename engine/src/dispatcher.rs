@@ -1,0 +1,886 @@
+//! The gateway's decisions: what becomes of each payment from its POST to the ledger's acknowledgement.
+//!
+//! ```text
+//!            Grant                    route             IntentRecorded
+//! Accepting ───────▶ Waiting ──────────────▶ Intending ───────────────▶ Attempting ──▶ processed: Completion
+//!     │                 ▲                                                │   ▲   │
+//!     │ Grant, planned  └──────────────── refused ───────────────────────┘   │   └─▶ unknown: Doubtful ─┐
+//!     └──────────────────────────────────────────────────────────────────────┘◀───── same processor ────┘
+//! ```
+//!
+//! The usual payment takes the short cut: its accept already carries the planned attempt, so that one round trip to the
+//! ledger both grants it and records the intent, and the answer to the client and the attempt leave together.
+//!
+//! Must never: send a byte to a processor before the ledger has the intent; send a payment in doubt to the other
+//! processor, or with another `requestedAt`; forget a completion that the ledger has not acknowledged.
+//!
+//! Survives: the loss of the ledger's connection (keeps dispatching what was granted, claims it after the reconnect,
+//! repeats unacknowledged completions), processors that fail, hang or lie, withdrawal of a payment while its attempt
+//! is on its way. Holds nothing that cannot be lost: whatever it knows, the ledger knows or learns from the processor.
+//!
+//! Events come in as method calls with the time; actions pile up in [`Dispatcher::actions`] for the shell to carry out.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use galo_wire::record::{
+    Accept, Assignment, Claim, Completion, Grant, HealthReport, HealthSource, Intent, IntentRecorded, Ready, Release,
+    Verdict, Withdrawal,
+};
+use galo_wire::{CorrelationId, Message, Outcome, Processor, Stage};
+use slab::Slab;
+
+use crate::breaker::BreakerState;
+use crate::money::AmountCents;
+use crate::outcome::{Reply, classify};
+use crate::outlook::{Change, Outlook, OutlookConfig, Reservation, Sent};
+use crate::random::Random;
+use crate::retry::Backoff;
+use crate::router::{Choice, Reason, RouterConfig, View, route};
+use crate::time::{Now, UnixMillis};
+
+/// What the dispatcher is told at start.
+#[derive(Clone, Copy, Debug)]
+pub struct DispatcherConfig {
+    /// Fees and patience.
+    pub router: RouterConfig,
+    /// Payments held at most. Memory: 104 bytes a payment, and 24 in the queue it waits in.
+    pub queue_len_max: usize,
+    /// Attempts in flight per processor at most.
+    pub concurrency_max: u32,
+    /// How long a POST waits for the ledger, µs.
+    pub accept_wait_us_max: u64,
+    /// Drawn at each start.
+    pub seed: u64,
+}
+
+/// A planned attempt whose grant took longer than this is planned anew, so that its `requestedAt` is not stale.
+const PLAN_AGE_MS_MAX: u64 = 250;
+
+/// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
+const VERIFY_COUNT_MAX: u16 = 5;
+
+/// The answer to a POST.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// In the ledger.
+    Granted,
+    /// Was in the ledger before, with the same amount.
+    Replayed,
+    /// Was in the ledger before, with another amount.
+    Conflict,
+    /// No room, here or in the ledger.
+    Full,
+    /// The ledger did not answer in time. It may or may not have the payment; the same POST again will tell.
+    Unreachable,
+}
+
+/// What the shell is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Send this to the aggregator.
+    Send(Message),
+    /// Answer the POST that came with this ticket.
+    Answer {
+        /// From [`Dispatcher::accept`].
+        ticket: u32,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Send a payment to a processor and report to [`Dispatcher::attempt_ended`].
+    Attempt {
+        /// The handle to report with.
+        slot: u32,
+        /// Where to.
+        processor: Processor,
+        /// Who.
+        correlation_id: CorrelationId,
+        /// How much.
+        amount: AmountCents,
+        /// When.
+        requested_at: UnixMillis,
+    },
+    /// Look a payment up at a processor and report to [`Dispatcher::verified`].
+    Verify {
+        /// The handle to report with.
+        slot: u32,
+        /// Where.
+        processor: Processor,
+        /// Who.
+        correlation_id: CorrelationId,
+    },
+    /// Call a processor's health check and report to [`Dispatcher::health_checked`].
+    CheckHealth {
+        /// Whose.
+        processor: Processor,
+    },
+}
+
+/// What a lookup at a processor found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verification {
+    /// It is stored, with this `requestedAt`.
+    Found(UnixMillis),
+    /// It was not found, or nobody answered.
+    Unclear,
+}
+
+/// Counts of what happened, for metrics. Arrays are by [`Processor::index`].
+#[derive(Clone, Copy, Default, Debug)]
+pub struct DispatcherCounters {
+    /// POSTs answered, by [`Answer`]: granted, replayed, conflict, full, unreachable.
+    pub answers: [u64; 5],
+    /// Attempts sent.
+    pub attempts: [u64; 2],
+    /// Attempts that ended processed, refused, unknown.
+    pub outcomes: [[u64; 3]; 2],
+    /// Routing decisions, by [`Reason`].
+    pub decisions: [u64; Reason::ALL.len()],
+    /// 422s looked up.
+    pub verifications: u64,
+    /// Payments taken over from other gateways.
+    pub assigned: u64,
+    /// Payments withdrawn by the ledger.
+    pub withdrawn: u64,
+    /// Records of the aggregator about payments that are not here.
+    pub stale_records: u64,
+}
+
+/// A snapshot for metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct DispatcherGauges {
+    /// Payments held.
+    pub held: usize,
+    /// Payments in the queue.
+    pub waiting: usize,
+    /// Payments in doubt that wait for another try, by processor.
+    pub doubtful: [usize; 2],
+    /// Completions that the ledger has not acknowledged.
+    pub unacknowledged: usize,
+    /// Attempts in flight, by processor.
+    pub in_flight: [u32; 2],
+    /// Concurrency limits, by processor.
+    pub limit: [u32; 2],
+    /// Breaker states, by processor.
+    pub breaker: [BreakerState; 2],
+    /// Expected response times, by processor, µs.
+    pub expected_us: [u64; 2],
+}
+
+/// A place at a processor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    processor: Processor,
+    reservation: Reservation,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// Waits for the ledger's grant; the planned processor, if any, is reserved.
+    Accepting(Option<Place>),
+    /// In the queue.
+    Waiting,
+    /// Waits for the ledger to have the intent; the processor is reserved.
+    Intending(Place),
+    /// On its way.
+    Attempting(Processor, Sent),
+    /// In doubt, waits for the next try.
+    Doubtful(Processor),
+    /// Answered 422, being looked up.
+    Verifying(Processor),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Payment {
+    correlation_id: CorrelationId,
+    amount: AmountCents,
+    /// Of the recorded or planned attempt.
+    requested_at: UnixMillis,
+    /// When it came here.
+    arrived_us: u64,
+    /// The POST that waits for the grant.
+    ticket: Option<u32>,
+    /// Attempts or lookups in a row without a clear answer.
+    tries: u16,
+    state: State,
+    /// An attempt at the recorded processor ended as unknown.
+    in_doubt: bool,
+    /// No longer ours: only its attempt's end is awaited, to free the place.
+    withdrawn: bool,
+}
+
+/// A completion that the ledger has not acknowledged, with what it takes to say it again to a ledger that forgot.
+#[derive(Clone, Copy, Debug)]
+struct Unacknowledged {
+    completion: Completion,
+    amount_cents: u64,
+}
+
+/// See the module's documentation.
+pub struct Dispatcher {
+    config: DispatcherConfig,
+    payments: Slab<Payment>,
+    /// The queue. An entry whose payment is elsewhere by now is skipped.
+    waiting: VecDeque<(u32, CorrelationId)>,
+    /// Payments in doubt by the time of their next try, per processor. Entries may be outdated, as above.
+    doubtful: [BinaryHeap<Reverse<(u64, u32)>>; 2],
+    /// POSTs that wait for a grant, by deadline.
+    deadlines: VecDeque<(u64, u32, CorrelationId)>,
+    unacknowledged: VecDeque<Unacknowledged>,
+    outlooks: [Outlook; 2],
+    backoff: Backoff,
+    random: Random,
+    connected: bool,
+    draining: bool,
+    completion_sequence: u64,
+    counters: DispatcherCounters,
+    actions: Vec<Action>,
+}
+
+impl Dispatcher {
+    /// A dispatcher that holds nothing and knows nothing.
+    #[must_use]
+    pub fn new(config: DispatcherConfig) -> Self {
+        let outlook_config = OutlookConfig { concurrency_max: config.concurrency_max, slow_us: config.router.slow_us };
+        let mut random = Random::new(config.seed);
+        let outlooks = [Outlook::new(outlook_config, random.next_u64()), Outlook::new(outlook_config, random.next_u64())];
+        Self {
+            config,
+            payments: Slab::with_capacity(1024),
+            waiting: VecDeque::with_capacity(1024),
+            doubtful: [BinaryHeap::new(), BinaryHeap::new()],
+            deadlines: VecDeque::with_capacity(1024),
+            unacknowledged: VecDeque::with_capacity(1024),
+            outlooks,
+            backoff: Backoff { base_ms: 20, max_ms: 1000, factor_percent: 200 },
+            random,
+            connected: false,
+            draining: false,
+            completion_sequence: 0,
+            counters: DispatcherCounters::default(),
+            actions: Vec::with_capacity(1024),
+        }
+    }
+
+    /// What the shell is to do, in order. It empties the list.
+    pub fn actions(&mut self) -> &mut Vec<Action> {
+        &mut self.actions
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counters(&self) -> &DispatcherCounters {
+        &self.counters
+    }
+
+    /// The present state, for metrics.
+    pub fn gauges(&mut self, now: Now) -> DispatcherGauges {
+        let [default, fallback] = &mut self.outlooks;
+        DispatcherGauges {
+            held: self.payments.len(),
+            waiting: self.waiting.len(),
+            doubtful: [self.doubtful[0].len(), self.doubtful[1].len()],
+            unacknowledged: self.unacknowledged.len(),
+            in_flight: [default.in_flight(), fallback.in_flight()],
+            limit: [default.limit(), fallback.limit()],
+            breaker: [default.breaker_state(now), fallback.breaker_state(now)],
+            expected_us: [default.expected_us(now), fallback.expected_us(now)],
+        }
+    }
+
+    /// Whether one more POST would be taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.payments.len() < self.config.queue_len_max
+    }
+
+    /// Whether anything here depends on time passing: then [`Self::tick`] is due every few milliseconds.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.payments.is_empty()
+    }
+
+    /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
+    pub fn accept(&mut self, ticket: u32, correlation_id: CorrelationId, amount: AmountCents, now: Now) {
+        if !self.has_room() {
+            self.answer(ticket, Answer::Full);
+            return;
+        }
+        let plan = if self.connected && !self.draining { self.plan(now) } else { None };
+        let slot = self.insert(Payment {
+            correlation_id,
+            amount,
+            requested_at: now.unix_ms,
+            arrived_us: now.monotonic_us,
+            ticket: Some(ticket),
+            tries: 0,
+            state: State::Accepting(plan),
+            in_doubt: false,
+            withdrawn: false,
+        });
+        self.deadlines.push_back((now.monotonic_us + self.config.accept_wait_us_max, slot, correlation_id));
+        if self.connected {
+            self.send_accept(slot);
+        }
+    }
+
+    /// The connection to the aggregator stands, hellos are exchanged: say what is held, then ask for work.
+    pub fn connected(&mut self, now: Now) {
+        assert!(!self.connected, "a connection is lost before the next one stands");
+        self.connected = true;
+        // Completions first: a claim for a payment that is processed would only be withdrawn. A ledger that has lost its
+        // memory needs the claim before the completion, one that has not ignores it.
+        let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
+        let mut claim_count = unacknowledged.len() as u64;
+        for Unacknowledged { completion, amount_cents } in &mut unacknowledged {
+            self.completion_sequence += 1;
+            completion.sequence = self.completion_sequence;
+            self.actions.push(Action::Send(
+                Claim {
+                    slot: u32::MAX,
+                    correlation_id: completion.correlation_id,
+                    amount_cents: *amount_cents,
+                    requested_at_ms: completion.requested_at_ms,
+                    stage: Stage::at(completion.processor),
+                    in_doubt: false,
+                }
+                .into(),
+            ));
+            self.actions.push(Action::Send((*completion).into()));
+        }
+        self.unacknowledged = unacknowledged;
+        let slots: Vec<u32> = self.payments.iter().map(|(key, _)| slot_of(key)).collect();
+        for slot in slots {
+            let payment = self.payments[key_of(slot)];
+            let claim = |stage| {
+                let requested_at_ms = if stage == Stage::Waiting { 0 } else { payment.requested_at.0 };
+                Action::Send(
+                    Claim {
+                        slot,
+                        correlation_id: payment.correlation_id,
+                        amount_cents: payment.amount.get(),
+                        requested_at_ms,
+                        stage,
+                        in_doubt: payment.in_doubt,
+                    }
+                    .into(),
+                )
+            };
+            match payment.state {
+                _ if payment.withdrawn => continue,
+                State::Accepting(plan) => {
+                    if let Some(place) = plan {
+                        self.cancel(place, now);
+                        self.payment(slot).state = State::Accepting(None);
+                    }
+                    self.send_accept(slot);
+                    continue;
+                }
+                // The intent may have been lost with the connection. It was not acted upon.
+                State::Intending(place) => {
+                    self.cancel(place, now);
+                    self.actions.push(claim(Stage::Waiting));
+                    self.wait(slot, End::Front);
+                }
+                State::Waiting => self.actions.push(claim(Stage::Waiting)),
+                State::Attempting(processor, _) | State::Doubtful(processor) | State::Verifying(processor) => {
+                    self.actions.push(claim(Stage::at(processor)));
+                }
+            }
+            claim_count += 1;
+        }
+        if !self.draining {
+            self.actions.push(Action::Send(Ready { claim_count }.into()));
+        }
+        self.pump(now);
+    }
+
+    /// The connection to the aggregator is gone. What was granted goes on.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+    }
+
+    /// A record of the aggregator. Replies to queries are the shell's and do not come here.
+    pub fn handle(&mut self, message: Message, now: Now) {
+        match message {
+            Message::Grant(grant) => self.granted(grant, now),
+            Message::IntentRecorded(recorded) => self.intent_recorded(recorded, now),
+            Message::Acknowledgement(acknowledgement) => {
+                while self
+                    .unacknowledged
+                    .front()
+                    .is_some_and(|first| first.completion.sequence <= acknowledgement.sequence)
+                {
+                    self.unacknowledged.pop_front();
+                }
+            }
+            Message::Assignment(assignment) => self.assigned(assignment, now),
+            Message::Withdrawal(withdrawal) => self.withdraw(withdrawal, now),
+            Message::Purged(_) => self.purged(),
+            Message::Lease(lease) => self.actions.push(Action::CheckHealth { processor: lease.processor }),
+            Message::HealthNews(news) => {
+                let outlook = &mut self.outlooks[news.processor.index()];
+                outlook.news(news.failing, now);
+                if news.source == HealthSource::Check {
+                    outlook.checked(u64::from(news.response_ms) * 1000);
+                }
+                self.pump(now);
+            }
+            Message::Hello(_)
+            | Message::Accept(_)
+            | Message::Intent(_)
+            | Message::Completion(_)
+            | Message::Claim(_)
+            | Message::Ready(_)
+            | Message::Release(_)
+            | Message::SummaryQuery(_)
+            | Message::SummaryReply(_)
+            | Message::LookupQuery(_)
+            | Message::LookupReply(_)
+            | Message::PurgeQuery(_)
+            | Message::PurgeReply(_)
+            | Message::HealthReport(_) => self.counters.stale_records += 1,
+        }
+    }
+
+    /// An attempt ended. Called exactly once for each [`Action::Attempt`].
+    pub fn attempt_ended(&mut self, slot: u32, reply: Reply, latency_us: u64, now: Now) {
+        let payment = self.payments[key_of(slot)];
+        let State::Attempting(processor, sent) = payment.state else {
+            unreachable!("an attempt ends once, in state {:?}", payment.state);
+        };
+        let outcome = classify(reply);
+        self.counters.outcomes[processor.index()][outcome as usize] += 1;
+        let change = self.outlooks[processor.index()].ended(slot, sent, reply, latency_us, now);
+        self.tell(processor, change, now);
+        match outcome {
+            Outcome::Processed if reply == (Reply::Answered { status: 422 }) => {
+                self.payment(slot).tries = 0;
+                self.verify(slot, processor);
+            }
+            Outcome::Processed => self.processed(slot, processor, payment.requested_at),
+            Outcome::Refused if payment.withdrawn => self.free(slot),
+            Outcome::Refused if !payment.in_doubt => {
+                self.complete(&payment, processor, payment.requested_at, Outcome::Refused);
+                self.wait(slot, End::Front);
+            }
+            // In doubt before or now: only a 2xx or a 422 of this processor ends that.
+            Outcome::Refused | Outcome::Unknown => {
+                if !payment.in_doubt {
+                    self.complete(&payment, processor, payment.requested_at, Outcome::Unknown);
+                }
+                if payment.withdrawn {
+                    self.free(slot);
+                } else {
+                    self.doubt(slot, processor, now);
+                }
+            }
+        }
+        self.pump(now);
+    }
+
+    /// A lookup ended. Called exactly once for each [`Action::Verify`].
+    pub fn verified(&mut self, slot: u32, verification: Verification, now: Now) {
+        let payment = self.payments[key_of(slot)];
+        let State::Verifying(processor) = payment.state else {
+            unreachable!("a lookup ends once, in state {:?}", payment.state);
+        };
+        match verification {
+            Verification::Found(requested_at) => self.processed(slot, processor, requested_at),
+            Verification::Unclear if payment.tries >= VERIFY_COUNT_MAX => {
+                self.processed(slot, processor, payment.requested_at);
+            }
+            Verification::Unclear => {
+                self.payment(slot).tries += 1;
+                self.verify(slot, processor);
+            }
+        }
+        self.pump(now);
+    }
+
+    /// A health check ended: failing and the least response time in ms, or `None` where it gave no answer.
+    pub fn health_checked(&mut self, processor: Processor, health: Option<(bool, u32)>, now: Now) {
+        let Some((failing, response_ms)) = health else { return };
+        let outlook = &mut self.outlooks[processor.index()];
+        outlook.news(failing, now);
+        outlook.checked(u64::from(response_ms) * 1000);
+        self.report(HealthReport { processor, source: HealthSource::Check, failing, response_ms });
+        self.pump(now);
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Now) {
+        while let Some((deadline_us, slot, correlation_id)) = self.deadlines.front().copied() {
+            let waits = self.payments.get(key_of(slot)).is_some_and(|payment| {
+                payment.correlation_id == correlation_id && matches!(payment.state, State::Accepting(_))
+            });
+            if waits && deadline_us > now.monotonic_us {
+                break;
+            }
+            self.deadlines.pop_front();
+            if waits {
+                self.give_up(slot, now);
+            }
+        }
+        self.pump(now);
+    }
+
+    /// The process is to stop: hand back what is not on its way, finish what is.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        let slots: Vec<u32> = self.payments.iter().map(|(key, _)| slot_of(key)).collect();
+        for slot in slots {
+            if matches!(self.payments[key_of(slot)].state, State::Waiting | State::Doubtful(_)) {
+                self.release(slot);
+            }
+        }
+    }
+
+    /// Whether nothing is held or unacknowledged.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.payments.is_empty() && self.unacknowledged.is_empty()
+    }
+
+    fn granted(&mut self, grant: Grant, now: Now) {
+        let Grant { slot, correlation_id, verdict } = grant;
+        let Some(payment) = self.find(slot, correlation_id, |state| matches!(state, State::Accepting(_))) else {
+            self.counters.stale_records += 1;
+            return;
+        };
+        let State::Accepting(plan) = payment.state else { unreachable!("found in this state") };
+        if let Some(ticket) = self.payment(slot).ticket.take() {
+            self.answer(
+                ticket,
+                match verdict {
+                    Verdict::Granted => Answer::Granted,
+                    Verdict::Replayed => Answer::Replayed,
+                    Verdict::Conflict => Answer::Conflict,
+                    Verdict::Full => Answer::Full,
+                },
+            );
+        }
+        if verdict != Verdict::Granted {
+            if let Some(place) = plan {
+                self.cancel(place, now);
+            }
+            self.free(slot);
+            return;
+        }
+        match plan {
+            Some(place) if now.unix_ms.0.abs_diff(payment.requested_at.0) <= PLAN_AGE_MS_MAX => {
+                self.attempt(slot, place, now);
+            }
+            Some(place) => {
+                self.cancel(place, now);
+                self.complete(&payment, place.processor, payment.requested_at, Outcome::Refused);
+                self.wait(slot, End::Back);
+                self.pump(now);
+            }
+            None => {
+                self.wait(slot, End::Back);
+                self.pump(now);
+            }
+        }
+    }
+
+    fn intent_recorded(&mut self, recorded: IntentRecorded, now: Now) {
+        let IntentRecorded { slot, correlation_id } = recorded;
+        match self.find(slot, correlation_id, |state| matches!(state, State::Intending(_))) {
+            Some(Payment { state: State::Intending(place), .. }) => self.attempt(slot, place, now),
+            _ => self.counters.stale_records += 1,
+        }
+    }
+
+    fn assigned(&mut self, assignment: Assignment, now: Now) {
+        let Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = assignment;
+        let Some(amount) = AmountCents::new(amount_cents) else {
+            self.counters.stale_records += 1;
+            return;
+        };
+        self.counters.assigned += 1;
+        // Beyond `queue_len_max` on purpose: a payment that was accepted is not refused afterwards. The ledger's own
+        // bound on open payments holds for the sum.
+        let slot = self.insert(Payment {
+            correlation_id,
+            amount,
+            requested_at: UnixMillis(requested_at_ms),
+            arrived_us: now.monotonic_us,
+            ticket: None,
+            tries: 0,
+            state: State::Waiting,
+            in_doubt,
+            withdrawn: false,
+        });
+        match stage.processor() {
+            Some(processor) => self.doubt(slot, processor, now),
+            None => self.wait(slot, End::Back),
+        }
+        self.pump(now);
+    }
+
+    fn withdraw(&mut self, withdrawal: Withdrawal, now: Now) {
+        let Withdrawal { slot, correlation_id } = withdrawal;
+        let Some(payment) = self.find(slot, correlation_id, |_| true) else {
+            // The usual end of a claim for a payment whose completion went with it.
+            return;
+        };
+        self.counters.withdrawn += 1;
+        match payment.state {
+            State::Intending(place) => {
+                self.cancel(place, now);
+                self.free(slot);
+            }
+            State::Waiting | State::Doubtful(_) => self.free(slot),
+            State::Attempting(..) | State::Verifying(_) => self.payment(slot).withdrawn = true,
+            State::Accepting(_) => self.counters.stale_records += 1,
+        }
+    }
+
+    /// The ledger is empty. What was granted before is dropped; what is on its way only frees its place.
+    fn purged(&mut self) {
+        self.unacknowledged.clear();
+        let slots: Vec<u32> = self.payments.iter().map(|(key, _)| slot_of(key)).collect();
+        for slot in slots {
+            match self.payments[key_of(slot)].state {
+                State::Waiting | State::Doubtful(_) => self.free(slot),
+                State::Attempting(..) | State::Verifying(_) => self.payment(slot).withdrawn = true,
+                // Their answers come after the purge and belong to what comes after it.
+                State::Accepting(_) | State::Intending(_) => {}
+            }
+        }
+    }
+
+    /// Sends what can be sent: payments in doubt first, since their processors have held them longest, then the queue.
+    fn pump(&mut self, now: Now) {
+        self.retry_doubtful(now);
+        while self.connected
+            && let Some((slot, correlation_id)) = self.waiting.front().copied()
+        {
+            let Some(payment) = self.find(slot, correlation_id, |state| state == State::Waiting) else {
+                self.waiting.pop_front();
+                continue;
+            };
+            let waited_us = now.monotonic_us.saturating_sub(payment.arrived_us);
+            let Some(place) = self.decide(waited_us, now) else { break };
+            let processor = place.processor;
+            self.waiting.pop_front();
+            let payment = self.payment(slot);
+            payment.state = State::Intending(place);
+            payment.requested_at = now.unix_ms;
+            let requested_at_ms = now.unix_ms.0;
+            self.actions.push(Action::Send(Intent { slot, correlation_id, requested_at_ms, processor }.into()));
+        }
+    }
+
+    fn retry_doubtful(&mut self, now: Now) {
+        for processor in Processor::ALL {
+            while let Some(Reverse((retry_us, slot))) = self.doubtful[processor.index()].peek().copied() {
+                let is_doubtful = self
+                    .payments
+                    .get(key_of(slot))
+                    .is_some_and(|payment| payment.state == State::Doubtful(processor));
+                if is_doubtful {
+                    if retry_us > now.monotonic_us {
+                        break;
+                    }
+                    let Some(reservation) = self.outlooks[processor.index()].try_reserve(now) else { break };
+                    self.attempt(slot, Place { processor, reservation }, now);
+                }
+                self.doubtful[processor.index()].pop();
+            }
+        }
+    }
+
+    /// Routes a new payment before it is granted. Behind a queue it waits its turn.
+    fn plan(&mut self, now: Now) -> Option<Place> {
+        if self.waiting.is_empty() { self.decide(0, now) } else { None }
+    }
+
+    /// Routes one payment and reserves its place.
+    fn decide(&mut self, waited_us: u64, now: Now) -> Option<Place> {
+        let views = self.views(now);
+        let decision = route(&self.config.router, &views, waited_us);
+        self.counters.decisions[decision.reason as usize] += 1;
+        match decision.choice {
+            Choice::Send(processor) => {
+                let reservation = self.outlooks[processor.index()].try_reserve(now)?;
+                Some(Place { processor, reservation })
+            }
+            Choice::Wait => None,
+        }
+    }
+
+    fn views(&mut self, now: Now) -> [View; 2] {
+        let backlog_len = self.waiting.len();
+        let [default, fallback] = &mut self.outlooks;
+        let since = [default.works_since_us(now), fallback.works_since_us(now)];
+        [default.view(now, backlog_len, since[1]), fallback.view(now, backlog_len, since[0])]
+    }
+
+    fn cancel(&mut self, place: Place, now: Now) {
+        self.outlooks[place.processor.index()].cancel(place.reservation, now);
+    }
+
+    fn attempt(&mut self, slot: u32, Place { processor, reservation }: Place, now: Now) {
+        let payment = self.payment(slot);
+        payment.state = State::Attempting(processor, Sent { at_us: now.monotonic_us, reservation });
+        let Payment { correlation_id, amount, requested_at, .. } = *payment;
+        self.outlooks[processor.index()].sent(slot, now);
+        self.counters.attempts[processor.index()] += 1;
+        self.actions.push(Action::Attempt { slot, processor, correlation_id, amount, requested_at });
+    }
+
+    fn verify(&mut self, slot: u32, processor: Processor) {
+        self.counters.verifications += 1;
+        let payment = self.payment(slot);
+        payment.state = State::Verifying(processor);
+        let correlation_id = payment.correlation_id;
+        self.actions.push(Action::Verify { slot, processor, correlation_id });
+    }
+
+    fn doubt(&mut self, slot: u32, processor: Processor, now: Now) {
+        if self.draining {
+            self.payment(slot).state = State::Doubtful(processor);
+            self.release(slot);
+            return;
+        }
+        let tries = self.payments[key_of(slot)].tries;
+        let retry_us = now.monotonic_us + self.backoff.delay_us(u32::from(tries), &mut self.random);
+        let payment = self.payment(slot);
+        payment.state = State::Doubtful(processor);
+        payment.in_doubt = true;
+        payment.tries = tries.saturating_add(1);
+        self.doubtful[processor.index()].push(Reverse((retry_us, slot)));
+    }
+
+    fn wait(&mut self, slot: u32, end: End) {
+        if self.draining {
+            self.payment(slot).state = State::Waiting;
+            self.release(slot);
+            return;
+        }
+        let payment = self.payment(slot);
+        payment.state = State::Waiting;
+        payment.requested_at = UnixMillis(0);
+        let entry = (slot, payment.correlation_id);
+        match end {
+            End::Front => self.waiting.push_front(entry),
+            End::Back => self.waiting.push_back(entry),
+        }
+    }
+
+    fn processed(&mut self, slot: u32, processor: Processor, requested_at: UnixMillis) {
+        let payment = self.payments[key_of(slot)];
+        self.complete(&payment, processor, requested_at, Outcome::Processed);
+        self.free(slot);
+    }
+
+    fn complete(&mut self, payment: &Payment, processor: Processor, requested_at: UnixMillis, outcome: Outcome) {
+        self.completion_sequence += 1;
+        let completion = Completion {
+            sequence: self.completion_sequence,
+            correlation_id: payment.correlation_id,
+            requested_at_ms: requested_at.0,
+            processor,
+            outcome,
+        };
+        if outcome == Outcome::Processed {
+            self.unacknowledged.push_back(Unacknowledged { completion, amount_cents: payment.amount.get() });
+        }
+        if self.connected {
+            self.actions.push(Action::Send(completion.into()));
+        }
+    }
+
+    /// Gives a payment back to the ledger, for another gateway.
+    fn release(&mut self, slot: u32) {
+        let correlation_id = self.payments[key_of(slot)].correlation_id;
+        if self.connected {
+            self.actions.push(Action::Send(Release { correlation_id }.into()));
+        }
+        self.free(slot);
+    }
+
+    /// A POST has waited long enough.
+    ///
+    /// While the connection stands the grant may still come, so the payment keeps its place and goes on without its
+    /// POST. Without a connection there is nothing to wait for: what the ledger may have, it hands to whoever is there.
+    fn give_up(&mut self, slot: u32, now: Now) {
+        if let Some(ticket) = self.payment(slot).ticket.take() {
+            self.answer(ticket, Answer::Unreachable);
+        }
+        if !self.connected {
+            if let State::Accepting(Some(place)) = self.payments[key_of(slot)].state {
+                self.cancel(place, now);
+            }
+            self.free(slot);
+        }
+    }
+
+    /// Passes on what was seen of a processor.
+    fn tell(&mut self, processor: Processor, change: Option<Change>, now: Now) {
+        let Some(change) = change else { return };
+        let response_us = self.outlooks[processor.index()].expected_us(now);
+        self.report(HealthReport {
+            processor,
+            source: HealthSource::Traffic,
+            failing: change == Change::Failed,
+            response_ms: u32::try_from(response_us / 1000).unwrap_or(u32::MAX),
+        });
+        if change == Change::Recovered {
+            self.outlooks[processor.other().index()].look_again(now);
+        }
+    }
+
+    fn report(&mut self, report: HealthReport) {
+        if self.connected {
+            self.actions.push(Action::Send(report.into()));
+        }
+    }
+
+    fn send_accept(&mut self, slot: u32) {
+        let Payment { correlation_id, amount, requested_at, state, .. } = self.payments[key_of(slot)];
+        let State::Accepting(plan) = state else { unreachable!("only a payment that is not granted is accepted") };
+        let stage = plan.map_or(Stage::Waiting, |place| Stage::at(place.processor));
+        let requested_at_ms = if plan.is_some() { requested_at.0 } else { 0 };
+        let amount_cents = amount.get();
+        self.actions.push(Action::Send(Accept { slot, correlation_id, amount_cents, requested_at_ms, stage }.into()));
+    }
+
+    fn answer(&mut self, ticket: u32, answer: Answer) {
+        self.counters.answers[answer as usize] += 1;
+        self.actions.push(Action::Answer { ticket, answer });
+    }
+
+    fn insert(&mut self, payment: Payment) -> u32 {
+        slot_of(self.payments.insert(payment))
+    }
+
+    fn free(&mut self, slot: u32) {
+        self.payments.remove(key_of(slot));
+    }
+
+    fn payment(&mut self, slot: u32) -> &mut Payment {
+        &mut self.payments[key_of(slot)]
+    }
+
+    fn find(&self, slot: u32, id: CorrelationId, is: impl Fn(State) -> bool) -> Option<Payment> {
+        let payment = self.payments.get(key_of(slot)).copied()?;
+        (payment.correlation_id == id && !payment.withdrawn && is(payment.state)).then_some(payment)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Front,
+    Back,
+}
+
+fn slot_of(key: usize) -> u32 {
+    u32::try_from(key).expect("queue_len_max is far below 2^32")
+}
+
+fn key_of(slot: u32) -> usize {
+    slot as usize
+}

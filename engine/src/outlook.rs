@@ -1,0 +1,269 @@
+//! What one gateway thread knows of one processor: breaker, capacity, response times, attempts on their way.
+//!
+//! The place where observations become a [`View`] for the router. Sources: every answer and its latency, attempts that
+//! take longer than expected (a slow processor is noticed before its first answer), what others saw.
+
+use std::collections::VecDeque;
+
+use galo_wire::Outcome;
+
+use crate::breaker::{Breaker, BreakerConfig, BreakerState, FailureKind};
+use crate::capacity::{Capacity, Release};
+use crate::latency::Latency;
+use crate::outcome::{Reply, classify};
+use crate::router::View;
+use crate::time::Now;
+
+/// An attempt that has been silent for this long says: not this processor, for now. Half of what an auditor's request
+/// may take, and twice the slowest answer seen from a healthy processor under load.
+const SILENT_US: u64 = 250_000;
+
+/// A slow processor gets a single payment this often, so that its recovery is seen.
+const TRICKLE_US: u64 = 250_000;
+
+/// How many attempts a slow processor may be holding for the trickle to go on.
+const TRICKLE_COUNT_MAX: usize = 4;
+
+/// The bounds of an outlook.
+#[derive(Clone, Copy, Debug)]
+pub struct OutlookConfig {
+    /// Attempts in flight at most.
+    pub concurrency_max: u32,
+    /// See [`crate::router::RouterConfig::slow_us`].
+    pub slow_us: u64,
+}
+
+/// An attempt on its way.
+#[derive(Clone, Copy, Debug)]
+struct Outstanding {
+    slot: u32,
+    sent_us: u64,
+}
+
+/// See the module's documentation.
+pub struct Outlook {
+    config: OutlookConfig,
+    breaker: Breaker,
+    capacity: Capacity,
+    latency: Latency,
+    /// In the order of sending. An attempt that ended is removed when it comes to the front.
+    outstanding: VecDeque<Outstanding>,
+    last_sent_us: u64,
+    /// When the most recent attempt was sent that failed or has been silent for long.
+    bad_sent_us: Option<u64>,
+    /// Since when the breaker has been closed.
+    closed_since_us: u64,
+    /// What the health check said, until an answer of a real payment says better, µs.
+    check_us: u64,
+}
+
+/// A place that was taken for an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reservation {
+    /// The breaker is closed.
+    Regular,
+    /// A single payment that finds out whether the processor works again.
+    Probe,
+}
+
+/// An attempt that was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// When.
+    pub at_us: u64,
+    /// As what.
+    pub reservation: Reservation,
+}
+
+/// A change of a processor's state that the other gateways should hear of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// It stopped working.
+    Failed,
+    /// It works again.
+    Recovered,
+}
+
+impl Outlook {
+    /// Nothing is known: the processor is taken to work.
+    #[must_use]
+    pub fn new(config: OutlookConfig, seed: u64) -> Self {
+        let limit_start = config.concurrency_max.min(32);
+        Self {
+            config,
+            breaker: Breaker::new(BreakerConfig::default(), seed),
+            capacity: Capacity::new(config.concurrency_max.min(4), limit_start, config.concurrency_max),
+            latency: Latency::new(),
+            outstanding: VecDeque::with_capacity(config.concurrency_max as usize * 2),
+            last_sent_us: 0,
+            bad_sent_us: None,
+            closed_since_us: 0,
+            check_us: 0,
+        }
+    }
+
+    /// The breaker's state.
+    pub fn breaker_state(&mut self, now: Now) -> BreakerState {
+        self.breaker.state(now.monotonic_us)
+    }
+
+    /// The concurrency limit now.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.capacity.limit()
+    }
+
+    /// Attempts that hold a place.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.capacity.in_flight()
+    }
+
+    /// How long an attempt sent now would take, µs: what answers took, or longer if one is still awaited.
+    pub fn expected_us(&mut self, now: Now) -> u64 {
+        let answered = self.latency.expected_us(now.monotonic_us).unwrap_or(self.check_us);
+        let awaited = self.outstanding.front().map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us));
+        answered.max(awaited)
+    }
+
+    /// What the router is to know. `backlog_len` payments wait for this processor; `other_works_since_us` is when the
+    /// other one last began to work.
+    pub fn view(&mut self, now: Now, backlog_len: usize, other_works_since_us: u64) -> View {
+        let closed = self.breaker.state(now.monotonic_us) == BreakerState::Closed;
+        let expected_us = self.expected_us(now);
+        let slow = expected_us > self.config.slow_us;
+        self.notice_silence(now);
+        let trickle_ready = now.monotonic_us.saturating_sub(self.last_sent_us) >= TRICKLE_US
+            && self.outstanding.len() < TRICKLE_COUNT_MAX;
+        View {
+            closed,
+            slow,
+            has_capacity: self.capacity.in_flight() < self.capacity.limit(),
+            probe_ready: if closed {
+                slow && trickle_ready
+            } else {
+                self.breaker.next_probe_at_us().is_some_and(|at| at <= now.monotonic_us)
+            },
+            bad_since_other_works: self.bad_sent_us.is_some_and(|sent| sent >= other_works_since_us),
+            drain_us: backlog_len as u64 * expected_us / u64::from(self.capacity.limit().max(1)),
+        }
+    }
+
+    /// Since when it has worked; in the far future while it does not.
+    pub fn works_since_us(&mut self, now: Now) -> u64 {
+        match self.breaker.state(now.monotonic_us) {
+            BreakerState::Closed => self.closed_since_us,
+            BreakerState::Open | BreakerState::HalfOpen => u64::MAX,
+        }
+    }
+
+    /// Takes a place for an attempt: a regular one, or a probe while the breaker is not closed.
+    pub fn try_reserve(&mut self, now: Now) -> Option<Reservation> {
+        if !self.capacity.try_acquire() {
+            return None;
+        }
+        if self.breaker.state(now.monotonic_us) == BreakerState::Closed {
+            return Some(Reservation::Regular);
+        }
+        if self.breaker.try_probe(now.monotonic_us) {
+            return Some(Reservation::Probe);
+        }
+        self.capacity.release(Release::Neutral);
+        None
+    }
+
+    /// Gives back a place whose attempt was never sent.
+    pub fn cancel(&mut self, reservation: Reservation, now: Now) {
+        self.capacity.release(Release::Neutral);
+        if reservation == Reservation::Probe {
+            self.breaker.on_probe_result(now.monotonic_us, Err(FailureKind::Overloaded));
+        }
+    }
+
+    /// A reserved attempt is on its way.
+    pub fn sent(&mut self, slot: u32, now: Now) {
+        self.outstanding.push_back(Outstanding { slot, sent_us: now.monotonic_us });
+        self.last_sent_us = now.monotonic_us;
+    }
+
+    /// A sent attempt ended.
+    pub fn ended(&mut self, slot: u32, sent: Sent, reply: Reply, latency_us: u64, now: Now) -> Option<Change> {
+        if let Some(place) = self.outstanding.iter().position(|o| o.slot == slot && o.sent_us == sent.at_us) {
+            self.outstanding.remove(place);
+        }
+        let before = self.breaker.state(now.monotonic_us);
+        let result = match (classify(reply), reply) {
+            (Outcome::Processed, _) => {
+                self.capacity.release(Release::Success);
+                self.latency.record(now.monotonic_us, latency_us);
+                Ok(())
+            }
+            (_, Reply::Answered { status: 429 }) => {
+                self.capacity.release(Release::Overload);
+                Err(FailureKind::Overloaded)
+            }
+            (_, Reply::TimedOut) => {
+                self.capacity.release(Release::Overload);
+                Err(FailureKind::Broken)
+            }
+            (Outcome::Unknown, _) => {
+                self.capacity.release(Release::Failure);
+                Err(FailureKind::Broken)
+            }
+            (Outcome::Refused, _) => {
+                self.capacity.release(Release::Failure);
+                Err(FailureKind::Refused)
+            }
+        };
+        if result.is_err() {
+            self.bad_sent_us = self.bad_sent_us.max(Some(sent.at_us));
+        }
+        match (sent.reservation, result) {
+            (Reservation::Probe, result) => self.breaker.on_probe_result(now.monotonic_us, result),
+            (Reservation::Regular, Ok(())) => self.breaker.on_success(now.monotonic_us),
+            (Reservation::Regular, Err(kind)) => self.breaker.on_failure(now.monotonic_us, kind),
+        }
+        self.change(before, now)
+    }
+
+    /// Another gateway, or the health check, says how the processor does.
+    pub fn news(&mut self, failing: bool, now: Now) {
+        let before = self.breaker.state(now.monotonic_us);
+        self.breaker.on_news(now.monotonic_us, failing);
+        // Not passed on: whoever saw it has told everyone.
+        let _: Option<Change> = self.change(before, now);
+    }
+
+    /// The health check's least response time.
+    pub fn checked(&mut self, response_us: u64) {
+        self.check_us = response_us;
+    }
+
+    /// The other processor has just come back: look at this one again at once.
+    pub fn look_again(&mut self, now: Now) {
+        if self.breaker.state(now.monotonic_us) != BreakerState::Closed {
+            self.breaker.on_news(now.monotonic_us, false);
+        }
+    }
+
+    fn change(&mut self, before: BreakerState, now: Now) -> Option<Change> {
+        let after = self.breaker.state(now.monotonic_us);
+        match (before, after) {
+            (BreakerState::Closed, BreakerState::Open | BreakerState::HalfOpen) => Some(Change::Failed),
+            (BreakerState::Open | BreakerState::HalfOpen, BreakerState::Closed) => {
+                self.closed_since_us = now.monotonic_us;
+                self.capacity.on_reopen();
+                Some(Change::Recovered)
+            }
+            (BreakerState::Closed, BreakerState::Closed)
+            | (BreakerState::Open | BreakerState::HalfOpen, BreakerState::Open | BreakerState::HalfOpen) => None,
+        }
+    }
+
+    fn notice_silence(&mut self, now: Now) {
+        let silent_before = now.monotonic_us.saturating_sub(SILENT_US);
+        let silent = self.outstanding.iter().rev().find(|outstanding| outstanding.sent_us <= silent_before);
+        self.bad_sent_us = self.bad_sent_us.max(silent.map(|outstanding| outstanding.sent_us));
+    }
+}
+
