@@ -19,8 +19,8 @@
 
 use galo_wire::record::{
     Accept, Acknowledgement, Assignment, Claim, Completion, Grant, HealthNews, HealthReport, Hello, Intent,
-    IntentRecorded, Lease, LookupReply, PurgeReply, Purged, Role, Standing, SummaryQuery, SummaryReply, Verdict,
-    Withdrawal,
+    IntentRecorded, Lease, LookupReply, PurgeReply, Purged, Role, Standing, SummaryQuery, SummaryReply,
+    Verdict, Withdrawal,
 };
 use galo_wire::{CorrelationId, Message, Outcome, PROTOCOL_VERSION, Processor, Stage};
 
@@ -52,7 +52,9 @@ pub struct CoordinatorConfig {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Rejection {
     /// It speaks another version.
-    #[error("protocol version {theirs}, expected {PROTOCOL_VERSION}: gateway and aggregator are of different builds")]
+    #[error(
+        "protocol version {theirs}, expected {PROTOCOL_VERSION}: gateway and aggregator are of different builds"
+    )]
     Version {
         /// The peer's.
         theirs: u16,
@@ -265,7 +267,8 @@ impl Coordinator {
             }
             Message::SummaryQuery(query) => self.summarize(session, query),
             Message::LookupQuery(query) => {
-                let reply = lookup_reply(query.slot, query.correlation_id, self.ledger.lookup(query.correlation_id));
+                let reply =
+                    lookup_reply(query.slot, query.correlation_id, self.ledger.lookup(query.correlation_id));
                 self.send(session, reply);
             }
             Message::PurgeQuery(query) => {
@@ -317,7 +320,13 @@ impl Coordinator {
             Known::Open(payment) => same_amount_is(payment.amount_cents),
             Known::Processed { amount_cents, .. } => same_amount_is(amount_cents),
             Known::Absent if self.ledger.has_room() => {
-                self.apply(Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt: false });
+                self.apply(Entry::Accepted {
+                    correlation_id,
+                    amount_cents,
+                    stage,
+                    requested_at_ms,
+                    in_doubt: false,
+                });
                 self.ledger.set_owner(correlation_id, Some(session));
                 Verdict::Granted
             }
@@ -339,7 +348,9 @@ impl Coordinator {
                 self.apply(Entry::Intended { correlation_id, processor, requested_at_ms });
                 self.send(session, IntentRecorded { slot, correlation_id });
             }
-            Known::Open(_) | Known::Processed { .. } | Known::Absent => self.withdraw(session, slot, correlation_id),
+            Known::Open(_) | Known::Processed { .. } | Known::Absent => {
+                self.withdraw(session, slot, correlation_id)
+            }
         }
     }
 
@@ -365,7 +376,9 @@ impl Coordinator {
                     self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
                 }
             }
-            (Known::Open(_) | Known::Processed { .. } | Known::Absent, _) => self.counters.stale_completions += 1,
+            (Known::Open(_) | Known::Processed { .. } | Known::Absent, _) => {
+                self.counters.stale_completions += 1
+            }
         }
         self.acknowledge(session, sequence);
     }
@@ -393,7 +406,13 @@ impl Coordinator {
         let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
         match self.ledger.lookup(correlation_id) {
             Known::Absent => {
-                self.apply(Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt });
+                self.apply(Entry::Accepted {
+                    correlation_id,
+                    amount_cents,
+                    stage,
+                    requested_at_ms,
+                    in_doubt,
+                });
                 self.ledger.set_owner(correlation_id, Some(session));
                 self.counters.claimed += 1;
             }
@@ -435,7 +454,12 @@ impl Coordinator {
             && !payment.in_doubt
         {
             let requested_at_ms = payment.requested_at_ms;
-            self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome: Outcome::Unknown });
+            self.apply(Entry::Resolved {
+                correlation_id,
+                processor,
+                requested_at_ms,
+                outcome: Outcome::Unknown,
+            });
         }
     }
 

@@ -24,8 +24,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use galo_wire::record::{
-    Accept, Assignment, Claim, Completion, Grant, HealthReport, HealthSource, Intent, IntentRecorded, Ready, Release,
-    Verdict, Withdrawal,
+    Accept, Assignment, Claim, Completion, Grant, HealthReport, HealthSource, Intent, IntentRecorded, Ready,
+    Release, Verdict, Withdrawal,
 };
 use galo_wire::{CorrelationId, Message, Outcome, Processor, Stage};
 use slab::Slab;
@@ -241,9 +241,13 @@ impl Dispatcher {
     /// A dispatcher that holds nothing and knows nothing.
     #[must_use]
     pub fn new(config: DispatcherConfig) -> Self {
-        let outlook_config = OutlookConfig { concurrency_max: config.concurrency_max, slow_us: config.router.slow_us };
+        let outlook_config =
+            OutlookConfig { concurrency_max: config.concurrency_max, slow_us: config.router.slow_us };
         let mut random = Random::new(config.seed);
-        let outlooks = [Outlook::new(outlook_config, random.next_u64()), Outlook::new(outlook_config, random.next_u64())];
+        let outlooks = [
+            Outlook::new(outlook_config, random.next_u64()),
+            Outlook::new(outlook_config, random.next_u64()),
+        ];
         Self {
             config,
             payments: Slab::with_capacity(1024),
@@ -297,7 +301,7 @@ impl Dispatcher {
     /// Whether anything here depends on time passing: then [`Self::tick`] is due every few milliseconds.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.payments.is_empty()
+        !(self.waiting.is_empty() && self.deadlines.is_empty() && self.doubtful.iter().all(BinaryHeap::is_empty))
     }
 
     /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
@@ -383,7 +387,9 @@ impl Dispatcher {
                     self.wait(slot, End::Front);
                 }
                 State::Waiting => self.actions.push(claim(Stage::Waiting)),
-                State::Attempting(processor, _) | State::Doubtful(processor) | State::Verifying(processor) => {
+                State::Attempting(processor, _)
+                | State::Doubtful(processor)
+                | State::Verifying(processor) => {
                     self.actions.push(claim(Stage::at(processor)));
                 }
             }
@@ -544,7 +550,8 @@ impl Dispatcher {
 
     fn granted(&mut self, grant: Grant, now: Now) {
         let Grant { slot, correlation_id, verdict } = grant;
-        let Some(payment) = self.find(slot, correlation_id, |state| matches!(state, State::Accepting(_))) else {
+        let Some(payment) = self.find(slot, correlation_id, |state| matches!(state, State::Accepting(_)))
+        else {
             self.counters.stale_records += 1;
             return;
         };
@@ -669,7 +676,8 @@ impl Dispatcher {
             payment.state = State::Intending(place);
             payment.requested_at = now.unix_ms;
             let requested_at_ms = now.unix_ms.0;
-            self.actions.push(Action::Send(Intent { slot, correlation_id, requested_at_ms, processor }.into()));
+            self.actions
+                .push(Action::Send(Intent { slot, correlation_id, requested_at_ms, processor }.into()));
         }
     }
 
@@ -776,7 +784,13 @@ impl Dispatcher {
         self.free(slot);
     }
 
-    fn complete(&mut self, payment: &Payment, processor: Processor, requested_at: UnixMillis, outcome: Outcome) {
+    fn complete(
+        &mut self,
+        payment: &Payment,
+        processor: Processor,
+        requested_at: UnixMillis,
+        outcome: Outcome,
+    ) {
         self.completion_sequence += 1;
         let completion = Completion {
             sequence: self.completion_sequence,
@@ -841,11 +855,14 @@ impl Dispatcher {
 
     fn send_accept(&mut self, slot: u32) {
         let Payment { correlation_id, amount, requested_at, state, .. } = self.payments[key_of(slot)];
-        let State::Accepting(plan) = state else { unreachable!("only a payment that is not granted is accepted") };
+        let State::Accepting(plan) = state else {
+            unreachable!("only a payment that is not granted is accepted")
+        };
         let stage = plan.map_or(Stage::Waiting, |place| Stage::at(place.processor));
         let requested_at_ms = if plan.is_some() { requested_at.0 } else { 0 };
         let amount_cents = amount.get();
-        self.actions.push(Action::Send(Accept { slot, correlation_id, amount_cents, requested_at_ms, stage }.into()));
+        self.actions
+            .push(Action::Send(Accept { slot, correlation_id, amount_cents, requested_at_ms, stage }.into()));
     }
 
     fn answer(&mut self, ticket: u32, answer: Answer) {

@@ -112,7 +112,11 @@ impl ProcessedPayment {
     }
 
     fn processor(self) -> Processor {
-        if self.requested_at_and_processor & FALLBACK_BIT == 0 { Processor::Default } else { Processor::Fallback }
+        if self.requested_at_and_processor & FALLBACK_BIT == 0 {
+            Processor::Default
+        } else {
+            Processor::Fallback
+        }
     }
 
     fn requested_at_ms(self) -> u64 {
@@ -391,7 +395,11 @@ impl Ledger {
 
     fn assert_conservation(&self) {
         let Conservation { accepted, processed, open, .. } = self.conservation;
-        assert_eq!(accepted.count, processed[0].count + processed[1].count + open.count, "payments are conserved");
+        assert_eq!(
+            accepted.count,
+            processed[0].count + processed[1].count + open.count,
+            "payments are conserved"
+        );
         assert_eq!(
             accepted.amount_cents,
             processed[0].amount_cents + processed[1].amount_cents + open.amount_cents,

@@ -122,7 +122,8 @@ impl Outlook {
     /// How long an attempt sent now would take, µs: what answers took, or longer if one is still awaited.
     pub fn expected_us(&mut self, now: Now) -> u64 {
         let answered = self.latency.expected_us(now.monotonic_us).unwrap_or(self.check_us);
-        let awaited = self.outstanding.front().map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us));
+        let awaited =
+            self.outstanding.front().map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us));
         answered.max(awaited)
     }
 
@@ -187,7 +188,14 @@ impl Outlook {
     }
 
     /// A sent attempt ended.
-    pub fn ended(&mut self, slot: u32, sent: Sent, reply: Reply, latency_us: u64, now: Now) -> Option<Change> {
+    pub fn ended(
+        &mut self,
+        slot: u32,
+        sent: Sent,
+        reply: Reply,
+        latency_us: u64,
+        now: Now,
+    ) -> Option<Change> {
         if let Some(place) = self.outstanding.iter().position(|o| o.slot == slot && o.sent_us == sent.at_us) {
             self.outstanding.remove(place);
         }
@@ -256,7 +264,9 @@ impl Outlook {
                 Some(Change::Recovered)
             }
             (BreakerState::Closed, BreakerState::Closed)
-            | (BreakerState::Open | BreakerState::HalfOpen, BreakerState::Open | BreakerState::HalfOpen) => None,
+            | (BreakerState::Open | BreakerState::HalfOpen, BreakerState::Open | BreakerState::HalfOpen) => {
+                None
+            }
         }
     }
 
@@ -266,4 +276,3 @@ impl Outlook {
         self.bad_sent_us = self.bad_sent_us.max(silent.map(|outstanding| outstanding.sent_us));
     }
 }
-

@@ -115,7 +115,8 @@ pub fn route(config: &RouterConfig, views: &[View; 2], waited_us: u64) -> Decisi
     let send = |processor, reason| Decision { choice: Choice::Send(processor), reason };
     let wait = |reason| Decision { choice: Choice::Wait, reason };
 
-    let cheaper = if config.fee_bps[0] <= config.fee_bps[1] { Processor::Default } else { Processor::Fallback };
+    let cheaper =
+        if config.fee_bps[0] <= config.fee_bps[1] { Processor::Default } else { Processor::Fallback };
     let dearer = cheaper.other();
     let (cheap, dear) = (&views[cheaper.index()], &views[dearer.index()]);
     let works = |view: &View| view.closed && !view.slow;
@@ -160,7 +161,8 @@ pub fn route(config: &RouterConfig, views: &[View; 2], waited_us: u64) -> Decisi
 mod tests {
     use super::*;
 
-    const CONFIG: RouterConfig = RouterConfig { fee_bps: [500, 1500], patience_us: 2_000_000, slow_us: 1_000_000 };
+    const CONFIG: RouterConfig =
+        RouterConfig { fee_bps: [500, 1500], patience_us: 2_000_000, slow_us: 1_000_000 };
 
     fn every_view() -> impl Iterator<Item = View> + Clone {
         (0..64_u8).map(|bits| View {
@@ -175,7 +177,9 @@ mod tests {
 
     fn every_case() -> impl Iterator<Item = ([View; 2], u64)> {
         every_view().flat_map(|default| {
-            every_view().flat_map(move |fallback| [0, 1_999_999, 2_000_000].map(|waited| ([default, fallback], waited)))
+            every_view().flat_map(move |fallback| {
+                [0, 1_999_999, 2_000_000].map(|waited| ([default, fallback], waited))
+            })
         })
     }
 

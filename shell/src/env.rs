@@ -18,9 +18,11 @@ pub struct EnvError {
     pub expected: String,
 }
 
+type Lookup = dyn Fn(&str) -> Option<String>;
+
 /// A source of variables: the process's environment, or a test's.
 pub struct Env {
-    get: Box<dyn Fn(&str) -> Option<String>>,
+    get: Box<Lookup>,
 }
 
 impl Env {
