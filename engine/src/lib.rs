@@ -5,8 +5,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod breaker;
+pub mod capacity;
+pub mod latency;
 pub mod money;
 pub mod outcome;
+pub mod random;
+pub mod retry;
 pub mod time;
 pub mod timestamp;
 
