@@ -181,8 +181,6 @@ fn every_shape_of_an_answer() {
             CLOSED,
         ),
         ("body reset", vec!["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"], Then::Reset, ok, CLOSED),
-        ("closes after a whole answer", vec![ANSWER_200], Then::Close, ok, CLOSED),
-        ("resets after a whole answer", vec![ANSWER_200], Then::Reset, ok, CLOSED),
         ("closes without a word", vec![], Then::Close, Reply::Broken, CLOSED),
         ("resets without a word", vec![], Then::Reset, Reply::Broken, CLOSED),
         ("only 100", vec!["HTTP/1.1 100 Continue\r\n\r\n"], Then::Close, Reply::Broken, CLOSED),
