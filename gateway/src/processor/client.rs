@@ -1,0 +1,421 @@
+//! A client of one processor on one thread: lanes that execute attempts.
+//!
+//! A *lane* is a long-lived task that owns at most one keep-alive connection and serves one attempt at a time. Idle
+//! lanes wait on a stack, so the warmest connection is used first, the rest grow old and are closed, and starting an
+//! attempt neither allocates nor spawns once the lanes exist. Their number is bounded by the engine's capacity limit.
+//!
+//! What is reported depends on two things only, how far the attempt got and why it ended:
+//!
+//! | got to | whole answer | error, end of stream, garbage | hard timeout | shutdown |
+//! | --- | --- | --- | --- | --- |
+//! | no byte written | – | `NotSent` | `NotSent` | `NotSent` |
+//! | a byte may have left | – | `Broken` | `TimedOut` | `Broken` |
+//! | the head, with its status | `Answered` | `Answered` | `Answered` | `Answered` |
+//!
+//! The last row: a processor decides before it sends a head, so a body cut short does not put its status in doubt.
+//! It does end the connection.
+//!
+//! It must never send an attempt twice. The one request that is written again is one of which the kernel took no
+//! byte, because the peer had closed the idle connection. Whatever goes wrong, `on_end` is called exactly once for
+//! each start, on a later turn of the runtime, never from within `start`; and it may call `start` again.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use galo_engine::money::AmountCents;
+use galo_engine::outcome::Reply;
+use galo_engine::time::UnixMillis;
+use galo_engine::{CorrelationId, Processor};
+use monoio::time::{sleep, timeout};
+
+use super::connection::{Connection, SendError};
+use super::connector::Connector;
+use super::endpoint::Endpoint;
+use super::request::RequestTemplate;
+
+/// How long the rest of an answer may take once its head is here. The status is known by then, so all that waiting
+/// longer could save is the connection. A processor sends both within a millisecond or so of each other.
+const BODY_WAIT_MS_MAX: u64 = 250;
+
+/// What a client needs to know.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Which processor this is; repeated in each [`AttemptEnd`].
+    pub processor: Processor,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Attempts in flight at most, and with that connections kept.
+    pub lanes_max: usize,
+    /// The hard timeout of one attempt, connecting included.
+    pub attempt_timeout_ms: u64,
+    /// How long connecting may take, all addresses together.
+    pub connect_timeout_ms: u64,
+    /// A connection idle for longer is closed, and never used again even if it is still open.
+    pub idle_ms_max: u64,
+}
+
+/// One attempt: what to send, and under which number to report its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The caller's number for this attempt, handed back untouched.
+    pub slot: u32,
+    /// The payment's id.
+    pub correlation_id: CorrelationId,
+    /// The payment's amount.
+    pub amount_cents: AmountCents,
+    /// The instant recorded in the intent, sent as it is.
+    pub requested_at: UnixMillis,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptEnd {
+    /// The attempt's own number.
+    pub slot: u32,
+    /// Who was asked.
+    pub processor: Processor,
+    /// What the transport saw.
+    pub reply: Reply,
+    /// From `start` to this end, connecting included.
+    pub latency_us: u64,
+}
+
+/// Counters and gauges for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientStats {
+    /// Connections open now, queries' own included.
+    pub connections_open: usize,
+    /// Connections opened since start.
+    pub connects_total: u64,
+    /// Connects that failed since start.
+    pub connect_failures_total: u64,
+    /// Lanes that exist, idle or not.
+    pub lanes: usize,
+}
+
+/// A client of one processor, for one thread. Lives as long as the thread's runtime, or until [`Client::shutdown`].
+pub struct Client {
+    pub(super) config: ClientConfig,
+    pub(super) template: RequestTemplate,
+    pub(super) connector: Connector,
+    on_end: Rc<dyn Fn(AttemptEnd)>,
+    /// All lanes, for closing them.
+    lanes: RefCell<Vec<Rc<Lane>>>,
+    /// The idle ones, most recently used last. Never borrowed while anything else runs.
+    idle: RefCell<Vec<Rc<Lane>>>,
+    in_flight: Cell<usize>,
+    is_closing: Cell<bool>,
+    drained: RefCell<Vec<Waker>>,
+    pub(super) queries: Cell<usize>,
+}
+
+/// What a lane's task and the rest of the client share.
+#[derive(Default)]
+struct Lane {
+    job: Cell<Option<Job>>,
+    /// The connection, while no attempt uses it.
+    connection: Cell<Option<Connection>>,
+    /// The lane's task, while it waits for a job or for an attempt to end.
+    waker: Cell<Option<Waker>>,
+}
+
+struct Job {
+    attempt: Attempt,
+    started: Instant,
+}
+
+/// How far an attempt got; see the table in this module's header.
+#[derive(Clone, Copy)]
+enum Progress {
+    /// No byte can have left.
+    Unsent,
+    /// The kernel has been given the request.
+    Sent,
+    /// The answer's head is here.
+    Answered(u16),
+}
+
+enum Ended {
+    /// The exchange is over, well or not.
+    ByItself,
+    TimedOut,
+    ByShutdown,
+}
+
+impl Client {
+    /// Creates a client. Must be called on a monoio runtime with timers, on whose thread it stays.
+    ///
+    /// `on_end` is called once for each [`Client::start`].
+    #[must_use]
+    pub fn new(config: ClientConfig, on_end: Rc<dyn Fn(AttemptEnd)>) -> Rc<Self> {
+        let client = Rc::new(Self {
+            template: RequestTemplate::new(&config.endpoint),
+            connector: Connector::new(
+                config.endpoint.clone(),
+                Duration::from_millis(config.connect_timeout_ms),
+            ),
+            on_end,
+            lanes: RefCell::new(Vec::with_capacity(config.lanes_max)),
+            idle: RefCell::new(Vec::with_capacity(config.lanes_max)),
+            in_flight: Cell::new(0),
+            is_closing: Cell::new(false),
+            drained: RefCell::default(),
+            queries: Cell::new(0),
+            config,
+        });
+        monoio::spawn(close_old_connections(Rc::downgrade(&client)));
+        client
+    }
+
+    /// Starts an attempt: one `POST /payments`. After [`Client::shutdown`] it ends as [`Reply::NotSent`].
+    ///
+    /// # Panics
+    ///
+    /// When `lanes_max` attempts are in flight already: the engine's capacity limit must not let that happen.
+    pub fn start(self: &Rc<Self>, attempt: Attempt) {
+        assert!(self.in_flight.get() < self.config.lanes_max, "more attempts than the capacity limit allows");
+        self.in_flight.set(self.in_flight.get() + 1);
+        let job = Job { attempt, started: Instant::now() };
+        if self.is_closing.get() {
+            let client = Rc::clone(self);
+            monoio::spawn(async move { client.end(&job, Reply::NotSent) });
+            return;
+        }
+        let idle = self.idle.borrow_mut().pop();
+        match idle {
+            Some(lane) => {
+                let before = lane.job.replace(Some(job));
+                assert!(before.is_none(), "an idle lane has no job");
+                wake(&lane.waker);
+            }
+            None => self.open_lane(job),
+        }
+    }
+
+    /// Attempts started and not yet ended.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.get()
+    }
+
+    /// Resolves when no attempt is in flight.
+    pub async fn drained(&self) {
+        poll_fn(|context| {
+            if self.in_flight.get() == 0 {
+                return Poll::Ready(());
+            }
+            let mut waiting = self.drained.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Ends every attempt in flight as the table in this module's header says, closes all connections and ends the
+    /// lanes. Wait for [`Client::drained`] afterwards: the ends are reported as the lanes get their turn.
+    pub fn shutdown(&self) {
+        self.is_closing.set(true);
+        self.idle.borrow_mut().clear();
+        for lane in self.lanes.borrow_mut().drain(..) {
+            drop(lane.connection.take());
+            wake(&lane.waker);
+        }
+    }
+
+    /// Counters and gauges as they stand.
+    #[must_use]
+    pub fn stats(&self) -> ClientStats {
+        ClientStats {
+            connections_open: self.connector.open(),
+            connects_total: self.connector.connects_total(),
+            connect_failures_total: self.connector.connect_failures_total(),
+            lanes: self.lanes.borrow().len(),
+        }
+    }
+
+    fn open_lane(self: &Rc<Self>, job: Job) {
+        let lane = Rc::new(Lane { job: Cell::new(Some(job)), ..Lane::default() });
+        let mut lanes = self.lanes.borrow_mut();
+        assert!(lanes.len() < self.config.lanes_max, "a lane is idle or has an attempt in flight");
+        lanes.push(Rc::clone(&lane));
+        monoio::spawn(Rc::clone(self).serve(lane));
+    }
+
+    /// A lane's task.
+    async fn serve(self: Rc<Self>, lane: Rc<Lane>) {
+        let mut request = self.template.payment_buffer();
+        while let Some(job) = self.next_job(&lane).await {
+            let reply = self.attempt(&lane, &job, &mut request).await;
+            if !self.is_closing.get() {
+                self.idle.borrow_mut().push(Rc::clone(&lane));
+            }
+            // Nothing is borrowed here: this may call `start`, which may well take this very lane.
+            self.end(&job, reply);
+        }
+    }
+
+    /// The lane's next job; `None` when the client is closing and no job is left.
+    async fn next_job(&self, lane: &Lane) -> Option<Job> {
+        // A chain of attempts that fail without waiting for anything (no address known) would otherwise keep this
+        // task running for as long as `on_end` starts the next: let the others have their turn.
+        let mut has_yielded = false;
+        poll_fn(|context| {
+            if has_yielded && let Some(job) = lane.job.take() {
+                return Poll::Ready(Some(job));
+            }
+            if self.is_closing.get() && !has_job(lane) {
+                return Poll::Ready(None);
+            }
+            if !has_yielded {
+                has_yielded = true;
+                if has_job(lane) {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            lane.waker.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Executes one attempt and says what was seen.
+    async fn attempt(&self, lane: &Lane, job: &Job, request: &mut Vec<u8>) -> Reply {
+        if self.is_closing.get() {
+            return Reply::NotSent;
+        }
+        let progress = Cell::new(Progress::Unsent);
+        let ended = {
+            let mut exchange = pin!(self.exchange(lane, job, request, &progress));
+            let mut hard_timeout = pin!(sleep(Duration::from_millis(self.config.attempt_timeout_ms)));
+            poll_fn(|context| {
+                // The exchange first: an answer that is here counts, however late it is looked at.
+                if exchange.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Ended::ByItself);
+                }
+                if self.is_closing.get() {
+                    return Poll::Ready(Ended::ByShutdown);
+                }
+                if hard_timeout.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Ended::TimedOut);
+                }
+                lane.waker.set(Some(context.waker().clone()));
+                Poll::Pending
+            })
+            .await
+            // Here the exchange is dropped, and with it the connection unless it was handed back to the lane.
+        };
+        match (progress.get(), ended) {
+            (Progress::Unsent, _) => Reply::NotSent,
+            (Progress::Sent, Ended::TimedOut) => Reply::TimedOut,
+            (Progress::Sent, Ended::ByItself | Ended::ByShutdown) => Reply::Broken,
+            (Progress::Answered(status), _) => Reply::Answered { status },
+        }
+    }
+
+    /// Sends the request and reads the answer; `progress` tells how far it came. Returns early on any error.
+    async fn exchange(&self, lane: &Lane, job: &Job, request: &mut Vec<u8>, progress: &Cell<Progress>) {
+        let kept = lane.connection.take().and_then(|kept| self.still_good(kept, job.started));
+        let mut is_fresh = kept.is_none();
+        let mut connection = match kept {
+            Some(kept) => kept,
+            None => match self.connector.connect().await {
+                Ok(connection) => connection,
+                Err(_) => return,
+            },
+        };
+        if request.capacity() == 0 {
+            // The buffer went down with an attempt that ended in the middle of its write.
+            *request = self.template.payment_buffer();
+        }
+        let Attempt { correlation_id, amount_cents, requested_at, .. } = job.attempt;
+        self.template.render_payment(correlation_id, amount_cents, requested_at, request);
+        loop {
+            progress.set(Progress::Sent);
+            let (result, buffer) = connection.send(std::mem::take(request)).await;
+            *request = buffer;
+            match result {
+                Ok(()) => break,
+                Err(SendError::Nothing) => {
+                    progress.set(Progress::Unsent);
+                    if is_fresh {
+                        return;
+                    }
+                    // The peer closed the idle connection after the check. No byte left, so this is not a second
+                    // sending.
+                    is_fresh = true;
+                    match self.connector.connect().await {
+                        Ok(fresh) => connection = fresh,
+                        Err(_) => return,
+                    }
+                }
+                Err(SendError::Partly) => return,
+            }
+        }
+        let Ok(head) = connection.read_head().await else { return };
+        progress.set(Progress::Answered(head.status));
+        let body_wait = Duration::from_millis(BODY_WAIT_MS_MAX);
+        if let Ok(Ok(true)) = timeout(body_wait, connection.read_body(head, drop)).await
+            && !self.is_closing.get()
+        {
+            connection.set_idle();
+            lane.connection.set(Some(connection));
+        }
+    }
+
+    /// `connection`, unless it has been idle for too long or something arrived on it.
+    fn still_good(&self, mut connection: Connection, now: Instant) -> Option<Connection> {
+        let idle = now.saturating_duration_since(connection.idle_since());
+        (idle <= Duration::from_millis(self.config.idle_ms_max) && connection.is_quiet())
+            .then_some(connection)
+    }
+
+    fn end(&self, job: &Job, reply: Reply) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        (self.on_end)(AttemptEnd {
+            slot: job.attempt.slot,
+            processor: self.config.processor,
+            reply,
+            latency_us: u64::try_from(job.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        });
+        if self.in_flight.get() == 0 {
+            for waker in self.drained.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+fn has_job(lane: &Lane) -> bool {
+    let job = lane.job.take();
+    let has_job = job.is_some();
+    lane.job.set(job);
+    has_job
+}
+
+fn wake(waker: &Cell<Option<Waker>>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+/// Closes connections that nobody has used for longer than allowed: a peer closes them sooner or later, and each
+/// costs both sides a descriptor and buffers.
+async fn close_old_connections(client: Weak<Client>) {
+    while let Some(client) = client.upgrade().filter(|client| !client.is_closing.get()) {
+        let idle_max = Duration::from_millis(client.config.idle_ms_max);
+        for lane in client.idle.borrow().iter() {
+            let connection = lane.connection.take();
+            lane.connection
+                .set(connection.filter(|connection| connection.idle_since().elapsed() <= idle_max));
+        }
+        drop(client);
+        sleep((idle_max / 2).max(Duration::from_millis(20))).await;
+    }
+}

@@ -1,0 +1,310 @@
+//! Lanes: reuse of connections, one end for each start, nothing mixed up, drain and shutdown.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, mpsc};
+
+use galo_engine::Processor;
+use galo_engine::outcome::Reply;
+
+use super::super::{AttemptEnd, Client, ClientConfig, Endpoint};
+use super::{ANSWER_200, Bench, Server, answered, attempt, on_both_drivers, until};
+
+#[test]
+fn a_connection_is_used_again() {
+    on_both_drivers(|| async {
+        let server = Server::answering(|_, _, peer| peer.send(ANSWER_200));
+        let bench = Bench::new(&server.url());
+        for slot in 0..500 {
+            assert_eq!(bench.one(slot).await, answered(200));
+        }
+        assert_eq!(server.connections(), 1);
+        let stats = bench.client.stats();
+        assert_eq!((stats.connections_open, stats.connects_total, stats.lanes), (1, 1, 1));
+    });
+}
+
+#[test]
+fn the_warmest_lane_is_used_first() {
+    on_both_drivers(|| async {
+        let used = Arc::new(Mutex::new(Vec::new()));
+        let server = Server::start({
+            let used = Arc::clone(&used);
+            move |number, peer| {
+                while peer.request().is_some() {
+                    used.lock().unwrap().push(number);
+                    peer.send(ANSWER_200);
+                }
+            }
+        });
+        let bench = Bench::new(&server.url());
+        for slot in 0..5 {
+            bench.client.start(attempt(slot));
+        }
+        bench.client.drained().await;
+        assert_eq!(server.connections(), 5);
+        used.lock().unwrap().clear();
+        for slot in 5..50 {
+            assert_eq!(bench.one(slot).await, answered(200));
+        }
+        let used = used.lock().unwrap();
+        assert!(used.len() == 45 && used.iter().all(|&number| number == used[0]), "{used:?}");
+    });
+}
+
+/// Ten thousand attempts over 64 lanes, some of which stall until the timeout or lose their connection: each is
+/// answered with what the server says for that very attempt, and each ends once.
+#[test]
+fn nothing_is_mixed_up() {
+    const ATTEMPTS: u32 = 10_000;
+    const LANES: u32 = 64;
+    #[derive(Clone, Copy, PartialEq)]
+    enum Fate {
+        Status(u16),
+        Stalls,
+        Breaks,
+    }
+    const fn fate(slot: u32) -> Fate {
+        match slot {
+            _ if slot % 97 == 13 => Fate::Stalls,
+            _ if slot % 89 == 7 => Fate::Breaks,
+            _ => Fate::Status(200 + (slot % 300) as u16),
+        }
+    }
+    on_both_drivers(|| async {
+        let seen = Arc::new(Mutex::new(vec![0_u8; ATTEMPTS as usize]));
+        let server = Server::answering({
+            let seen = Arc::clone(&seen);
+            move |_, request, peer| {
+                let slot = u32::try_from(request.cents() - 1).unwrap();
+                assert_eq!(request.id(), attempt(slot).correlation_id.to_string());
+                seen.lock().unwrap()[slot as usize] += 1;
+                match fate(slot) {
+                    Fate::Stalls => {
+                        peer.wait_for_close();
+                        peer.send("HTTP/1.1 299 Too late\r\nContent-Length: 0\r\n\r\n");
+                    }
+                    Fate::Breaks => peer.close(),
+                    Fate::Status(status) if matches!(status, 204 | 304) => {
+                        peer.send(format!("HTTP/1.1 {status} X\r\n\r\n"));
+                    }
+                    Fate::Status(status) if slot % 2 == 0 => {
+                        peer.send(format!(
+                            "HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n"
+                        ));
+                        peer.send("0\r\n\r\n");
+                    }
+                    Fate::Status(status) => {
+                        peer.send(format!("HTTP/1.1 {status} X\r\nContent-Length: 4\r\n\r\nbody"));
+                    }
+                }
+            }
+        });
+        let ends: Rc<RefCell<Vec<Vec<Reply>>>> = Rc::new(RefCell::new(vec![Vec::new(); ATTEMPTS as usize]));
+        let next = Rc::new(Cell::new(LANES));
+        let config = ClientConfig {
+            processor: Processor::Default,
+            endpoint: Endpoint::parse_and_resolve(&server.url()).unwrap(),
+            lanes_max: LANES as usize,
+            attempt_timeout_ms: 300,
+            connect_timeout_ms: 300,
+            idle_ms_max: 30_000,
+        };
+        // Each end starts the next attempt from within `on_end`.
+        let client = Rc::<RefCell<Option<Rc<Client>>>>::default();
+        let on_end = {
+            let (client, ends, next) = (Rc::clone(&client), Rc::clone(&ends), Rc::clone(&next));
+            move |end: AttemptEnd| {
+                ends.borrow_mut()[end.slot as usize].push(end.reply);
+                if next.get() < ATTEMPTS {
+                    let slot = next.replace(next.get() + 1);
+                    client.borrow().as_ref().unwrap().start(attempt(slot));
+                }
+            }
+        };
+        *client.borrow_mut() = Some(Client::new(config, Rc::new(on_end)));
+        let client = client.borrow().clone().unwrap();
+        for slot in 0..LANES {
+            client.start(attempt(slot));
+        }
+        client.drained().await;
+        assert_eq!(client.in_flight(), 0);
+        let (mut processed, mut in_doubt) = (0, 0);
+        for (slot, replies) in (0..).zip(ends.borrow().iter()) {
+            let expected = match fate(slot) {
+                Fate::Status(status) => answered(status),
+                Fate::Stalls => Reply::TimedOut,
+                Fate::Breaks => Reply::Broken,
+            };
+            assert_eq!(replies[..], [expected], "slot {slot}");
+            match expected {
+                Reply::Answered { .. } => processed += 1,
+                Reply::NotSent | Reply::Broken | Reply::TimedOut => in_doubt += 1,
+            }
+        }
+        assert_eq!(processed + in_doubt, ATTEMPTS);
+        assert!(in_doubt > 200, "the bad fates must occur: {in_doubt}");
+        assert!(seen.lock().unwrap().iter().all(|&count| count == 1), "each attempt is sent exactly once");
+        assert!(client.stats().lanes <= LANES as usize);
+        // One connection a lane, and one more for each that was lost.
+        assert!(server.connections() <= (LANES + in_doubt) as usize);
+    });
+}
+
+/// The peer closed the idle connection before the next attempt: nothing is written into it.
+#[test]
+fn a_connection_closed_while_idle_is_not_written_to() {
+    on_both_drivers(|| async {
+        for resets in [false, true] {
+            let (closed, was_closed) = mpsc::channel();
+            let server = Server::start(move |number, peer| {
+                while let Some(request) = peer.request() {
+                    assert_eq!(request.cents(), number as u64 + 1, "each connection sees one attempt");
+                    peer.send(ANSWER_200);
+                    if resets {
+                        peer.reset()
+                    } else {
+                        peer.close()
+                    }
+                    closed.send(()).unwrap();
+                }
+            });
+            let bench = Bench::new(&server.url());
+            for slot in 0..20 {
+                assert_eq!(bench.one(slot).await, answered(200), "resets: {resets}");
+                was_closed.recv().unwrap();
+            }
+            assert_eq!(server.connections(), 20);
+        }
+    });
+}
+
+/// The peer closes just as the next request arrives. It may have been stored, so it is never sent again.
+#[test]
+fn a_request_that_met_a_closing_connection_is_in_doubt() {
+    on_both_drivers(|| async {
+        for resets in [false, true] {
+            let server = Server::answering(move |number, request, peer| {
+                assert_eq!(request.cents(), number as u64 + 1, "no attempt arrives twice");
+                if number % 2 == 0 {
+                    peer.send(ANSWER_200);
+                } else if resets {
+                    peer.reset();
+                } else {
+                    peer.close();
+                }
+            });
+            let bench = Bench::new(&server.url());
+            for slot in 0..40 {
+                let expected = if slot % 2 == 0 { answered(200) } else { Reply::Broken };
+                assert_eq!(bench.one(slot).await, expected, "resets: {resets}");
+            }
+            assert_eq!(server.connections(), 20);
+        }
+    });
+}
+
+/// An answer that nobody asked for must not become the next request's.
+#[test]
+fn bytes_that_arrive_while_idle_end_the_connection() {
+    on_both_drivers(|| async {
+        let (sent, was_sent) = mpsc::channel();
+        let (go, wait) = mpsc::channel();
+        let wait = Mutex::new(wait);
+        let server = Server::start(move |number, peer| {
+            assert!(peer.request().is_some());
+            if number > 0 {
+                return peer.send(super::ANSWER_500);
+            }
+            peer.send(ANSWER_200);
+            wait.lock().unwrap().recv().unwrap();
+            peer.send(ANSWER_200);
+            sent.send(()).unwrap();
+            peer.wait_for_close();
+        });
+        let bench = Bench::new(&server.url());
+        assert_eq!(bench.one(0).await, answered(200));
+        go.send(()).unwrap();
+        was_sent.recv().unwrap();
+        assert_eq!(bench.one(1).await, answered(500));
+        assert_eq!(server.connections(), 2);
+    });
+}
+
+#[test]
+fn connections_idle_for_too_long_are_closed() {
+    on_both_drivers(|| async {
+        let server = Server::answering(|_, _, peer| peer.send(ANSWER_200));
+        let bench = Bench::with(&server.url(), |config| config.idle_ms_max = 100);
+        for slot in 0..3 {
+            bench.client.start(attempt(slot));
+        }
+        bench.client.drained().await;
+        assert_eq!(server.connections(), 3);
+        // The server sees the ends of the streams, without another attempt.
+        until(|| server.done() == 3).await;
+        assert_eq!(bench.client.stats().connections_open, 0);
+        assert_eq!(bench.one(3).await, answered(200));
+        assert_eq!(server.connections(), 4);
+    });
+}
+
+#[test]
+fn shutdown_ends_each_attempt_once_and_closes_everything() {
+    on_both_drivers(|| async {
+        let (arrived, has_arrived) = mpsc::channel();
+        let server = Server::answering(move |_, request, peer| {
+            if request.cents() <= 5 {
+                return peer.send(ANSWER_200);
+            }
+            arrived.send(()).unwrap();
+            peer.wait_for_close();
+        });
+        let bench = Bench::new(&server.url());
+        for slot in 0..5 {
+            bench.client.start(attempt(slot));
+        }
+        bench.client.drained().await;
+        for slot in 5..8 {
+            bench.client.start(attempt(slot));
+        }
+        let mut stalled = 0;
+        while stalled < 3 {
+            stalled += has_arrived.try_iter().count();
+            monoio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        // One that has not had its turn yet: nothing of it is written.
+        bench.client.start(attempt(8));
+        assert_eq!(bench.client.in_flight(), 4);
+        bench.client.shutdown();
+        bench.client.drained().await;
+        bench.client.start(attempt(9));
+        bench.client.drained().await;
+        let mut ends: Vec<_> = bench.ends.borrow().iter().map(|end| (end.slot, end.reply)).collect();
+        ends.sort_unstable_by_key(|end| end.0);
+        let expected: Vec<_> = (0..10)
+            .map(|slot| match slot {
+                0..5 => (slot, answered(200)),
+                5..8 => (slot, Reply::Broken),
+                _ => (slot, Reply::NotSent),
+            })
+            .collect();
+        assert_eq!(ends, expected);
+        until(|| server.done() == server.connections()).await;
+        assert_eq!(bench.client.stats().connections_open, 0);
+        // No task is left that keeps the client alive.
+        until(|| Rc::strong_count(&bench.client) == 1).await;
+    });
+}
+
+#[test]
+#[should_panic(expected = "more attempts than the capacity limit allows")]
+fn more_attempts_than_lanes_are_a_bug_of_the_caller() {
+    on_both_drivers(|| async {
+        let server = Server::start(|_, peer| peer.wait_for_close());
+        let bench = Bench::with(&server.url(), |config| config.lanes_max = 2);
+        for slot in 0..3 {
+            bench.client.start(attempt(slot));
+        }
+    });
+}
