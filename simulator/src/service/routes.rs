@@ -3,7 +3,7 @@
 //! Statuses are those of the real processors' framework: 404 for an unknown path, 405 with `Allow` for a known one,
 //! 415 for a body without `Content-Type: application/json`, 400 for one that does not parse, for an id that is no UUID
 //! and for a request without `Host`; all of these, and 500, with an empty body of known length. Bodies of 200, 422 and 429
-//! are chunked, and every fourth of them has its last chunk in a segment of its own.
+//! are chunked, and every eighth of them has its last chunk in a segment of its own.
 //!
 //! Stricter than the original on purpose: a payment with a field missing is 400 here, where .NET would store a zero,
 //! so that a caller's mistake is seen. A field's name must have its exact case.
@@ -29,7 +29,7 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 const DUPLICATE_BYTES: usize = 2048;
 
 /// One body in so many ends in a segment of its own.
-const LATE_END_EVERY: u32 = 4;
+const LATE_END_EVERY: u32 = 8;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");

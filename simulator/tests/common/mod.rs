@@ -1,4 +1,4 @@
-//! A running `processor`, and HTTP/1.1 spoken over a bare socket so that a test sees each byte and each segment.
+//! A running `processor`, and HTTP/1.1 spoken over a bare socket so that a test sees each byte.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -89,8 +89,6 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
-    /// Whether the body was chunked and its last chunk was not there yet when the rest was.
-    pub(crate) late_end: bool,
 }
 
 impl Response {
@@ -142,7 +140,7 @@ impl Connection {
         };
         let head = String::from_utf8(self.unread.drain(..head_len).collect()).unwrap().to_lowercase();
         let status = head[9..12].parse().unwrap();
-        let mut response = Response { status, head, body: Vec::new(), late_end: false };
+        let mut response = Response { status, head, body: Vec::new() };
         if response.is_chunked() {
             loop {
                 let line = self.line();
@@ -153,7 +151,6 @@ impl Connection {
                 if len == 0 {
                     return response;
                 }
-                response.late_end = self.unread.is_empty();
             }
         }
         let len = response.header("content-length").map_or(0, |text| text.parse().unwrap());
@@ -179,7 +176,6 @@ impl Connection {
         }
     }
 
-    /// One read, so one segment when the processor sends them one by one.
     fn fill(&mut self) {
         let mut bytes = [0; 64 * 1024];
         let len = self.stream.read(&mut bytes).unwrap();
