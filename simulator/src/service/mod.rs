@@ -1,0 +1,197 @@
+//! The model processor behind HTTP/1.1 over TCP.
+//!
+//! [`serve`] accepts connections and drives the [`Processor`]: it passes the time in, waits for the model's deadlines and takes
+//! answers to whoever asked. Everything runs on one thread, so the model needs no lock and a request costs no
+//! hand-over; a request that can be answered at once is answered without a task or a channel of its own.
+//!
+//! It must never decide anything that the model decides, and it never drops a running request because its caller went away:
+//! the request lives in the model, the connection only waits for its answer. The death of a connection, a
+//! malformed request or a full descriptor table ends that one connection, not the service.
+//!
+//! Faults that break HTTP itself leave hyper as an error of the service ([`Severed`]); the connection then carries
+//! them out on the socket that hyper gives back.
+
+mod admin;
+mod body;
+mod routes;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::error::Error;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::processor::{Answer, Processor, RequestId, Step};
+
+/// What a caller gets instead of HTTP when a fault says `garbage`.
+pub const GARBAGE: &[u8] = b"\x16\x03\x01\x02\x00\x01\xfc\xff this is no HTTP \0\r\n\r\n{]";
+
+/// Deadline of a timer that is not set.
+const NEVER_US: u64 = u64::MAX;
+
+/// How a connection ends without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Severed {
+    #[error("closed")]
+    Closed,
+    #[error("reset")]
+    Reset,
+    #[error("garbage")]
+    Garbage,
+}
+
+/// A model processor, and the callers that wait for its answers.
+#[derive(Debug)]
+pub struct Service {
+    model: RefCell<Processor>,
+    token: RefCell<String>,
+    callers: RefCell<HashMap<RequestId, oneshot::Sender<Answer>>>,
+    started: Instant,
+    deadline_us: Cell<u64>,
+    deadline_moved: Notify,
+    bodies: Cell<u32>,
+}
+
+impl Service {
+    /// Wraps a model; `token` opens the paths below `/admin/`. Call inside a tokio runtime with time enabled.
+    #[must_use]
+    pub fn new(model: Processor, token: String) -> Rc<Self> {
+        Rc::new(Service {
+            model: RefCell::new(model),
+            token: RefCell::new(token),
+            callers: RefCell::new(HashMap::new()),
+            started: Instant::now(),
+            deadline_us: Cell::new(NEVER_US),
+            deadline_moved: Notify::new(),
+            bodies: Cell::new(0),
+        })
+    }
+
+    /// One step of the model at the present time, and what follows from it for others.
+    fn step<Outcome>(&self, step: impl FnOnce(&mut Processor, u64) -> Outcome) -> Outcome {
+        let now_us =
+            u64::try_from(self.started.elapsed().as_micros()).expect("half a million years of microseconds");
+        let mut model = self.model.borrow_mut();
+        let outcome = step(&mut model, now_us);
+        while let Some((request, answer)) = model.poll_answer() {
+            // A caller that has gone took its place in the table along, or drops the answer here.
+            if let Some(caller) = self.callers.borrow_mut().remove(&request) {
+                caller.send(answer).ok();
+            }
+        }
+        let deadline_us = model.deadline_us().unwrap_or(NEVER_US);
+        if deadline_us < self.deadline_us.replace(deadline_us) {
+            self.deadline_moved.notify_one();
+        }
+        outcome
+    }
+
+    /// A request to the model, answered at once or when the model says.
+    async fn ask(&self, ask: impl FnOnce(&mut Processor, u64) -> Step) -> Answer {
+        let request = match self.step(ask) {
+            Step::Answered(answer) => return answer,
+            Step::Pending(request) => request,
+        };
+        let (sender, receiver) = oneshot::channel();
+        self.callers.borrow_mut().insert(request, sender);
+        let place = Place { service: self, request };
+        let answer = receiver.await.expect("the model answers each request whose caller is still there");
+        drop(place);
+        answer
+    }
+
+    /// Wakes the model whenever it wants to be woken.
+    async fn keep_time(&self) {
+        loop {
+            self.step(|model, now_us| model.advance(now_us));
+            let moved = self.deadline_moved.notified();
+            match self.deadline_us.get() {
+                NEVER_US => moved.await,
+                deadline_us => {
+                    let deadline = self.started + Duration::from_micros(deadline_us);
+                    // Due or moved, the next round looks again.
+                    tokio::time::timeout_at(deadline, moved).await.ok();
+                }
+            }
+        }
+    }
+}
+
+/// A caller's place in the table. Leaves with the caller, whether it was answered or its connection ended.
+struct Place<'service> {
+    service: &'service Service,
+    request: RequestId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.service.callers.borrow_mut().remove(&self.request).is_some() {
+            self.service.step(|model, now_us| model.caller_gone(now_us, self.request));
+        }
+    }
+}
+
+/// Serves the processor on this listener until the returned future is dropped.
+///
+/// Must run inside a [`tokio::task::LocalSet`], as its connections are tasks of that set.
+pub async fn serve(listener: TcpListener, service: Rc<Service>) {
+    let clock = Rc::clone(&service);
+    tokio::task::spawn_local(async move { clock.keep_time().await });
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let service = Rc::clone(&service);
+                tokio::task::spawn_local(async move { serve_connection(stream, service).await });
+            }
+            // A caller that left before it was accepted, or no descriptor free: let others finish first.
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // Answers are small: one copy into one buffer is cheaper than a vector of three.
+    builder.header_read_timeout(None).writev(false);
+    builder
+}
+
+async fn serve_connection(stream: TcpStream, service: Rc<Service>) {
+    // Each write leaves as a segment of its own, which is what makes a late last chunk visible.
+    if stream.set_nodelay(true).is_err() {
+        return; // The peer has gone already.
+    }
+    let mut connection = http1().serve_connection(
+        TokioIo::new(stream),
+        service_fn(|request| {
+            let service = Rc::clone(&service);
+            // Boxed, since hyper gives the socket back only from a connection that it may move.
+            Box::pin(routes::route(service, request))
+        }),
+    );
+    let Err(error) = poll_fn(|context| connection.poll_without_shutdown(context)).await else {
+        return;
+    };
+    let Some(severed) = error.source().and_then(|source| source.downcast_ref::<Severed>()) else {
+        return; // Malformed HTTP, which hyper has answered, or a connection that the caller ended.
+    };
+    let mut stream = connection.into_parts().io.into_inner();
+    // If the caller is quicker to leave than we are, the fault has no witness; nothing to do about that.
+    match severed {
+        Severed::Closed => {}
+        Severed::Reset => stream.set_zero_linger().unwrap_or_default(),
+        Severed::Garbage => stream.write_all(GARBAGE).await.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
