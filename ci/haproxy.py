@@ -1,0 +1,388 @@
+#!/usr/bin/env python3
+"""Checks haproxy/haproxy.cfg with a real HAProxy in front of small responders on unix sockets.
+
+What it is: the behaviour that the configuration promises (balance by request, pooled connections, retries, health
+checks, what HAProxy answers by itself, the stats port's routes), one named check each, in about ten seconds and
+without any of Galo's programs. It needs `haproxy` in PATH (or another command in the variable HAPROXY) and Python's
+standard library.
+What it must never do: sleep to pass. It waits for a state with a deadline, and a deadline missed is a failure.
+"""
+
+import asyncio
+import json
+import os
+import pathlib
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+HAPROXY = shlex.split(os.environ.get("HAPROXY", "haproxy"))
+CONFIG = ROOT / "haproxy" / "haproxy.cfg"
+DEADLINE_S = 5.0
+
+
+class Responder:
+    """A model of one gateway's HTTP side on a unix socket; it can be made unready, refuse, hang up and be killed."""
+
+    def __init__(self, name, path):
+        self.name, self.path = name, path
+        self.ready, self.mode = True, "ok"
+        self.connections = self.requests = 0
+        self.seen = []
+        self.server, self.writers = None, set()
+
+    async def start(self):
+        if os.path.exists(self.path):
+            os.unlink(self.path)
+        self.server = await asyncio.start_unix_server(self.serve, self.path, backlog=1024)
+
+    def kill(self):
+        """As SIGKILL would: the listener and every connection are gone, the socket's file stays."""
+        self.server.close()
+        for writer in list(self.writers):
+            writer.transport.abort()
+        self.server = None
+
+    async def serve(self, reader, writer):
+        self.writers.add(writer)
+        counted = False
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                request_line, *headers = head.decode("latin-1").split("\r\n")
+                length = next((int(h.split(":")[1]) for h in headers if h.lower().startswith("content-length")), 0)
+                body = await reader.readexactly(length)
+                path = request_line.split()[1]
+                if path == "/ready":
+                    status = "200 OK" if self.ready else "503 Service Unavailable"
+                    writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+                    return
+                if not counted:
+                    counted, self.connections = True, self.connections + 1
+                self.requests += 1
+                self.seen.append((request_line, headers, body))
+                if self.mode == "hang up":
+                    return
+                status = "503 Service Unavailable" if self.mode == "refuse" else "202 Accepted"
+                answer = self.name.encode()
+                writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(answer)}\r\n\r\n".encode() + answer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.writers.discard(writer)
+            writer.close()
+
+
+class Client:
+    """One keep-alive connection."""
+
+    def __init__(self, port):
+        self.port = port
+
+    async def __aenter__(self):
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_):
+        self.writer.close()
+
+    async def answer(self, head_only=False):
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), DEADLINE_S)).decode("latin-1")
+        status_line, *lines = head.rstrip("\r\n").split("\r\n")
+        headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
+        if head_only:
+            body = b""
+        elif "content-length" in headers:
+            body = await self.reader.readexactly(int(headers["content-length"]))
+        elif headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while size := int(await self.reader.readline(), 16):
+                body += await self.reader.readexactly(size)
+                await self.reader.readline()
+            await self.reader.readline()
+        else:
+            body = await self.reader.read()
+        return int(status_line.split()[1]), headers, body
+
+    async def request(self, method, path, body=b"", headers=""):
+        self.writer.write(
+            f"{method} {path} HTTP/1.1\r\nHost: galo\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        )
+        return await self.answer()
+
+
+async def once(port, method, path, body=b"", headers=""):
+    async with Client(port) as client:
+        return await client.request(method, path, body, headers)
+
+
+async def raw(port, data):
+    async with Client(port) as client:
+        client.writer.write(data)
+        return await client.answer()
+
+
+async def until(condition, what, deadline_s=DEADLINE_S):
+    """Polls `condition`, a coroutine function, until it holds; returns the seconds it took."""
+    start = time.monotonic()
+    while not await condition():
+        if time.monotonic() - start > deadline_s:
+            raise AssertionError(f"not within {deadline_s} s: {what}")
+        await asyncio.sleep(0.005)
+    return time.monotonic() - start
+
+
+def is_problem(answer, status):
+    got, headers, body = answer
+    assert got == status, f"status {got}, wanted {status}"
+    assert headers["content-type"] == "application/problem+json", headers
+    problem = json.loads(body)
+    assert problem["status"] == status and problem["type"] and problem["title"], problem
+    return headers
+
+
+class Check:
+    """The checks share one HAProxy; each leaves both responders up, ready and polite."""
+
+    def __init__(self, api, stats, one, two, aggregator):
+        self.api, self.stats, self.one, self.two, self.aggregator = api, stats, one, two, aggregator
+
+    async def servers_up(self):
+        _, _, csv = await once(self.stats, "GET", "/stats;csv")
+        rows = [line.split(",") for line in csv.decode().splitlines() if line.startswith("gateways,gateway-")]
+        return {row[1]: row[17] for row in rows}
+
+    async def both_up(self):
+        return list((await self.servers_up()).values()) == ["UP", "UP"]
+
+    async def balances_by_request_not_by_connection(self):
+        before = self.one.requests, self.two.requests
+        async with Client(self.api) as client:
+            for _ in range(200):
+                status, _, _ = await client.request("POST", "/payments", b"{}")
+                assert status == 202, status
+        assert (self.one.requests - before[0], self.two.requests - before[1]) == (100, 100)
+
+    async def many_clients_share_few_connections(self):
+        before = self.one.connections + self.two.connections
+        for _ in range(100):
+            assert (await once(self.api, "POST", "/payments", b"{}"))[0] == 202
+        opened = self.one.connections + self.two.connections - before
+        assert opened <= 2, f"{opened} connections to the gateways for 100 clients, one after the other"
+
+    async def a_503_is_retried_on_the_other_gateway(self):
+        self.one.mode = "refuse"
+        before = self.one.requests
+        for _ in range(20):
+            status, _, body = await once(self.api, "POST", "/payments", b"{}")
+            assert (status, body) == (202, b"gateway-2"), (status, body)
+        assert self.one.requests > before, "the refusing gateway was never asked"
+
+    async def a_503_of_both_reaches_the_client(self):
+        self.one.mode = self.two.mode = "refuse"
+        status, _, body = await once(self.api, "POST", "/payments", b"{}")
+        assert status == 503 and body.startswith(b"gateway-"), (status, body)
+
+    async def a_gateway_that_hangs_up_is_hidden(self):
+        self.one.mode = "hang up"
+        for _ in range(20):
+            status, _, body = await once(self.api, "POST", "/payments", b'{"amount":1}')
+            assert (status, body) == (202, b"gateway-2"), (status, body)
+        assert self.two.seen[-1][2] == b'{"amount":1}', "the retry did not carry the body"
+
+    async def a_killed_gateway_costs_no_request_and_is_back_within_500_ms(self):
+        answers, slowest, stop = [], 0.0, False
+
+        async def user():
+            nonlocal slowest
+            while not stop:
+                start = time.monotonic()
+                answers.append((await once(self.api, "POST", "/payments", b"{}"))[0])
+                slowest = max(slowest, time.monotonic() - start)
+
+        users = [asyncio.create_task(user()) for _ in range(8)]
+        try:
+            async def enough(n=len(answers) + 200):
+                return len(answers) > n
+
+            await until(enough, "200 answers before the kill")
+            self.one.kill()
+
+            async def down():
+                return "DOWN" in (await self.servers_up())["gateway-1"]
+
+            down_s = await until(down, "gateway-1 marked down")
+            await self.one.start()
+            before = self.one.requests
+
+            async def back():
+                return self.one.requests > before
+
+            back_s = await until(back, "gateway-1 served again", 0.5)
+        finally:
+            stop = True
+            await asyncio.gather(*users)
+        assert set(answers) == {202}, f"{len(answers)} answers, of statuses {set(answers)}"
+        return (f"{len(answers)} requests, all 202, slowest {slowest * 1000:.0f} ms; "
+                f"down after {down_s * 1000:.0f} ms, back after {back_s * 1000:.0f} ms")
+
+    async def an_unready_gateway_gets_no_traffic(self):
+        self.one.ready = False
+
+        async def down():
+            return "DOWN" in (await self.servers_up())["gateway-1"]
+
+        await until(down, "gateway-1 marked down")
+        before = self.one.requests
+        for _ in range(20):
+            assert (await once(self.api, "POST", "/payments", b"{}"))[2] == b"gateway-2"
+        assert self.one.requests == before
+
+    async def with_none_ready_requests_still_reach_the_gateways(self):
+        self.one.ready = self.two.ready = False
+
+        async def none():
+            return (await once(self.stats, "GET", "/health"))[0] == 503
+
+        await until(none, "no gateway ready")
+        assert (await once(self.api, "POST", "/payments", b"{}"))[0] == 202
+
+    async def with_none_alive_the_answer_is_a_problem_503(self):
+        self.one.kill(), self.two.kill()
+
+        async def none():
+            return (await once(self.stats, "GET", "/health"))[0] == 503
+
+        await until(none, "no gateway ready")
+        start = time.monotonic()
+        headers = is_problem(await once(self.api, "POST", "/payments", b"{}"), 503)
+        assert headers["retry-after"] == "1"
+        waited_s = time.monotonic() - start
+        await self.one.start(), await self.two.start()
+        return f"after {waited_s * 1000:.0f} ms"
+
+    async def a_stalled_body_ends_in_408_and_reaches_no_gateway(self):
+        before = self.one.requests + self.two.requests
+        start = time.monotonic()
+        answer = await raw(self.api, b"POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Length: 50\r\n\r\n{")
+        is_problem(answer, 408)
+        assert 0.9 < time.monotonic() - start < 2.0
+        assert self.one.requests + self.two.requests == before
+
+    async def expect_continue_is_answered_here(self):
+        async with Client(self.api) as client:
+            client.writer.write(b"POST /payments HTTP/1.1\r\nHost: galo\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            assert (await client.answer(head_only=True))[0] == 100
+            client.writer.write(b"{}")
+            assert (await client.answer())[0] == 202
+
+    async def a_body_beyond_8_kib_ends_in_413_and_reaches_no_gateway(self):
+        before = self.one.requests + self.two.requests
+        is_problem(await once(self.api, "POST", "/payments", b"x" * 8193), 413)
+        head = b"POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Length: 99999999999\r\n\r\n"
+        is_problem(await raw(self.api, head + b"x" * 16384), 413)
+        chunk = b"2001\r\n" + b"x" * 0x2001 + b"\r\n0\r\n\r\n"
+        is_problem(await raw(self.api, b"POST /payments HTTP/1.1\r\nHost: galo\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk), 413)
+        assert self.one.requests + self.two.requests == before
+        assert (await once(self.api, "POST", "/payments", b"x" * 8192))[0] == 202
+
+    async def what_is_no_http_ends_in_400(self):
+        for data in (
+            b"nonsense\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: galo\r\nbad header\r\n\r\n",
+            b"POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+            b"GET / HTTP/1.1\r\nHost: galo\r\n" + b"a" * 70_000,
+        ):
+            status = (await raw(self.api, data))[0]
+            assert status == 400, (status, data[:60])
+
+    async def the_stats_port_routes_each_path(self):
+        status, headers, body = await once(self.stats, "GET", "/stats")
+        assert status == 200 and "text/html" in headers["content-type"] and b"gateway-2" in body
+        assert b"action" not in body.lower().split(b"<table")[-1], "the page offers actions"
+        status, _, body = await once(self.stats, "GET", "/metrics")
+        assert status == 200 and b"haproxy_server_http_responses_total" in body
+        for path, responder in (("gateway-1", self.one), ("gateway-2", self.two), ("aggregator", self.aggregator)):
+            _, _, body = await once(self.stats, "GET", f"/metrics/{path}")
+            assert body.decode() == responder.name, (path, body)
+            assert responder.seen[-1][0] == "GET /metrics HTTP/1.1", responder.seen[-1][0]
+        is_problem(await once(self.stats, "GET", "/elsewhere"), 404)
+        assert (await once(self.stats, "GET", "/health"))[0] == 200
+        status = (await once(self.stats, "POST", "/stats", b"s=gateway-1&action=maint&b=gateways"))[0]
+        assert status == 403 or (await self.both_up()), status
+
+
+async def main():
+    passed, failed = 0, 0
+    with tempfile.TemporaryDirectory(prefix="galo-haproxy-") as run_dir:
+        ports = []
+        for _ in range(2):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                ports.append(free.getsockname()[1])
+        env = dict(os.environ, GALO_RUN_DIR=run_dir, GALO_API_PORT=str(ports[0]), GALO_STATS_PORT=str(ports[1]))
+        dry = await asyncio.create_subprocess_exec(
+            *HAPROXY, "-c", "-f", str(CONFIG), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        said = (await dry.communicate())[0].decode()
+        clean = dry.returncode == 0 and "WARNING" not in said
+        print(f"{'ok  ' if clean else 'FAIL'} haproxy -c is clean" + ("" if clean else f"\n{said}"))
+        passed, failed = passed + clean, failed + (not clean)
+
+        responders = [
+            Responder("gateway-1", f"{run_dir}/gateway-1.sock"),
+            Responder("gateway-2", f"{run_dir}/gateway-2.sock"),
+            Responder("aggregator", f"{run_dir}/aggregator-http.sock"),
+        ]
+        for responder in responders:
+            await responder.start()
+        log = open(f"{run_dir}/haproxy.log", "wb")
+        haproxy = await asyncio.create_subprocess_exec(
+            *HAPROXY, "-db", "-f", str(CONFIG), env=env, stdout=log, stderr=log
+        )
+        check = Check(*ports, *responders)
+
+        async def listening():
+            try:
+                return (await once(check.stats, "GET", "/health"))[0] == 200
+            except OSError:
+                return False
+
+        try:
+            await until(listening, "HAProxy listening")
+            for name in [n for n in vars(Check) if n[0] != "_" and n not in ("servers_up", "both_up")]:
+                await until(check.both_up, "both servers up before the check")
+                try:
+                    note = await getattr(check, name)()
+                    passed += 1
+                    print(f"ok   {name.replace('_', ' ')}" + (f" ({note})" if note else ""))
+                except (AssertionError, OSError, asyncio.TimeoutError, asyncio.IncompleteReadError) as error:
+                    failed += 1
+                    print(f"FAIL {name.replace('_', ' ')}: {error!r}")
+                for responder in responders:
+                    responder.mode, responder.ready = "ok", True
+                    if responder.server is None:
+                        await responder.start()
+            start = time.monotonic()
+            async with Client(check.api) as idle:
+                await idle.request("POST", "/payments", b"{}")
+                haproxy.send_signal(signal.SIGUSR1)
+                await asyncio.wait_for(haproxy.wait(), DEADLINE_S)
+            print(f"ok   SIGUSR1 ends it with an idle client connected, after {(time.monotonic() - start) * 1000:.0f} ms")
+            passed += 1
+        finally:
+            if haproxy.returncode is None:
+                haproxy.kill()
+                await haproxy.wait()
+            if failed:
+                sys.stdout.write(pathlib.Path(log.name).read_text(errors="replace"))
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+sys.exit(asyncio.run(main()))
