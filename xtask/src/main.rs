@@ -10,6 +10,7 @@ mod limits;
 mod metrics;
 mod process;
 mod repo;
+mod rinha;
 mod tools;
 mod up;
 
@@ -29,7 +30,13 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build and run a whole Galo: processors, aggregator, two gateways, HAProxy
-    Up(up::Options),
+    Up {
+        #[command(flatten)]
+        options: up::Options,
+        /// Go on in the background; return once GET /payments-summary answers
+        #[arg(long)]
+        detach: bool,
+    },
     /// Stop the running Galo, waiting until what it accepted is processed
     Down {
         /// The folder that `up` was given
@@ -42,6 +49,8 @@ enum Command {
         #[arg(long, default_value = ".galo")]
         home: PathBuf,
     },
+    /// Run the contest's load against the running Galo (or one started for it) and print the score
+    Rinha(rinha::Options),
     /// What `up --detach` runs in the background
     #[command(hide = true)]
     Supervise { options: String },
@@ -49,7 +58,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Up(options) => up::up(&options),
+        Command::Up { options, detach } => up::up(&options, detach),
+        Command::Rinha(options) => rinha::rinha(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
         Command::Supervise { options } => up::supervise(&options),

@@ -31,6 +31,7 @@ use crate::repo::{self, Fallible, Home};
 
 pub(crate) use control::{down, print_status};
 pub(crate) use state::State;
+pub(crate) use watch::grouped;
 
 /// How long `--detach` waits for the first answer: a start takes well under a second, unless memory or CPU is very tight.
 const READY_WAIT: Duration = Duration::from_secs(30);
@@ -42,9 +43,6 @@ pub(crate) struct Options {
     /// where PROCESSOR_DEFAULT_URL and PROCESSOR_FALLBACK_URL say)
     #[arg(long, value_enum, default_value = "simulated")]
     pub(crate) processors: Processors,
-    /// Go on in the background; return once GET /payments-summary answers
-    #[arg(long)]
-    pub(crate) detach: bool,
     /// Put each process under the compose file's CPU and memory limits (cgroups v1 or v2; needs root)
     #[arg(long)]
     pub(crate) limits: bool,
@@ -154,8 +152,8 @@ pub(crate) fn random_uuid() -> String {
 }
 
 /// `cargo xtask up`.
-pub(crate) fn up(options: &Options) -> Fallible<()> {
-    if options.detach {
+pub(crate) fn up(options: &Options, detach: bool) -> Fallible<()> {
+    if detach {
         start_detached(options)?;
         println!(
             "Galo runs in the background; `cargo xtask status` lists it, `cargo xtask down` stops it\n{}",
