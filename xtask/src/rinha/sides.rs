@@ -8,9 +8,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::http::Origin;
+use crate::http::{Answer, Origin};
 use crate::limits::Cgroup;
 use crate::repo::Fallible;
 use crate::up::{self, Processors};
@@ -39,7 +41,7 @@ impl Processor {
         name.rsplit_once(':')?.1.parse().ok()
     }
 
-    pub(crate) fn admin(&self, method: &str, path: &str, body: &Value) -> Fallible<crate::http::Answer> {
+    pub(crate) fn admin(&self, method: &str, path: &str, body: &Value) -> Fallible<Answer> {
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         self.origin.send(method, path, &[("X-Rinha-Token", ADMIN_TOKEN)], &body, TIMEOUT)
     }
@@ -69,8 +71,8 @@ impl Processor {
 
     /// Requests and cents of everything processed.
     pub(crate) fn totals(&self) -> Fallible<Totals> {
-        let summary = self.admin("GET", "/admin/payments-summary", &Value::Null)?.expect(200)?.json()?;
-        Totals::of(&summary).ok_or_else(|| format!("processor {}: {summary}", self.name))
+        let answer = self.admin("GET", "/admin/payments-summary", &Value::Null)?.expect(200)?;
+        Totals::of_processor(&answer).map_err(|error| format!("processor {}: {error}", self.name))
     }
 
     fn statistics(&self) -> Option<Value> {
@@ -85,38 +87,46 @@ pub(crate) struct Totals {
     pub(crate) cents: u64,
 }
 
+/// A summary as it stands in the answer: the amount stays text, since a float would hide a wrong last digit.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    total_requests: u64,
+    total_amount: Box<RawValue>,
+}
+
 impl Totals {
-    pub(crate) fn of(summary: &Value) -> Option<Self> {
-        Some(Self {
-            requests: summary.get("totalRequests")?.as_u64()?,
-            cents: cents(summary.get("totalAmount")?)?,
-        })
+    fn of(summary: &Summary) -> Fallible<Self> {
+        let text = summary.total_amount.get();
+        let cents = cents(text)
+            .ok_or_else(|| format!("totalAmount {text} is not an amount with two decimals at most"))?;
+        Ok(Self { requests: summary.total_requests, cents })
+    }
+
+    /// What one processor says.
+    fn of_processor(answer: &Answer) -> Fallible<Self> {
+        let summary =
+            serde_json::from_slice(&answer.body).map_err(|error| format!("{error}: {}", answer.text()))?;
+        Self::of(&summary)
     }
 
     /// What Galo says about both processors, over all time.
     pub(crate) fn of_ledger(api: &Origin) -> Fallible<BTreeMap<String, Self>> {
-        let summary = api.get("/payments-summary", TIMEOUT)?.expect(200)?.json()?;
-        let read = |name: &str| {
-            let totals = summary
-                .get(name)
-                .and_then(Self::of)
-                .ok_or_else(|| format!("/payments-summary: {summary}"))?;
-            Ok((name.to_owned(), totals))
-        };
-        ["default", "fallback"].into_iter().map(read).collect()
+        let answer = api.get("/payments-summary", TIMEOUT)?.expect(200)?;
+        let summaries: BTreeMap<String, Summary> = serde_json::from_slice(&answer.body)
+            .map_err(|error| format!("/payments-summary: {error}: {}", answer.text()))?;
+        summaries.into_iter().map(|(name, summary)| Ok((name, Self::of(&summary)?))).collect()
     }
 }
 
-/// Cents from a JSON number's own digits; the shortest decimal that serde_json prints for a float is the one that was read,
-/// as long as it has at most 15 digits.
-fn cents(amount: &Value) -> Option<u64> {
-    let text = amount.as_number()?.to_string();
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-    let digits = fraction.trim_end_matches('0');
-    if digits.len() > 2 {
+/// Cents from a JSON number's own digits: `19.9`, `19.90`, `7`, never an exponent or a third decimal.
+fn cents(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > 2 {
         return None;
     }
-    whole.parse::<u64>().ok()?.checked_mul(100)?.checked_add(format!("{digits:0<2}").parse().ok()?)
+    whole.parse::<u64>().ok()?.checked_mul(100)?.checked_add(format!("{fraction:0<2}").parse().ok()?)
 }
 
 /// All counters at one moment.
@@ -289,15 +299,14 @@ mod tests {
         for (text, expected) in [
             ("0", 0),
             ("19.9", 1990),
-            ("1e2", 10_000),
             ("0.01", 1),
             ("1234567.89", 123_456_789),
             ("12345678901.23", 1_234_567_890_123),
         ] {
-            assert_eq!(cents(&serde_json::from_str(text).unwrap()), Some(expected), "{text}");
+            assert_eq!(cents(text), Some(expected), "{text}");
         }
-        for text in ["0.001", "-1", "\"1\"", "19.900000000000002"] {
-            assert_eq!(cents(&serde_json::from_str(text).unwrap()), None, "{text}");
+        for text in ["0.001", "-1", "\"1\"", "1e2", "19.900000000000002"] {
+            assert_eq!(cents(text), None, "{text}");
         }
     }
 
