@@ -1,3 +1,74 @@
-//! Galo.
+//! The commands of Galo's developers: `cargo xtask <command>`.
+//!
+//! Each command lives in a module of its name. They drive real processes (Galo's, HAProxy, k6) and never stand in for
+//! them. A command that fails prints one line (or the failing step's own words) and exits with status 1.
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+mod http;
+mod limits;
+mod metrics;
+mod process;
+mod repo;
+mod rinha;
+mod tools;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The commands of Galo's developers.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build and run a whole Galo: processors, aggregator, two gateways, HAProxy
+    Up {
+        #[command(flatten)]
+        options: up::Options,
+        /// Go on in the background; return once GET /payments-summary answers
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Stop the running Galo, waiting until what it accepted is processed
+    Down {
+        /// The folder that `up` was given
+        #[arg(long, default_value = ".galo")]
+        home: PathBuf,
+    },
+    /// List the processes of the running Galo
+    Status {
+        /// The folder that `up` was given
+        #[arg(long, default_value = ".galo")]
+        home: PathBuf,
+    },
+    /// Run the contest's load against the running Galo (or one started for it) and print the score
+    Rinha(rinha::Options),
+    /// What `up --detach` runs in the background
+    #[command(hide = true)]
+    Supervise { options: String },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Up { options, detach } => up::up(&options, detach),
+        Command::Rinha(options) => rinha::rinha(&options),
+        Command::Down { home } => up::down(&home),
+        Command::Status { home } => up::print_status(&home),
+        Command::Supervise { options } => up::supervise(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

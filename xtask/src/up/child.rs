@@ -1,0 +1,66 @@
+//! Starting one process so that it can neither outlive its supervisor in silence nor hear the terminal's Ctrl-C.
+//!
+//! Between fork and exec the child enters its cgroup, asks the kernel for SIGTERM should the supervisor die, and
+//! unblocks the signals that the supervisor blocks. Only async-signal-safe calls may stand there: no allocation, no lock.
+//! The kernel ties the parent-death signal to the *thread* that forked, so only the supervisor's main thread may call this.
+
+use std::fs::File;
+use std::io::Error;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Pid, getpid, getppid, write};
+
+use super::service::Service;
+use crate::limits::Cgroup;
+use crate::repo::{self, Fallible};
+
+/// Starts the service with its output going to the end of `log`.
+pub(crate) fn spawn(service: &Service, cgroup: Option<&Cgroup>, log: &Path) -> Fallible<Child> {
+    let open = || -> Result<(File, File), Error> {
+        let log = File::options().append(true).create(true).open(log)?;
+        Ok((log.try_clone()?, log))
+    };
+    let (stdout, stderr) = open().map_err(|error| format!("cannot open {}: {error}", log.display()))?;
+    let doors: Vec<OwnedFd> = match cgroup {
+        Some(cgroup) => cgroup.doors()?.into_iter().map(OwnedFd::from).collect(),
+        None => Vec::new(),
+    };
+    let mut command = Command::new(&service.program);
+    command
+        .args(&service.arguments)
+        .envs(service.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(repo::root())
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        // A terminal sends Ctrl-C to its whole foreground group; the drain must be the supervisor's to order.
+        .process_group(0);
+    let supervisor = getpid();
+    // SAFETY: after the fork only async-signal-safe system calls run (write, prctl, getppid, sigprocmask), and the
+    // closure reads but its captured descriptors and pid, allocating nothing.
+    unsafe {
+        command.pre_exec(move || prepare(&doors, supervisor));
+    }
+    command
+        .spawn()
+        .map_err(|error| format!("cannot start {} ({}): {error}", service.name, service.program.display()))
+}
+
+/// What the child does before it becomes the program.
+fn prepare(doors: &[OwnedFd], supervisor: Pid) -> Result<(), Error> {
+    for door in doors {
+        write(door.as_fd(), b"0")?;
+    }
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if getppid() != supervisor {
+        // The supervisor died before the request was in place, so no signal will come.
+        return Err(Error::from_raw_os_error(nix::libc::ESRCH));
+    }
+    SigSet::all().thread_unblock()?;
+    Ok(())
+}
