@@ -151,9 +151,13 @@ impl HeadLines {
         if target.len() > TARGET_SIZE_MAX {
             return Err(&problem::URI_TOO_LONG);
         }
-        let method_is_good =
-            !method.is_empty() && method.len() <= METHOD_SIZE_MAX && method.iter().all(|byte| is_token(*byte));
-        let target_is_good = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
+        let method_is_good = !method.is_empty()
+            && method.len() <= METHOD_SIZE_MAX
+            && method.iter().all(|byte| is_token(*byte));
+        // A path, or the whole URI as clients send it to proxies, or OPTIONS' asterisk.
+        let has_form = matches!(target, [b'/', ..] | b"*")
+            || target.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"http://"));
+        let target_is_good = has_form && target.iter().all(u8::is_ascii_graphic);
         if !method_is_good || !target_is_good {
             return Err(&problem::BAD_REQUEST_LINE);
         }
@@ -163,7 +167,9 @@ impl HeadLines {
                 self.http_10 = true;
                 Ok(())
             }
-            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(&problem::UNSUPPORTED_VERSION),
+            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+                Err(&problem::UNSUPPORTED_VERSION)
+            }
             _ => Err(&problem::BAD_REQUEST_LINE),
         }
     }
@@ -228,7 +234,9 @@ impl HeadLines {
             (Some(_), true) => return Err(&problem::AMBIGUOUS_LENGTH),
             (None, true) if self.http_10 => return Err(&problem::BAD_TRANSFER_ENCODING),
             (None, true) => Framing::Chunked,
-            (Some(length), false) if length > REQUEST_SIZE_MAX - size => return Err(&problem::CONTENT_TOO_LARGE),
+            (Some(length), false) if length > REQUEST_SIZE_MAX - size => {
+                return Err(&problem::CONTENT_TOO_LARGE);
+            }
             (length, false) => Framing::Length(length.unwrap_or(0)),
         };
         Ok(Head {
@@ -336,12 +344,25 @@ const fn is_token(byte: u8) -> bool {
 
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
-    let mut byte = 0;
+    let mut byte: u8 = 0;
     while byte < 128 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric()
+        table[byte as usize] = byte.is_ascii_alphanumeric()
             || matches!(
-                byte as u8,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
             );
         byte += 1;
     }
@@ -383,10 +404,14 @@ mod tests {
     fn a_request_ends_where_its_length_says() {
         assert_eq!(end(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /"), 27);
         assert_eq!(end(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcdef"), 50);
-        assert_eq!(end(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET"), 70);
+        assert_eq!(
+            end(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET"),
+            69
+        );
         assert_eq!(end(b"POST / HTTP/1.1\r\nHost: a\r\ntransfer-encoding:chunked \r\n\r\n0\r\n\r\n"), 61);
         assert_eq!(
-            frame(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab").map(|p| matches!(p, Progress::Incomplete(Some(_)))),
+            frame(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab")
+                .map(|p| matches!(p, Progress::Incomplete(Some(_)))),
             Ok(true)
         );
     }
@@ -406,7 +431,10 @@ mod tests {
             (b"Content-Length: 18446744073709551617\r\n", &problem::CONTENT_TOO_LARGE),
             (b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", &problem::AMBIGUOUS_LENGTH),
             (b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n", &problem::AMBIGUOUS_LENGTH),
-            (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", &problem::BAD_TRANSFER_ENCODING),
+            (
+                b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                &problem::BAD_TRANSFER_ENCODING,
+            ),
             (b"Transfer-Encoding: gzip, chunked\r\n", &problem::UNSUPPORTED_TRANSFER_ENCODING),
             (b"Transfer-Encoding: identity\r\n", &problem::UNSUPPORTED_TRANSFER_ENCODING),
             (b"Transfer-Encoding: xchunked\r\n", &problem::UNSUPPORTED_TRANSFER_ENCODING),
@@ -438,6 +466,8 @@ mod tests {
             (b"GET /\tHTTP/1.1", &problem::BAD_REQUEST_LINE),
             (b"GET /\x80 HTTP/1.1", &problem::BAD_REQUEST_LINE),
             (b"G@T / HTTP/1.1", &problem::BAD_REQUEST_LINE),
+            (b"GET health HTTP/1.1", &problem::BAD_REQUEST_LINE),
+            (b"CONNECT a:1 HTTP/1.1", &problem::BAD_REQUEST_LINE),
             (b" GET / HTTP/1.1", &problem::BAD_REQUEST_LINE),
             (b"GET / HTTP/11", &problem::BAD_REQUEST_LINE),
             (b"GET / http/1.1", &problem::BAD_REQUEST_LINE),
@@ -477,7 +507,8 @@ mod tests {
             (b"4001\r\n", &problem::CONTENT_TOO_LARGE),
         ];
         for (body, refusal) in cases {
-            let request = [b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", *body].concat();
+            let request =
+                [b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", *body].concat();
             assert_eq!(frame(&request), Err(*refusal), "{}", String::from_utf8_lossy(body));
         }
     }
@@ -486,11 +517,17 @@ mod tests {
     fn sizes_are_bounded_even_when_the_end_never_comes() {
         let name = [b"GET / HTTP/1.1\r\nHost: a\r\n".as_slice(), &[b'a'; 70_000]].concat();
         assert_eq!(frame(&name), Err(&problem::HEADER_TOO_LARGE));
-        let named = [b"GET / HTTP/1.1\r\nHost: a\r\n".as_slice(), &[b'a'; HEADER_NAME_SIZE_MAX + 1], b": b\r\n"].concat();
+        let named =
+            [b"GET / HTTP/1.1\r\nHost: a\r\n".as_slice(), &[b'a'; HEADER_NAME_SIZE_MAX + 1], b": b\r\n"]
+                .concat();
         assert_eq!(frame(&named), Err(&problem::HEADER_TOO_LARGE));
         let many = [b"GET / HTTP/1.1\r\n".as_slice(), &b"a: b\r\n".repeat(HEADER_COUNT_MAX + 1)].concat();
         assert_eq!(frame(&many), Err(&problem::HEADER_TOO_LARGE));
-        let drip = [b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(), &b"1\r\na\r\n".repeat(4_000)].concat();
+        let drip = [
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".as_slice(),
+            &b"1\r\na\r\n".repeat(4_000),
+        ]
+        .concat();
         assert_eq!(frame(&drip), Err(&problem::CONTENT_TOO_LARGE));
     }
 

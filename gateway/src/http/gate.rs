@@ -50,7 +50,10 @@ impl Intake {
 
     /// Grants the codec the first `size` pending bytes: one whole request.
     pub(super) fn grant(&mut self, size: usize) {
-        assert!(self.granted <= self.start && size <= self.pending().len(), "one request at a time, and whole");
+        assert!(
+            self.granted <= self.start && size <= self.pending().len(),
+            "one request at a time, and whole"
+        );
         self.granted = self.start + size;
     }
 

@@ -119,7 +119,7 @@ problems! {
     AMOUNT_TOO_LARGE = 422 "invalid-field" "Invalid field" field "amount": "amount must be at most 999999999.99";
     AMOUNT_TWICE = 422 "invalid-field" "Invalid field" field "amount": "amount is given twice";
     NOT_AN_OBJECT = 422 "invalid-body" "Invalid body": "the body must be a JSON object";
-    NUMBER_OUT_OF_RANGE = 422 "invalid-body" "Invalid body": "a number lies outside of the range of a 64-bit float";
+    NUMBER_OUT_OF_RANGE = 422 "invalid-body" "Invalid body": "a number is beyond what 64 bits can hold";
     CONFLICT = 422 "conflicting-payment" "Conflicting payment" field "amount":
         "this correlationId was accepted before, with another amount";
 
