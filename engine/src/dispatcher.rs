@@ -301,7 +301,9 @@ impl Dispatcher {
     /// Whether anything here depends on time passing: then [`Self::tick`] is due every few milliseconds.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !(self.waiting.is_empty() && self.deadlines.is_empty() && self.doubtful.iter().all(BinaryHeap::is_empty))
+        !(self.waiting.is_empty()
+            && self.deadlines.is_empty()
+            && self.doubtful.iter().all(BinaryHeap::is_empty))
     }
 
     /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.

@@ -18,6 +18,9 @@ use crate::time::Now;
 /// may take, and twice the slowest answer seen from a healthy processor under load.
 const SILENT_US: u64 = 250_000;
 
+/// Sorting the latency window takes half a microsecond: once a millisecond, not twice a payment.
+const EXPECTATION_AGE_US_MAX: u64 = 1_000;
+
 /// A slow processor gets a single payment this often, so that its recovery is seen.
 const TRICKLE_US: u64 = 250_000;
 
@@ -46,6 +49,9 @@ pub struct Outlook {
     breaker: Breaker,
     capacity: Capacity,
     latency: Latency,
+    /// What the latency window said last, and until when that is good enough.
+    answered_us: Option<u64>,
+    answered_until_us: u64,
     /// In the order of sending. An attempt that ended is removed when it comes to the front.
     outstanding: VecDeque<Outstanding>,
     last_sent_us: u64,
@@ -94,6 +100,8 @@ impl Outlook {
             breaker: Breaker::new(BreakerConfig::default(), seed),
             capacity: Capacity::new(config.concurrency_max.min(4), limit_start, config.concurrency_max),
             latency: Latency::new(),
+            answered_us: None,
+            answered_until_us: 0,
             outstanding: VecDeque::with_capacity(config.concurrency_max as usize * 2),
             last_sent_us: 0,
             bad_sent_us: None,
@@ -121,7 +129,11 @@ impl Outlook {
 
     /// How long an attempt sent now would take, µs: what answers took, or longer if one is still awaited.
     pub fn expected_us(&mut self, now: Now) -> u64 {
-        let answered = self.latency.expected_us(now.monotonic_us).unwrap_or(self.check_us);
+        if now.monotonic_us >= self.answered_until_us {
+            self.answered_us = self.latency.expected_us(now.monotonic_us);
+            self.answered_until_us = now.monotonic_us + EXPECTATION_AGE_US_MAX;
+        }
+        let answered = self.answered_us.unwrap_or(self.check_us);
         let awaited =
             self.outstanding.front().map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us));
         answered.max(awaited)

@@ -2,5 +2,24 @@
 //!
 //! A thin monoio shell around `galo-engine`: it moves bytes, owns buffers and executes the engine's actions. It
 //! decides nothing about payments and holds no state that cannot be lost.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`http`] | clients' side: requests in, answers out |
+//! | [`core`](mod@core) | one thread's dispatcher, and the execution of what it decides |
+//! | [`link`] | the connection to the aggregator |
+//! | [`processor`] | the connections to one payment processor |
+//! | [`driver`] | io_uring or epoll, and which flags of it |
+//! | [`metrics`] | what `/metrics` says, over all threads |
+//! | [`config`], [`wake`] | the environment, read once; waiting within one thread |
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+pub mod config;
+pub mod core;
+pub mod driver;
+pub mod http;
+pub mod link;
+pub mod metrics;
 pub mod processor;
+pub mod wake;

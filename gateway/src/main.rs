@@ -1,3 +1,222 @@
-//! Galo.
+//! Galo's gateway: HTTP in, processors out, on monoio, one runtime per thread.
+//!
+//! Start: configuration, socket, driver, then the threads. Stop (SIGTERM, SIGINT): no new connections, the requests at
+//! hand are answered, waiting payments go back to the aggregator, attempts on their way are awaited, exit 0.
 
-fn main() {}
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use galo_gateway::config::Config;
+use galo_gateway::core::{Core, Front};
+use galo_gateway::driver::{self, Driver};
+use galo_gateway::http::{HttpConfig, Server};
+use galo_gateway::link;
+use galo_gateway::metrics::{Board, BoardSeed, Identity};
+use galo_gateway::processor::Endpoint;
+use galo_shell::clock::{self, Clock};
+use galo_shell::env::Env;
+use galo_shell::{exit, healthcheck, log, socket};
+use galo_wire::PROTOCOL_VERSION;
+use galo_wire::record::{Hello, Role};
+use nix::sys::signal::{SigSet, Signal};
+
+const PROGRAM: &str = "galo-gateway";
+
+/// How often a thread looks whether it is to stop.
+const STOP_POLL: Duration = Duration::from_millis(20);
+
+fn main() -> ExitCode {
+    let clock = Clock::start();
+    let env = Env::of_process();
+    let incarnation = clock::incarnation();
+    let config = match Config::read(&env, incarnation) {
+        Ok(config) => config,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
+    };
+    match std::env::args().nth(1).as_deref() {
+        None => {}
+        Some("--healthcheck") => return healthcheck::run(PROGRAM, &config.socket),
+        Some(other) => {
+            let reason = format!("unknown argument {other:?}; expected none, or --healthcheck");
+            return exit::refuse_to_start(PROGRAM, reason, exit::CONFIGURATION);
+        }
+    }
+    if let Err(error) = log::start(&env) {
+        return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
+    }
+    // Before any other thread exists, so that all of them inherit it.
+    let stop = match stop_on_signal() {
+        Ok(stop) => stop,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
+    };
+    let driver = match driver::choose(config.driver) {
+        Ok(driver) => driver,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
+    };
+    let listener = match socket::bind("GATEWAY_SOCKET", &config.socket) {
+        Ok(listener) => listener,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
+    };
+    let endpoints = match config.resolve() {
+        Ok(endpoints) => endpoints,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
+    };
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.addresses().is_empty()) {
+        tracing::warn!(
+            "{} does not resolve (yet); it is tried again when there is work",
+            endpoint.host_header()
+        );
+    }
+    let identity =
+        Identity { instance: config.instance, driver: driver.name(), start_us: clock.now().monotonic_us };
+    tracing::info!(
+        "gateway {} listens after {} µs on {driver:?}; {} thread(s); {}",
+        config.instance,
+        identity.start_us,
+        config.thread_count,
+        config.socket.display()
+    );
+    let result = run_threads(&config, driver, listener, &endpoints, clock, incarnation, identity, &stop);
+    if let Err(error) = std::fs::remove_file(&config.socket) {
+        tracing::debug!("{}: {error}", config.socket.display());
+    }
+    match result {
+        Ok(()) => {
+            tracing::info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
+    }
+}
+
+/// A flag that SIGTERM and SIGINT raise. A thread waits for them: handlers would interrupt the rings.
+fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&stop);
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        match signals.wait() {
+            Ok(signal) => tracing::info!("{signal}: stopping"),
+            Err(error) => tracing::error!("waiting for signals: {error}"),
+        }
+        raised.store(true, Ordering::Release);
+    })?;
+    Ok(stop)
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a process has at start, said once")]
+fn run_threads(
+    config: &Config,
+    driver: Driver,
+    listener: UnixListener,
+    endpoints: &[Endpoint; 2],
+    clock: Clock,
+    incarnation: u64,
+    identity: Identity,
+    stop: &Arc<AtomicBool>,
+) -> std::io::Result<()> {
+    // All threads accept from one socket; the kernel wakes one of them for each connection.
+    listener.set_nonblocking(driver == Driver::Epoll)?;
+    let mut boards = Board::for_threads(identity, usize::from(config.thread_count)).into_iter();
+    let mut start = |thread: u16| -> std::io::Result<Thread> {
+        let mut config = config.clone();
+        config.dispatcher.seed ^= u64::from(thread) << 48;
+        Ok(Thread {
+            hello: Hello {
+                protocol_version: PROTOCOL_VERSION,
+                role: Role::Gateway,
+                instance: config.instance,
+                thread,
+                reserved: 0,
+                incarnation,
+            },
+            config,
+            driver,
+            listener: listener.try_clone()?,
+            endpoints: endpoints.clone(),
+            clock,
+            board: boards.next().expect("a board for each thread"),
+            stop: Arc::clone(stop),
+        })
+    };
+    let first = start(0)?;
+    let mut others = Vec::new();
+    for number in 1..config.thread_count {
+        let thread = start(number)?;
+        others
+            .push(std::thread::Builder::new().name(format!("gateway-{number}")).spawn(move || thread.run())?);
+    }
+    drop(listener);
+    first.run()?;
+    for other in others {
+        other.join().expect("a panic aborts the process")?;
+    }
+    Ok(())
+}
+
+/// Everything that one thread begins with.
+struct Thread {
+    hello: Hello,
+    config: Config,
+    driver: Driver,
+    listener: UnixListener,
+    endpoints: [Endpoint; 2],
+    clock: Clock,
+    board: BoardSeed,
+    stop: Arc<AtomicBool>,
+}
+
+impl Thread {
+    /// Serves until the flag is raised, then drains.
+    fn run(self) -> std::io::Result<()> {
+        if self.config.pinned {
+            self.pin();
+        }
+        driver::run(self.driver, self.serve())?
+    }
+
+    /// Each thread of each gateway on a core of its own, as far as they go round.
+    fn pin(&self) {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let number = usize::from(self.hello.instance - 1) * usize::from(self.config.thread_count)
+            + usize::from(self.hello.thread);
+        if cores.is_empty() || !core_affinity::set_for_current(cores[number % cores.len()]) {
+            tracing::warn!(
+                "thread {} could not be pinned to a core; it runs wherever it is put",
+                self.hello.thread
+            );
+        }
+    }
+
+    async fn serve(self) -> std::io::Result<()> {
+        let core = Core::start(&self.config, self.endpoints, self.clock, self.board.plant());
+        let (link_core, socket) = (Rc::clone(&core), self.config.aggregator_socket.clone());
+        monoio::spawn(async move { link::maintain(link_core, &socket, self.hello).await });
+        monoio::spawn(Rc::clone(&core).keep_time());
+
+        let listener = monoio::net::UnixListener::from_std(self.listener)?;
+        let server = Server::new(HttpConfig::default());
+        let serving = monoio::spawn({
+            let (server, front) = (Rc::clone(&server), Rc::new(Front(Rc::clone(&core))));
+            async move { server.serve(listener, front).await }
+        });
+        while !self.stop.load(Ordering::Acquire) {
+            monoio::time::sleep(STOP_POLL).await;
+        }
+        let wait = Duration::from_millis(self.config.drain_ms_max);
+        let start = std::time::Instant::now();
+        server.stop();
+        if monoio::time::timeout(wait, serving).await.is_err() {
+            tracing::warn!("{} connections are still busy", server.connections_len());
+        }
+        core.drain(wait.saturating_sub(start.elapsed())).await;
+        Ok(())
+    }
+}

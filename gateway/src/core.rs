@@ -1,0 +1,353 @@
+//! One thread of the gateway: the engine's dispatcher, and whoever carries its actions out.
+//!
+//! Every event goes through [`Core::event`]: the dispatcher is told, then its actions are executed, in order, with
+//! nothing borrowed. So an action may cause the next event on the spot.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use galo_engine::dispatcher::{Action, Answer, Dispatcher, Verification};
+use galo_engine::money::AmountCents;
+use galo_engine::time::{Now, UnixMillis};
+use galo_engine::{CorrelationId, Processor, Stage};
+use galo_shell::clock::Clock;
+use galo_wire::record::{
+    LookupQuery, LookupReply, PurgeQuery, REQUESTED_AT_MS_MAX, Standing, SummaryQuery, SummaryReply,
+};
+use galo_wire::{FrameWriter, Message};
+
+use crate::config::Config;
+use crate::http::Service;
+use crate::http::service::{Accepted, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable};
+use crate::metrics::{Board, Latencies, Snapshot};
+use crate::processor::{Attempt, AttemptEnd, Client, ClientConfig, Endpoint, LookupReply as Lookup};
+use crate::wake::{Calls, Flag};
+
+/// How long connecting to a processor may take: a machine's distance away, half a millisecond; a lost SYN, a second.
+const CONNECT_TIMEOUT_MS: u64 = 1_500;
+
+/// How long a connection to a processor may rest before it is closed. Shorter than the two minutes after which the
+/// real ones' server closes it.
+const IDLE_MS_MAX: u64 = 90_000;
+
+/// The aggregator's answer to a question of ours.
+#[derive(Clone, Copy, Debug)]
+enum Reply {
+    Summary(SummaryReply),
+    Lookup(LookupReply),
+    Purged,
+    /// The connection went away with the question.
+    Lost,
+}
+
+/// See the module's documentation.
+pub struct Core {
+    dispatcher: RefCell<Dispatcher>,
+    clients: OnceCell<[Rc<Client>; 2]>,
+    clock: Clock,
+    posts: Calls<Answer>,
+    queries: Calls<Reply>,
+    /// What the link is to send; its writer waits for `outgoing`.
+    pub(crate) frames: RefCell<FrameWriter>,
+    pub(crate) outgoing: Flag,
+    connected: Cell<bool>,
+    /// Counts the links that broke, so that the writer of one of them knows.
+    link_number: Cell<u64>,
+    spare_actions: Cell<Vec<Action>>,
+    latencies: RefCell<Latencies>,
+    board: Rc<Board>,
+    reply_wait: Duration,
+    purge_allowed: bool,
+}
+
+impl Core {
+    /// The core of one thread, with its clients of both processors. Needs a running monoio runtime.
+    #[must_use]
+    pub fn start(config: &Config, endpoints: [Endpoint; 2], clock: Clock, board: Rc<Board>) -> Rc<Self> {
+        let core = Rc::new(Self {
+            dispatcher: RefCell::new(Dispatcher::new(config.dispatcher)),
+            clients: OnceCell::new(),
+            clock,
+            posts: Calls::default(),
+            queries: Calls::default(),
+            frames: RefCell::new(FrameWriter::with_capacity(64 << 10)),
+            outgoing: Flag::default(),
+            connected: Cell::new(false),
+            link_number: Cell::new(0),
+            spare_actions: Cell::default(),
+            latencies: RefCell::default(),
+            board,
+            reply_wait: Duration::from_micros(config.dispatcher.accept_wait_us_max),
+            purge_allowed: config.purge_allowed,
+        });
+        let clients = Processor::ALL.map(|processor| {
+            let config = ClientConfig {
+                processor,
+                endpoint: endpoints[processor.index()].clone(),
+                lanes_max: config.dispatcher.concurrency_max as usize,
+                attempt_timeout_ms: config.attempt_timeout_ms,
+                connect_timeout_ms: CONNECT_TIMEOUT_MS,
+                idle_ms_max: IDLE_MS_MAX,
+            };
+            // The core lives as long as its thread, and so may its clients refer to it.
+            let core = Rc::clone(&core);
+            let on_end = move |AttemptEnd { slot, reply, latency_us, .. }: AttemptEnd| {
+                core.event(|dispatcher, now| dispatcher.attempt_ended(slot, reply, latency_us, now));
+            };
+            Client::new(config, Rc::new(on_end))
+        });
+        assert!(core.clients.set(clients).is_ok(), "the clients are set once");
+        core
+    }
+
+    /// Tells the dispatcher and does what it says.
+    pub fn event(self: &Rc<Self>, tell: impl FnOnce(&mut Dispatcher, Now)) {
+        let now = self.clock.now();
+        let mut actions = self.spare_actions.take();
+        {
+            let mut dispatcher = self.dispatcher.borrow_mut();
+            tell(&mut dispatcher, now);
+            std::mem::swap(dispatcher.actions(), &mut actions);
+        }
+        for action in actions.drain(..) {
+            self.carry_out(action);
+        }
+        self.spare_actions.set(actions);
+    }
+
+    fn carry_out(self: &Rc<Self>, action: Action) {
+        match action {
+            Action::Send(message) => self.send(message),
+            Action::Answer { ticket, answer } => self.posts.answer(ticket, answer),
+            Action::Attempt { slot, processor, correlation_id, amount, requested_at } => {
+                self.client(processor).start(Attempt {
+                    slot,
+                    correlation_id,
+                    amount_cents: amount,
+                    requested_at,
+                });
+            }
+            Action::Verify { slot, processor, correlation_id } => {
+                let core = Rc::clone(self);
+                monoio::spawn(async move {
+                    let verification = match core.client(processor).lookup(correlation_id).await {
+                        Lookup::Found { requested_at, .. } => Verification::Found(requested_at),
+                        Lookup::NotFound | Lookup::Failed => Verification::Unclear,
+                    };
+                    core.event(|dispatcher, now| dispatcher.verified(slot, verification, now));
+                });
+            }
+            Action::CheckHealth { processor } => {
+                let core = Rc::clone(self);
+                monoio::spawn(async move {
+                    let health = match core.client(processor).check_health().await {
+                        Ok(health) => {
+                            Some((health.failing, u32::try_from(health.min_response_ms).unwrap_or(u32::MAX)))
+                        }
+                        Err(error) => {
+                            tracing::debug!("health check of {}: {error}", processor.name());
+                            None
+                        }
+                    };
+                    core.event(|dispatcher, now| dispatcher.health_checked(processor, health, now));
+                });
+            }
+        }
+    }
+
+    /// A record from the aggregator.
+    pub fn received(self: &Rc<Self>, message: Message) {
+        match message {
+            Message::SummaryReply(reply) => self.queries.answer(reply.slot, Reply::Summary(reply)),
+            Message::LookupReply(reply) => self.queries.answer(reply.slot, Reply::Lookup(reply)),
+            Message::PurgeReply(reply) => self.queries.answer(reply.slot, Reply::Purged),
+            message => self.event(|dispatcher, now| dispatcher.handle(message, now)),
+        }
+    }
+
+    /// The link to the aggregator stands.
+    pub fn connected(self: &Rc<Self>) {
+        self.connected.set(true);
+        self.event(Dispatcher::connected);
+    }
+
+    /// The link is gone, and what was not sent with it.
+    pub fn disconnected(self: &Rc<Self>) {
+        self.connected.set(false);
+        self.frames.borrow_mut().clear();
+        self.event(|dispatcher, _| dispatcher.disconnected());
+        self.queries.answer_all(Reply::Lost);
+        // Its writer may be waiting for something to write.
+        self.link_number.set(self.link_number.get() + 1);
+        self.outgoing.raise();
+    }
+
+    /// The number of the link that stands, or will stand next.
+    #[must_use]
+    pub fn link_number(&self) -> u64 {
+        self.link_number.get()
+    }
+
+    /// Lets time pass for the dispatcher, and shows the other threads how this one does.
+    pub async fn keep_time(self: Rc<Self>) {
+        loop {
+            // A payment that waits is looked at every 5 ms; without one there is nothing to be late for.
+            let busy = self.dispatcher.borrow().is_busy();
+            monoio::time::sleep(Duration::from_millis(if busy { 5 } else { 25 })).await;
+            self.event(Dispatcher::tick);
+            if self.board.is_shared() {
+                self.board.publish(self.snapshot());
+            }
+        }
+    }
+
+    /// Hands back what is not on its way, and waits for the rest, at most `wait`.
+    pub async fn drain(self: &Rc<Self>, wait: Duration) {
+        let start = self.clock.now().monotonic_us;
+        self.event(|dispatcher, _| dispatcher.drain());
+        while !self.dispatcher.borrow().is_drained() {
+            if u128::from(self.clock.now().monotonic_us - start) >= wait.as_micros() {
+                let held = self.snapshot().gauges.held;
+                tracing::warn!(
+                    "{held} payments are still on their way; the aggregator gives them to another gateway"
+                );
+                return;
+            }
+            monoio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    fn client(&self, processor: Processor) -> &Rc<Client> {
+        &self.clients.get().expect("set before the first event")[processor.index()]
+    }
+
+    fn send(&self, message: impl Into<Message>) {
+        self.frames.borrow_mut().push(message);
+        self.outgoing.raise();
+    }
+
+    /// Asks the aggregator. Questions change nothing, or nothing twice: one that was lost with its connection is asked
+    /// again, until the wait is over.
+    async fn ask<M: Into<Message>>(&self, question: impl Fn(u32) -> M) -> Result<Reply, Unreachable> {
+        let asking = async {
+            loop {
+                if !self.connected.get() {
+                    monoio::time::sleep(Duration::from_millis(2)).await;
+                    continue;
+                }
+                let (slot, answered) = self.queries.ask();
+                self.send(question(slot));
+                match answered.await {
+                    Reply::Lost => {}
+                    reply => return reply,
+                }
+            }
+        };
+        monoio::time::timeout(self.reply_wait, asking).await.map_err(|_| Unreachable)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let now = self.clock.now();
+        let mut dispatcher = self.dispatcher.borrow_mut();
+        Snapshot {
+            connected: self.connected.get(),
+            counters: *dispatcher.counters(),
+            gauges: dispatcher.gauges(now),
+            clients: Processor::ALL.map(|processor| self.client(processor).stats()),
+            latencies: *self.latencies.borrow(),
+        }
+    }
+}
+
+/// What the HTTP front asks. A type of its own, since events need the core's [`Rc`].
+pub struct Front(pub Rc<Core>);
+
+impl Service for Front {
+    async fn accept(&self, id: CorrelationId, amount: AmountCents) -> Accepted {
+        let (ticket, answered) = self.0.posts.ask();
+        self.0.event(|dispatcher, now| dispatcher.accept(ticket, id, amount, now));
+        match answered.await {
+            Answer::Granted => Accepted::Granted,
+            Answer::Replayed => Accepted::Replayed,
+            Answer::Conflict => Accepted::Conflict,
+            Answer::Full => Accepted::QueueFull,
+            Answer::Unreachable => Accepted::LedgerUnreachable,
+        }
+    }
+
+    async fn summarize(
+        &self,
+        from: Option<UnixMillis>,
+        to: Option<UnixMillis>,
+    ) -> Result<Summary, Unreachable> {
+        let from_ms = from.map_or(0, |bound| bound.0);
+        let to_ms = to.map_or(REQUESTED_AT_MS_MAX, |bound| bound.0);
+        match self.0.ask(|slot| SummaryQuery { slot, from_ms, to_ms }).await? {
+            Reply::Summary(reply) => Ok(Summary {
+                totals: [
+                    Totals {
+                        total_requests: reply.default_requests,
+                        total_amount_cents: reply.default_amount_cents,
+                    },
+                    Totals {
+                        total_requests: reply.fallback_requests,
+                        total_amount_cents: reply.fallback_amount_cents,
+                    },
+                ],
+                resolution_ms: reply.resolution_ms,
+            }),
+            Reply::Lookup(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
+        }
+    }
+
+    async fn lookup(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
+        match self.0.ask(|slot| LookupQuery { slot, correlation_id: id }).await? {
+            Reply::Lookup(reply) => Ok(view(&reply)),
+            Reply::Summary(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
+        }
+    }
+
+    async fn purge(&self) -> Result<(), PurgeError> {
+        if !self.0.purge_allowed {
+            return Err(PurgeError::NotAllowed);
+        }
+        match self.0.ask(|slot| PurgeQuery { slot }).await {
+            Ok(Reply::Purged) => Ok(()),
+            Ok(Reply::Summary(_) | Reply::Lookup(_) | Reply::Lost) | Err(Unreachable) => {
+                Err(PurgeError::Unreachable)
+            }
+        }
+    }
+
+    fn ready(&self) -> Result<(), &'static str> {
+        if !self.0.connected.get() {
+            return Err("the aggregator is not connected");
+        }
+        if !self.0.dispatcher.borrow().has_room() {
+            return Err("the queue is full");
+        }
+        Ok(())
+    }
+
+    fn metrics(&self) -> String {
+        self.0.board.render(self.0.snapshot())
+    }
+
+    fn observe(&self, status: u16, elapsed_us: u64) {
+        self.0.latencies.borrow_mut().record(status, elapsed_us);
+    }
+}
+
+fn view(reply: &LookupReply) -> Option<PaymentView> {
+    let state = match (reply.standing, reply.stage.processor()) {
+        (Standing::Absent, _) => return None,
+        (Standing::Open, processor) => PaymentState::Open { processor, in_doubt: reply.in_doubt },
+        (Standing::Processed, processor) => PaymentState::Processed {
+            processor: processor.unwrap_or(Processor::Default),
+            requested_at: UnixMillis(reply.requested_at_ms),
+        },
+    };
+    debug_assert!(reply.standing == Standing::Open || reply.stage != Stage::Waiting, "processed somewhere");
+    Some(PaymentView { amount_cents: reply.amount_cents, state })
+}

@@ -1,0 +1,195 @@
+//! The API: which path means what, and how a service's answer looks as HTTP.
+//!
+//! | path | methods |
+//! | --- | --- |
+//! | `/payments` | POST |
+//! | `/payments/{id}` | GET |
+//! | `/payments-summary` | GET |
+//! | `/purge-payments` | POST |
+//! | `/health`, `/ready`, `/metrics` | GET |
+//!
+//! Every GET route has HEAD too, and every path OPTIONS (204 with `Allow`; no CORS, which is a proxy's business). Paths
+//! are compared byte by byte: no trailing slash, no percent-decoding, so that no two spellings mean one path. A POST may
+//! declare any `Content-Type` or none: the contest's clients differ, and only JSON is ever read from it. An id that is no
+//! UUID is 404, not 400: no payment can have it.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+
+use galo_engine::money::{DECIMAL_TEXT_SIZE, write_decimal};
+use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
+use galo_engine::{CorrelationId, Processor};
+use http::header::{HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
+
+use super::answer::{self, Answer};
+use super::payment::PaymentReader;
+use super::problem;
+use super::query::Range;
+use super::service::{Accepted, PaymentState, PaymentView, PurgeError, Service, Summary, Unreachable};
+
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const RESOLUTION_MS: HeaderName = HeaderName::from_static("summary-resolution-ms");
+/// Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4";
+
+const ALLOW_GET: &str = "GET, HEAD, OPTIONS";
+const ALLOW_POST: &str = "POST, OPTIONS";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route<'a> {
+    Payments,
+    Payment(&'a str),
+    Summary,
+    Purge,
+    Health,
+    Ready,
+    Metrics,
+}
+
+impl<'a> Route<'a> {
+    fn find(path: &'a str) -> Option<Self> {
+        match path {
+            "/payments" => Some(Self::Payments),
+            "/payments-summary" => Some(Self::Summary),
+            "/purge-payments" => Some(Self::Purge),
+            "/health" => Some(Self::Health),
+            "/ready" => Some(Self::Ready),
+            "/metrics" => Some(Self::Metrics),
+            _ => {
+                let id = path.strip_prefix("/payments/")?;
+                (!id.is_empty() && !id.contains('/')).then_some(Self::Payment(id))
+            }
+        }
+    }
+
+    const fn allow(self) -> &'static str {
+        match self {
+            Self::Payments | Self::Purge => ALLOW_POST,
+            Self::Payment(_) | Self::Summary | Self::Health | Self::Ready | Self::Metrics => ALLOW_GET,
+        }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer<S: Service>(
+    service: &S,
+    reader: &RefCell<PaymentReader>,
+    method: &Method,
+    uri: &Uri,
+    body: &[u8],
+) -> Answer {
+    let Some(route) = Route::find(uri.path()) else { return answer::refuse(&problem::NOT_FOUND) };
+    let allow = route.allow();
+    if method == Method::OPTIONS {
+        return answer::options(allow);
+    }
+    let is_allowed = match allow {
+        ALLOW_POST => method == Method::POST,
+        _ => method == Method::GET || method == Method::HEAD,
+    };
+    if !is_allowed {
+        return answer::method_not_allowed(allow);
+    }
+    match route {
+        Route::Payments => {
+            let payment = reader.borrow_mut().read(body);
+            match payment {
+                Ok((id, amount)) => accepted(service.accept(id, amount).await),
+                Err(problem) => answer::refuse(problem),
+            }
+        }
+        Route::Payment(text) => match CorrelationId::parse(text.as_bytes()) {
+            Some(id) => payment(id, service.lookup(id).await),
+            None => answer::refuse(&problem::NOT_A_PAYMENT_ID),
+        },
+        Route::Summary => match Range::parse(uri.query().unwrap_or("")) {
+            Ok(range) => summary(service.summarize(range.from, range.to).await),
+            Err(problem) => answer::refuse(problem),
+        },
+        Route::Purge => match service.purge().await {
+            Ok(()) => answer::empty(StatusCode::OK),
+            Err(PurgeError::NotAllowed) => answer::refuse(&problem::PURGE_NOT_ALLOWED),
+            Err(PurgeError::Unreachable) => answer::refuse(&problem::LEDGER_UNREACHABLE),
+        },
+        Route::Health => answer::json(r#"{"status":"ok"}"#.to_owned()),
+        Route::Ready => match service.ready() {
+            Ok(()) => answer::json(r#"{"status":"ready"}"#.to_owned()),
+            Err(reason) => answer::not_ready(reason),
+        },
+        Route::Metrics => answer::text(METRICS_TYPE, service.metrics()),
+    }
+}
+
+fn accepted(accepted: Accepted) -> Answer {
+    match accepted {
+        Accepted::Granted => answer::empty(StatusCode::ACCEPTED),
+        Accepted::Replayed => answer::with_header(
+            answer::empty(StatusCode::ACCEPTED),
+            REPLAYED,
+            HeaderValue::from_static("true"),
+        ),
+        Accepted::Conflict => answer::refuse(&problem::CONFLICT),
+        Accepted::QueueFull => answer::refuse(&problem::QUEUE_FULL),
+        Accepted::LedgerUnreachable => answer::refuse(&problem::LEDGER_UNREACHABLE),
+    }
+}
+
+fn summary(summary: Result<Summary, Unreachable>) -> Answer {
+    let Ok(summary) = summary else { return answer::refuse(&problem::LEDGER_UNREACHABLE) };
+    let mut body = String::with_capacity(160);
+    for processor in Processor::ALL {
+        let totals = summary.totals[processor.index()];
+        let mut amount = [0; DECIMAL_TEXT_SIZE];
+        write!(
+            body,
+            r#"{}"{}":{{"totalRequests":{},"totalAmount":{}}}"#,
+            if body.is_empty() { '{' } else { ',' },
+            processor.name(),
+            totals.total_requests,
+            write_decimal(totals.total_amount_cents, &mut amount),
+        )
+        .expect("writing to a String cannot fail");
+    }
+    body.push('}');
+    let answer = answer::json(body);
+    if summary.resolution_ms > 1 {
+        return answer::with_header(answer, RESOLUTION_MS, HeaderValue::from(summary.resolution_ms));
+    }
+    answer
+}
+
+/// All six members are always there, null where they do not apply.
+fn payment(id: CorrelationId, view: Result<Option<PaymentView>, Unreachable>) -> Answer {
+    let view = match view {
+        Ok(Some(view)) => view,
+        Ok(None) => return answer::refuse(&problem::UNKNOWN_PAYMENT),
+        Err(Unreachable) => return answer::refuse(&problem::LEDGER_UNREACHABLE),
+    };
+    let (state, processor, requested_at, in_doubt) = match view.state {
+        PaymentState::Open { processor, in_doubt } => ("open", processor, None, in_doubt),
+        PaymentState::Processed { processor, requested_at } => {
+            ("processed", Some(processor), Some(requested_at), false)
+        }
+    };
+    let (mut amount, mut instant) = ([0; DECIMAL_TEXT_SIZE], [0; TIMESTAMP_TEXT_SIZE]);
+    let amount = write_decimal(view.amount_cents, &mut amount);
+    let requested_at = requested_at.map(|at| timestamp::write(at, &mut instant));
+    answer::json(format!(
+        r#"{{"correlationId":"{id}","amount":{amount},"state":"{state}","processor":{},"requestedAt":{},"inDoubt":{in_doubt}}}"#,
+        Quoted(processor.map(Processor::name)),
+        Quoted(requested_at),
+    ))
+}
+
+/// A JSON string of our own words, or null.
+struct Quoted<'a>(Option<&'a str>);
+
+impl std::fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(text) => write!(f, "\"{text}\""),
+            None => f.write_str("null"),
+        }
+    }
+}

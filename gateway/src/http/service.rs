@@ -1,0 +1,126 @@
+//! What the HTTP front asks of the rest of the gateway, and nothing more.
+//!
+//! The front knows requests and answers; a [`Service`] knows payments. Everything here is a value or a future on the
+//! same thread: no lock, no channel, no `Send`. A `Service` never panics on what the front hands it (the front has
+//! validated it) and bounds its own waiting: the front waits for these futures as long as they take.
+
+use std::future::Future;
+
+use galo_engine::money::AmountCents;
+use galo_engine::time::UnixMillis;
+use galo_engine::{CorrelationId, Processor};
+
+/// What became of a payment that a client handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// New, and durable: the ledger has it.
+    Granted,
+    /// The ledger had this id with this amount already; nothing was dispatched twice.
+    Replayed,
+    /// The ledger has this id with another amount.
+    Conflict,
+    /// Too many payments are open; this one was not accepted.
+    QueueFull,
+    /// The ledger did not answer in time; this one was not accepted.
+    LedgerUnreachable,
+}
+
+/// How much one processor processed within a summary's range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Payments.
+    pub total_requests: u64,
+    /// Their sum in cents.
+    pub total_amount_cents: u64,
+}
+
+/// A summary of both processors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// By [`Processor::index`].
+    pub totals: [Totals; 2],
+    /// Width in milliseconds of the coarsest bucket that a bound cut; 1 (or 0) when the answer is exact.
+    pub resolution_ms: u32,
+}
+
+/// The aggregator did not answer in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreachable;
+
+/// Where a payment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaymentState {
+    /// Accepted, not yet processed.
+    Open {
+        /// The processor that may have it, if any.
+        processor: Option<Processor>,
+        /// Whether an attempt there ended without an answer.
+        in_doubt: bool,
+    },
+    /// Processed once and for all.
+    Processed {
+        /// Where.
+        processor: Processor,
+        /// The `requestedAt` that the processor has on record.
+        requested_at: UnixMillis,
+    },
+}
+
+/// One payment as the ledger knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaymentView {
+    /// Its amount in cents.
+    pub amount_cents: u64,
+    /// Where it stands.
+    pub state: PaymentState,
+}
+
+/// Why nothing was purged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PurgeError {
+    /// The configuration forbids it.
+    NotAllowed,
+    /// The aggregator did not answer in time.
+    Unreachable,
+}
+
+/// The gateway behind its HTTP front.
+pub trait Service: 'static {
+    /// Accepts a payment. The answer is final: refusal comes before acceptance, never after.
+    fn accept(&self, id: CorrelationId, amount: AmountCents) -> impl Future<Output = Accepted>;
+
+    /// Sums what was processed between two instants, both inclusive, each optional.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when the aggregator did not answer in time.
+    fn summarize(
+        &self,
+        from: Option<UnixMillis>,
+        to: Option<UnixMillis>,
+    ) -> impl Future<Output = Result<Summary, Unreachable>>;
+
+    /// Looks one payment up; `None` if the ledger does not know it.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when the aggregator did not answer in time.
+    fn lookup(&self, id: CorrelationId) -> impl Future<Output = Result<Option<PaymentView>, Unreachable>>;
+
+    /// Clears everything, for tests.
+    ///
+    /// # Errors
+    /// [`PurgeError`] says why nothing was cleared.
+    fn purge(&self) -> impl Future<Output = Result<(), PurgeError>>;
+
+    /// Whether this gateway should get traffic.
+    ///
+    /// # Errors
+    /// The reason why not, one sentence for people.
+    fn ready(&self) -> Result<(), &'static str>;
+
+    /// All metrics, as Prometheus text (version 0.0.4).
+    fn metrics(&self) -> String;
+
+    /// Called once for each answer written: its status, and the microseconds from the request's last byte to the
+    /// answer's last byte handed to the kernel (0 for a request that never became whole).
+    fn observe(&self, status: u16, elapsed_us: u64);
+}

@@ -1,0 +1,235 @@
+//! The API as DESIGN states it: every route, every refusal that a whole request can get.
+
+use super::*;
+
+#[test]
+fn a_payment_is_accepted_replayed_or_refused() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let first = front.ask("POST", "/payments", &payment(ID, "19.90"));
+        assert_eq!((first.status, first.body.as_str()), (202, ""));
+        assert_eq!(first.header("idempotent-replayed"), None);
+        assert!(first.head.len() < 64, "the hot answer is short: {:?}", first.head);
+        let again = front.ask("POST", "/payments", &payment(&ID.to_uppercase(), "19.9"));
+        assert_eq!((again.status, again.header("idempotent-replayed")), (202, Some("true")));
+        front.ask("POST", "/payments", &payment(ID, "20")).is_problem(422, "conflicting-payment");
+        front.ask("POST", "/payments", &payment(&id(1), "0.01")).is_problem(422, "conflicting-payment");
+        front.ask("POST", "/payments", &payment(&id(2), "0.02")).is_problem(503, "queue-full");
+        front.ask("POST", "/payments", &payment(&id(3), "0.03")).is_problem(503, "ledger-unreachable");
+        let expected =
+            [(ID.into(), 1990), (ID.into(), 1990), (ID.into(), 2000), (id(1), 1), (id(2), 2), (id(3), 3)];
+        assert_eq!(front.payments(), expected);
+        assert_eq!(front.statuses(6), [202, 202, 422, 422, 503, 503]);
+    }
+}
+
+#[test]
+fn what_is_no_payment_never_reaches_the_service() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        for (body, status, kind) in [
+            ("", 400, "malformed-json"),
+            ("{", 400, "malformed-json"),
+            ("\u{feff}{}", 400, "malformed-json"),
+            ("[]", 422, "invalid-body"),
+            ("{}", 422, "invalid-field"),
+            (&payment("x", "1"), 422, "invalid-field"),
+            (&payment(ID, "0"), 422, "invalid-field"),
+            (&payment(ID, "1.001"), 422, "invalid-field"),
+            (&payment(ID, "\"1\""), 422, "invalid-field"),
+            (&payment(ID, "1000000000"), 422, "invalid-field"),
+        ] {
+            front.ask("POST", "/payments", body).is_problem(status, kind);
+        }
+        assert!(front.ask("POST", "/payments", &payment(ID, "0")).body.ends_with(r#""field":"amount"}"#));
+        assert_eq!(front.payments(), []);
+    }
+}
+
+#[test]
+fn bodies_come_chunked_or_by_length_with_any_content_type_or_none() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let body = payment(ID, "19.90");
+        let (start, rest) = body.split_at(7);
+        let mut client = front.connect();
+        let chunked = format!(
+            "POST /payments HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n7\r\n{start}\r\n{:X}\r\n{rest}\r\n000\r\n\r\n",
+            rest.len()
+        );
+        client.send(chunked.as_bytes());
+        assert_eq!(client.reply().status, 202);
+        client.drip(chunked.as_bytes());
+        assert_eq!(client.reply().header("idempotent-replayed"), Some("true"));
+        client.send(
+            format!("POST /payments HTTP/1.1\r\nhost: a\r\nContent-Type: text/plain\r\nCONTENT-LENGTH:{}\r\n\r\n{body}", body.len())
+                .as_bytes(),
+        );
+        assert_eq!(client.reply().status, 202);
+        client.send(
+            b"POST /payments HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+        );
+        client.reply().is_problem(422, "invalid-field");
+        assert_eq!(client.reply().status, 200);
+        assert_eq!(front.payments(), [(ID.to_owned(), 1990), (ID.to_owned(), 1990), (ID.to_owned(), 1990)]);
+    }
+}
+
+#[test]
+fn a_body_of_the_whole_budget_is_read() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let payment = payment(ID, "19.90");
+        let head = |length: usize| {
+            format!("POST /payments HTTP/1.1\r\nHost: a\r\nContent-Length: {length:05}\r\n\r\n")
+        };
+        let room = framing::REQUEST_SIZE_MAX - head(0).len();
+        let mut client = front.connect();
+        for _ in 0..3 {
+            client.send(head(room).as_bytes());
+            client.send(payment.as_bytes());
+            client.send(" ".repeat(room - payment.len()).as_bytes());
+            assert_eq!(client.reply().status, 202);
+        }
+        client.send(head(room + 1).as_bytes());
+        client.reply().is_problem(413, "content-too-large");
+        client.ends();
+        front.is_well();
+    }
+}
+
+#[test]
+fn a_summary_adds_two_processors_up_and_states_its_resolution() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let body = r#"{"default":{"totalRequests":43236,"totalAmount":415542345.98},"fallback":{"totalRequests":0,"totalAmount":0.05}}"#;
+        let reply = front.ask("GET", "/payments-summary", "");
+        assert_eq!((reply.status, reply.body.as_str()), (200, body));
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+        assert_eq!(reply.header("summary-resolution-ms"), None);
+        let range = "?from=2020-07-10T12:34:56.000Z&to=2020-07-10T12:35:56.000%2B00:00";
+        assert_eq!(front.ask("GET", &format!("/payments-summary{range}"), "").status, 200);
+        assert_eq!(front.ask("GET", "/payments-summary?to=2020-07-10T12:35:56.000+00:00", "").status, 200);
+        for query in ["?from=", "?to=x", "?from=2021-01-01T00:00:00Z&to=2020-01-01T00:00:00Z", "?from=%2"] {
+            front.ask("GET", &format!("/payments-summary{query}"), "").is_problem(400, "invalid-parameter");
+        }
+        let (from, to) = (1_594_384_496_000, 1_594_384_556_000);
+        let ranges = [(None, None), (Some(from), Some(to)), (None, Some(to))];
+        assert_eq!(front.record.lock().unwrap().ranges, ranges);
+
+        let script = Script { resolution_ms: 60_000, ..Script::default() };
+        let front = Front::start_with(driver, HttpConfig::default(), script);
+        let reply = front.ask("GET", "/payments-summary", "");
+        assert_eq!(reply.header("summary-resolution-ms"), Some("60000"));
+    }
+}
+
+#[test]
+fn a_payment_is_looked_up() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let get = |id: &str| front.ask("GET", &format!("/payments/{id}"), "");
+        get(ID).is_problem(404, "unknown-payment");
+        get("x").is_problem(404, "unknown-payment");
+        for (number, amount) in [(1, "5"), (2, "6"), (3, "7.1")] {
+            assert_eq!(front.ask("POST", "/payments", &payment(&id(number), amount)).status, 202);
+        }
+        let expect = |number, rest: &str| {
+            let reply = get(&id(number));
+            assert_eq!(
+                (reply.status, reply.body),
+                (200, format!(r#"{{"correlationId":"{}",{rest}}}"#, id(number)))
+            );
+        };
+        expect(1, r#""amount":5.00,"state":"open","processor":null,"requestedAt":null,"inDoubt":false"#);
+        expect(2, r#""amount":6.00,"state":"open","processor":"fallback","requestedAt":null,"inDoubt":true"#);
+        expect(
+            3,
+            r#""amount":7.10,"state":"processed","processor":"default","requestedAt":"2025-07-15T12:34:56.789Z","inDoubt":false"#,
+        );
+    }
+}
+
+#[test]
+fn health_readiness_metrics_and_purge() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        front.is_well();
+        assert_eq!(front.ask("GET", "/ready", "").status, 200);
+        let metrics = front.ask("GET", "/metrics", "");
+        assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
+        assert_eq!(metrics.body, "galo_payments_open 0\n".repeat(1_000));
+        front.ask("POST", "/purge-payments", "").is_problem(403, "purge-not-allowed");
+
+        let script = Script {
+            purge_allowed: true,
+            not_ready: Some("the \"aggregator\" is away"),
+            ..Script::default()
+        };
+        let front = Front::start_with(driver, HttpConfig::default(), script);
+        let reply = front.ask("POST", "/purge-payments", "");
+        assert_eq!((reply.status, reply.body.as_str()), (200, ""));
+        assert_eq!(front.record.lock().unwrap().purge_count, 1);
+        let reply = front.ask("GET", "/ready", "");
+        reply.is_problem(503, "not-ready");
+        assert!(reply.body.contains(r#"the \"aggregator\" is away"#), "{}", reply.body);
+
+        let script = Script { is_unreachable: true, ..Script::default() };
+        let front = Front::start_with(driver, HttpConfig::default(), script);
+        for (method, target) in
+            [("POST", "/purge-payments"), ("GET", "/payments-summary"), ("GET", &format!("/payments/{ID}"))]
+        {
+            front.ask(method, target, "").is_problem(503, "ledger-unreachable");
+        }
+    }
+}
+
+#[test]
+fn unknown_paths_and_wrong_methods() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        for target in
+            ["/", "/payment", "/payments/", "/payments/a/b", "/Payments", "/payments%2f", "//payments", "*"]
+        {
+            front.ask("GET", target, "").is_problem(404, "not-found");
+        }
+        for (method, target, allow) in [
+            ("GET", "/payments", "POST, OPTIONS"),
+            ("PUT", "/payments", "POST, OPTIONS"),
+            ("HEAD2", "/payments", "POST, OPTIONS"),
+            ("post", "/payments", "POST, OPTIONS"),
+            ("POST", "/payments-summary", "GET, HEAD, OPTIONS"),
+            ("DELETE", "/payments/x", "GET, HEAD, OPTIONS"),
+            ("GET", "/purge-payments", "POST, OPTIONS"),
+        ] {
+            let reply = front.ask(method, target, "");
+            reply.is_problem(405, "method-not-allowed");
+            assert_eq!(reply.header("allow"), Some(allow));
+            let options = front.ask("OPTIONS", target, "");
+            assert_eq!((options.status, options.header("allow")), (204, Some(allow)));
+        }
+        assert_eq!(front.ask("GET", "http://galo/health?x", "").status, 200);
+    }
+}
+
+#[test]
+fn head_gets_the_head_alone() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let mut client = front.connect();
+        for target in ["/metrics", "/health", "/payments-summary"] {
+            client.request("GET", target, "");
+            let full = client.reply();
+            client.request("HEAD", target, "");
+            let head = client.reply_to_head();
+            let mut lines = (full.head.lines().collect::<Vec<_>>(), head.head.lines().collect::<Vec<_>>());
+            lines.0.sort_unstable();
+            lines.1.sort_unstable();
+            assert_eq!(lines.0, lines.1, "{target}");
+        }
+        client.request("HEAD", "/payments", "");
+        assert_eq!(client.reply_to_head().status, 405);
+        client.request("GET", "/health", "");
+        assert_eq!(client.reply().body, r#"{"status":"ok"}"#);
+    }
+}

@@ -1,0 +1,315 @@
+//! The front over real unix sockets, on both drivers, against clients that mean well and clients that do not.
+//!
+//! A [`Front`] is a thread with a monoio runtime, a [`Server`] and a service that records what reaches it; the tests are
+//! blocking clients. A client that waits for more than ten seconds fails its test. Each hostile case ends with a good
+//! request on a new connection, and a check of what the service was asked to do.
+
+mod api;
+mod client;
+mod hostile;
+mod lifecycle;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io::Write;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+
+use galo_engine::money::AmountCents;
+use galo_engine::time::UnixMillis;
+use galo_engine::{CorrelationId, Processor};
+use monoio::io::AsyncReadRent;
+
+use super::service::{
+    Accepted, PaymentState, PaymentView, PurgeError, Service, Summary, Totals, Unreachable,
+};
+use super::*;
+use client::{Client, Reply};
+
+/// A payment's id as the tests spell it.
+const ID: &str = "4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3";
+
+/// Amounts, in cents, that the service treats in a way of its own.
+const CONFLICT: u64 = 1;
+const QUEUE_FULL: u64 = 2;
+const UNREACHABLE: u64 = 3;
+/// Held until [`Front::release`].
+const HELD: u64 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    Epoll,
+    IoUring,
+}
+
+/// The drivers that this machine has. Without io_uring half of the tests say so and check less.
+fn drivers() -> Vec<Driver> {
+    if monoio::utils::detect_uring() {
+        return vec![Driver::Epoll, Driver::IoUring];
+    }
+    eprintln!("io_uring is not available here: testing epoll alone");
+    vec![Driver::Epoll]
+}
+
+/// What reached the service.
+#[derive(Default)]
+struct Record {
+    payments: Vec<(String, u64)>,
+    ranges: Vec<(Option<u64>, Option<u64>)>,
+    statuses: Vec<u16>,
+    purge_count: usize,
+}
+
+/// How the service answers what does not depend on an amount.
+#[derive(Clone, Copy, Default)]
+struct Script {
+    is_unreachable: bool,
+    purge_allowed: bool,
+    not_ready: Option<&'static str>,
+    resolution_ms: u32,
+}
+
+struct Recorder {
+    record: Arc<Mutex<Record>>,
+    script: Script,
+    known: RefCell<HashMap<CorrelationId, u64>>,
+    is_released: Cell<bool>,
+    held: RefCell<Vec<Waker>>,
+}
+
+impl Recorder {
+    fn release(&self) {
+        self.is_released.set(true);
+        self.held.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Service for Recorder {
+    async fn accept(&self, id: CorrelationId, amount: AmountCents) -> Accepted {
+        self.record.lock().unwrap().payments.push((id.to_string(), amount.get()));
+        match amount.get() {
+            CONFLICT => return Accepted::Conflict,
+            QUEUE_FULL => return Accepted::QueueFull,
+            UNREACHABLE => return Accepted::LedgerUnreachable,
+            HELD => {
+                std::future::poll_fn(|context| {
+                    if self.is_released.get() {
+                        return Poll::Ready(());
+                    }
+                    self.held.borrow_mut().push(context.waker().clone());
+                    Poll::Pending
+                })
+                .await;
+            }
+            _ => {}
+        }
+        match self.known.borrow_mut().insert(id, amount.get()) {
+            None => Accepted::Granted,
+            Some(known) if known == amount.get() => Accepted::Replayed,
+            Some(_) => Accepted::Conflict,
+        }
+    }
+
+    async fn summarize(
+        &self,
+        from: Option<UnixMillis>,
+        to: Option<UnixMillis>,
+    ) -> Result<Summary, Unreachable> {
+        if self.script.is_unreachable {
+            return Err(Unreachable);
+        }
+        self.record.lock().unwrap().ranges.push((from.map(|at| at.0), to.map(|at| at.0)));
+        Ok(Summary {
+            totals: [
+                Totals { total_requests: 43_236, total_amount_cents: 41_554_234_598 },
+                Totals { total_requests: 0, total_amount_cents: 5 },
+            ],
+            resolution_ms: self.script.resolution_ms,
+        })
+    }
+
+    async fn lookup(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
+        if self.script.is_unreachable {
+            return Err(Unreachable);
+        }
+        let Some(amount_cents) = self.known.borrow().get(&id).copied() else { return Ok(None) };
+        let state = match amount_cents {
+            500 => PaymentState::Open { processor: None, in_doubt: false },
+            600 => PaymentState::Open { processor: Some(Processor::Fallback), in_doubt: true },
+            _ => PaymentState::Processed {
+                processor: Processor::Default,
+                requested_at: UnixMillis(1_752_582_896_789),
+            },
+        };
+        Ok(Some(PaymentView { amount_cents, state }))
+    }
+
+    async fn purge(&self) -> Result<(), PurgeError> {
+        if self.script.is_unreachable {
+            return Err(PurgeError::Unreachable);
+        }
+        if !self.script.purge_allowed {
+            return Err(PurgeError::NotAllowed);
+        }
+        self.record.lock().unwrap().purge_count += 1;
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), &'static str> {
+        self.script.not_ready.map_or(Ok(()), Err)
+    }
+
+    fn metrics(&self) -> String {
+        // Beyond the encoder's 8 KiB, as real metrics are.
+        "galo_payments_open 0\n".repeat(1_000)
+    }
+
+    fn observe(&self, status: u16, _elapsed_us: u64) {
+        self.record.lock().unwrap().statuses.push(status);
+    }
+}
+
+/// A server in a thread of its own.
+struct Front {
+    path: PathBuf,
+    record: Arc<Mutex<Record>>,
+    control: StdStream,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Front {
+    fn start(driver: Driver) -> Self {
+        Self::start_with(driver, HttpConfig::default(), Script::default())
+    }
+
+    fn start_with(driver: Driver, config: HttpConfig, script: Script) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("galo-http-{}-{}.sock", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let listener = StdListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let record = Arc::new(Mutex::new(Record::default()));
+        let (control, remote) = StdStream::pair().unwrap();
+        let recorded = Arc::clone(&record);
+        let thread = std::thread::spawn(move || match driver {
+            Driver::Epoll => monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+                .enable_timer()
+                .build()
+                .unwrap()
+                .block_on(run(listener, remote, config, script, recorded)),
+            Driver::IoUring => monoio::RuntimeBuilder::<monoio::IoUringDriver>::new()
+                .with_entries(256)
+                .enable_timer()
+                .build()
+                .unwrap()
+                .block_on(run(listener, remote, config, script, recorded)),
+        });
+        Self { path, record, control, thread: Some(thread) }
+    }
+
+    fn connect(&self) -> Client {
+        Client::new(StdStream::connect(&self.path).unwrap())
+    }
+
+    /// One request on a connection of its own.
+    fn ask(&self, method: &str, target: &str, body: &str) -> Reply {
+        let mut client = self.connect();
+        client.request(method, target, body);
+        client.reply()
+    }
+
+    /// Checks that a new client gets a good answer: the server is alive and in its right mind.
+    fn is_well(&self) {
+        let reply = self.ask("GET", "/health", "");
+        assert_eq!((reply.status, reply.body.as_str()), (200, r#"{"status":"ok"}"#));
+    }
+
+    fn payments(&self) -> Vec<(String, u64)> {
+        self.record.lock().unwrap().payments.clone()
+    }
+
+    /// The statuses observed, once there are this many. (An answer is observed after it was written.)
+    fn statuses(&self, count: usize) -> Vec<u16> {
+        loop {
+            let statuses = self.record.lock().unwrap().statuses.clone();
+            if statuses.len() >= count {
+                return statuses;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.control.write_all(b"s").unwrap();
+    }
+
+    fn release(&mut self) {
+        self.control.write_all(b"r").unwrap();
+    }
+
+    /// Waits until `serve` has returned.
+    fn join(&mut self) {
+        self.thread.take().unwrap().join().expect("the server's thread ends without a panic");
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            drop(self.control.write_all(b"rs"));
+            if thread.join().is_err() && !std::thread::panicking() {
+                panic!("the server panicked");
+            }
+        }
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+async fn run(
+    listener: StdListener,
+    control: StdStream,
+    config: HttpConfig,
+    script: Script,
+    record: Arc<Mutex<Record>>,
+) {
+    let service = Rc::new(Recorder {
+        record,
+        script,
+        known: RefCell::default(),
+        is_released: Cell::new(false),
+        held: RefCell::default(),
+    });
+    let server = Server::new(config);
+    control.set_nonblocking(true).unwrap();
+    let mut control = UnixStream::from_std(control).unwrap();
+    let (commanded, commander) = (Rc::clone(&service), Rc::clone(&server));
+    monoio::spawn(async move {
+        loop {
+            let (result, bytes) = control.read(vec![0; 16]).await;
+            if result.unwrap() == 0 {
+                break;
+            }
+            for byte in bytes {
+                match byte {
+                    b'r' => commanded.release(),
+                    _ => commander.stop(),
+                }
+            }
+        }
+    });
+    server.serve(UnixListener::from_std(listener).unwrap(), service).await;
+    assert_eq!(server.connections_len(), 0);
+}
+
+fn payment(id: &str, amount: &str) -> String {
+    format!(r#"{{"correlationId":"{id}","amount":{amount}}}"#)
+}
+
+/// An id of its own for each number.
+fn id(number: usize) -> String {
+    format!("{:08x}-7d26-4d9d-aa19-4dc1c7cf60b3", number)
+}

@@ -1,0 +1,147 @@
+//! The link to the aggregator: connect, say hello, pump frames both ways, and begin again when it breaks.
+//!
+//! One task reads, one writes; what gathers while a write is under way leaves with the next one.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use galo_wire::record::{Hello, Role};
+use galo_wire::{
+    FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message, PROTOCOL_VERSION, decode_frames,
+};
+use monoio::buf::IoBufMut;
+use monoio::io::{
+    AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable,
+};
+use monoio::net::UnixStream;
+
+use crate::core::Core;
+
+/// Two of the largest frames, so that one is always whole after a read.
+const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
+
+/// Between two tries to connect: an aggregator that was killed is back within a few of them.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Why the link broke, for the log.
+#[derive(Debug, thiserror::Error)]
+enum Break {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("closed by the aggregator")]
+    Closed,
+    #[error("a bad frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error(
+        "the aggregator speaks protocol version {0}, expected {PROTOCOL_VERSION}: \
+         gateway and aggregator are of different builds"
+    )]
+    Version(u16),
+    #[error("the aggregator did not say hello first")]
+    Rude,
+}
+
+/// Keeps the link up for as long as the thread lives.
+pub async fn maintain(core: Rc<Core>, socket: &Path, hello: Hello) {
+    let mut tries = 0_u32;
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => {
+                tries = 0;
+                let broken = converse(stream, &core, hello).await;
+                tracing::warn!("the link to the aggregator broke: {broken}");
+            }
+            Err(error) => {
+                // Once when it begins, then every ten seconds.
+                if tries.is_multiple_of(1_000) {
+                    tracing::warn!("no aggregator at {}: {error}; trying again", socket.display());
+                }
+                tries = tries.wrapping_add(1);
+            }
+        }
+        monoio::time::sleep(RETRY).await;
+    }
+}
+
+async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
+    let (mut reader, mut writer) = stream.into_split();
+    let mut greeting = FrameWriter::default();
+    greeting.push(hello);
+    if let Err(error) = writer.write_all(greeting.take(Vec::new())).await.0 {
+        return error.into();
+    }
+    let mut greeted = false;
+    let mut writer = Some(writer);
+    let mut buffer = Vec::with_capacity(READ_SIZE);
+    let broken = loop {
+        let result = read(&mut reader, &mut buffer).await;
+        match result {
+            Ok(0) => break Break::Closed,
+            Ok(_) => {}
+            Err(error) => break error.into(),
+        }
+        let mut refusal = None;
+        let used = decode_frames(&buffer, |message| match message {
+            Message::Hello(theirs) if !greeted => {
+                greeted = true;
+                if theirs.protocol_version != PROTOCOL_VERSION || theirs.role != Role::Aggregator {
+                    refusal = Some(Break::Version(theirs.protocol_version));
+                } else if let Some(writer) = writer.take() {
+                    tracing::info!("connected to the aggregator");
+                    monoio::spawn(write_out(writer, Rc::clone(core)));
+                    core.connected();
+                }
+            }
+            message if greeted && refusal.is_none() => core.received(message),
+            _ => refusal = refusal.take().or(Some(Break::Rude)),
+        });
+        if let Some(refusal) = refusal {
+            break refusal;
+        }
+        match used {
+            Ok(used) => drop(buffer.drain(..used)),
+            Err(error) => break error.into(),
+        }
+    };
+    if writer.is_none() {
+        core.disconnected();
+    }
+    broken
+}
+
+/// Reads once behind what is in the buffer.
+async fn read(reader: &mut OwnedReadHalf<UnixStream>, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
+    let owned = std::mem::take(buffer);
+    let filled = owned.len();
+    let (result, slice) = reader.read(owned.slice_mut(filled..)).await;
+    *buffer = slice.into_inner();
+    result
+}
+
+async fn write_out(mut writer: OwnedWriteHalf<UnixStream>, core: Rc<Core>) {
+    let link_number = core.link_number();
+    let mut spare = Vec::with_capacity(64 << 10);
+    loop {
+        core.outgoing.lowered().await;
+        if core.link_number() != link_number {
+            return;
+        }
+        while !core.frames.borrow().is_empty() {
+            let bytes = core.frames.borrow_mut().take(spare);
+            let (result, returned) = writer.write_all(bytes).await;
+            spare = returned;
+            if core.link_number() != link_number {
+                return;
+            }
+            if let Err(error) = result {
+                // The reader sees the same end and says so.
+                tracing::debug!("write to the aggregator: {error}");
+                if let Err(error) = writer.shutdown().await {
+                    tracing::debug!("shutdown: {error}");
+                }
+                return;
+            }
+        }
+    }
+}

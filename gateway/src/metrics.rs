@@ -1,0 +1,314 @@
+//! The gateway's metrics: each thread's snapshot, and the sum of them as Prometheus text.
+//!
+//! A thread counts for itself, without atomics or locks. Where there is more than one, each shows its snapshot on the
+//! [`Board`] every few milliseconds, so that whichever thread is asked can answer for all.
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use galo_engine::Processor;
+use galo_engine::breaker::BreakerState;
+use galo_engine::dispatcher::{DispatcherCounters, DispatcherGauges};
+use galo_engine::router::Reason;
+use galo_shell::metrics::{Exposition, Seconds};
+
+use crate::processor::ClientStats;
+
+/// Upper bounds of the latency histogram, µs: a step of about 1.3, so that a percentile read from it is off by 15 % at
+/// most.
+pub const LATENCY_BOUNDS_US: [u64; 40] = [
+    20, 26, 34, 44, 57, 75, 97, 126, 164, 213, 277, 360, 468, 609, 791, 1_000, 1_300, 1_700, 2_200, 2_900,
+    3_800, 4_900, 6_400, 8_300, 11_000, 14_000, 18_000, 24_000, 31_000, 40_000, 52_000, 68_000, 88_000,
+    115_000, 150_000, 250_000, 500_000, 1_000_000, 2_000_000, 5_000_000,
+];
+
+/// Requests by status class and by how long their answers took.
+#[derive(Clone, Copy, Debug)]
+pub struct Latencies {
+    counts: [u64; LATENCY_BOUNDS_US.len() + 1],
+    sum_us: u64,
+    /// 2xx, 4xx, 5xx, others.
+    classes: [u64; 4],
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self { counts: [0; LATENCY_BOUNDS_US.len() + 1], sum_us: 0, classes: [0; 4] }
+    }
+}
+
+impl Latencies {
+    /// One answer.
+    pub fn record(&mut self, status: u16, elapsed_us: u64) {
+        self.counts[LATENCY_BOUNDS_US.partition_point(|bound| *bound < elapsed_us)] += 1;
+        self.sum_us += elapsed_us;
+        self.classes[match status / 100 {
+            2 => 0,
+            4 => 1,
+            5 => 2,
+            _ => 3,
+        }] += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        for (sum, count) in self.counts.iter_mut().zip(other.counts) {
+            *sum += count;
+        }
+        for (sum, count) in self.classes.iter_mut().zip(other.classes) {
+            *sum += count;
+        }
+        self.sum_us += other.sum_us;
+    }
+}
+
+/// How one thread does.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    /// The aggregator is connected.
+    pub connected: bool,
+    /// The dispatcher's.
+    pub counters: DispatcherCounters,
+    /// The dispatcher's.
+    pub gauges: DispatcherGauges,
+    /// The processors' clients', by `Processor::index`.
+    pub clients: [ClientStats; 2],
+    /// The HTTP front's.
+    pub latencies: Latencies,
+}
+
+/// What does not change after the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// `GATEWAY_INSTANCE`.
+    pub instance: u8,
+    /// The driver's name.
+    pub driver: &'static str,
+    /// From the process's start to its readiness, µs.
+    pub start_us: u64,
+}
+
+/// Where threads show each other how they do.
+pub struct Board {
+    identity: Identity,
+    thread: usize,
+    others: Arc<[Mutex<Option<Snapshot>>]>,
+}
+
+impl Board {
+    /// The boards of `count` threads, in their order.
+    #[must_use]
+    pub fn for_threads(identity: Identity, count: usize) -> Vec<BoardSeed> {
+        let others: Arc<[_]> = (0..count).map(|_| Mutex::new(None)).collect();
+        (0..count).map(|thread| BoardSeed { identity, thread, others: Arc::clone(&others) }).collect()
+    }
+
+    /// Whether anybody else looks at it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.others.len() > 1
+    }
+
+    /// Shows the others how this thread does.
+    pub fn publish(&self, snapshot: Snapshot) {
+        *self.others[self.thread].lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
+    }
+
+    /// The whole page, with `own` as this thread's part.
+    #[must_use]
+    pub fn render(&self, own: Snapshot) -> String {
+        let others = self.others.iter().enumerate().filter(|(thread, _)| *thread != self.thread);
+        let mut all = vec![own];
+        all.extend(others.filter_map(|(_, other)| *other.lock().unwrap_or_else(PoisonError::into_inner)));
+        render(self.identity, &all)
+    }
+}
+
+/// A board on its way to its thread.
+pub struct BoardSeed {
+    identity: Identity,
+    thread: usize,
+    others: Arc<[Mutex<Option<Snapshot>>]>,
+}
+
+impl BoardSeed {
+    /// The board, on its thread.
+    #[must_use]
+    pub fn plant(self) -> Rc<Board> {
+        Rc::new(Board { identity: self.identity, thread: self.thread, others: self.others })
+    }
+}
+
+fn render(identity: Identity, threads: &[Snapshot]) -> String {
+    let mut page = Exposition::default();
+    let sum = |read: &dyn Fn(&Snapshot) -> u64| threads.iter().map(read).sum::<u64>();
+    let by_processor = |read: &dyn Fn(&Snapshot, usize) -> u64| {
+        Processor::ALL.map(|processor| {
+            let value: u64 = threads.iter().map(|thread| read(thread, processor.index())).sum();
+            (format!("processor=\"{}\"", processor.name()), value)
+        })
+    };
+    let info = format!("instance=\"{}\",driver=\"{}\"", identity.instance, identity.driver);
+    page.family("galo_gateway_driver_info", "gauge", "How this gateway does its I/O.", [(info, 1)]);
+    page.gauge(
+        "galo_gateway_start_seconds",
+        "From the process's start to listening.",
+        Seconds(identity.start_us),
+    );
+    page.gauge("galo_gateway_threads", "Threads that serve.", threads.len());
+    page.gauge(
+        "galo_gateway_links",
+        "Threads whose link to the aggregator stands.",
+        sum(&|thread| u64::from(thread.connected)),
+    );
+
+    let mut latencies = Latencies::default();
+    threads.iter().for_each(|thread| latencies.add(&thread.latencies));
+    let classes = ["2xx", "4xx", "5xx", "other"];
+    page.family(
+        "galo_http_requests_total",
+        "counter",
+        "Requests answered.",
+        classes.iter().zip(latencies.classes).map(|(class, count)| (format!("status=\"{class}\""), count)),
+    );
+    page.histogram_seconds(
+        "galo_http_request_duration_seconds",
+        "From a request's last byte to its answer's last byte handed to the kernel.",
+        &LATENCY_BOUNDS_US,
+        &latencies.counts,
+        latencies.sum_us,
+    );
+
+    let answers = ["granted", "replayed", "conflict", "full", "unreachable"];
+    page.family(
+        "galo_gateway_posts_total",
+        "counter",
+        "POST /payments by what became of them.",
+        answers.iter().enumerate().map(|(index, answer)| {
+            (format!("answer=\"{answer}\""), sum(&|thread| thread.counters.answers[index]))
+        }),
+    );
+    page.family(
+        "galo_routing_decisions_total",
+        "counter",
+        "Routing decisions by their reason; a payment that waits is decided about again and again.",
+        Reason::ALL.map(|reason| {
+            (
+                format!("reason=\"{}\"", reason.name()),
+                sum(&|thread| thread.counters.decisions[reason as usize]),
+            )
+        }),
+    );
+    page.family(
+        "galo_attempts_total",
+        "counter",
+        "Attempts sent to a processor.",
+        by_processor(&|thread, index| thread.counters.attempts[index]),
+    );
+    let outcomes = ["processed", "refused", "unknown"];
+    page.family(
+        "galo_attempt_outcomes_total",
+        "counter",
+        "Attempts by how they ended.",
+        Processor::ALL.into_iter().flat_map(|processor| {
+            outcomes.iter().enumerate().map(move |(outcome, name)| {
+                let labels = format!("processor=\"{}\",outcome=\"{name}\"", processor.name());
+                let count: u64 =
+                    threads.iter().map(|thread| thread.counters.outcomes[processor.index()][outcome]).sum();
+                (labels, count)
+            })
+        }),
+    );
+    for (name, help, value) in [
+        (
+            "galo_verifications_total",
+            "Lookups at a processor that knew a payment already.",
+            sum(&|thread| thread.counters.verifications),
+        ),
+        (
+            "galo_gateway_payments_assigned_total",
+            "Payments taken over from other gateways.",
+            sum(&|thread| thread.counters.assigned),
+        ),
+        (
+            "galo_gateway_payments_withdrawn_total",
+            "Payments that turned out to be another gateway's.",
+            sum(&|thread| thread.counters.withdrawn),
+        ),
+        (
+            "galo_gateway_stale_records_total",
+            "Records about payments that are not here.",
+            sum(&|thread| thread.counters.stale_records),
+        ),
+    ] {
+        page.counter(name, help, value);
+    }
+
+    for (name, help, value) in [
+        ("galo_gateway_payments_held", "Payments in this gateway's hands.", sum(&|t| t.gauges.held as u64)),
+        (
+            "galo_gateway_payments_waiting",
+            "Payments waiting for a processor.",
+            sum(&|t| t.gauges.waiting as u64),
+        ),
+        (
+            "galo_gateway_completions_unacknowledged",
+            "Completions that the aggregator has not acknowledged.",
+            sum(&|t| t.gauges.unacknowledged as u64),
+        ),
+    ] {
+        page.gauge(name, help, value);
+    }
+    for (name, help, values) in [
+        (
+            "galo_gateway_payments_doubtful",
+            "Payments in doubt that wait for another try.",
+            by_processor(&|thread, index| thread.gauges.doubtful[index] as u64),
+        ),
+        (
+            "galo_processor_in_flight",
+            "Attempts on their way.",
+            by_processor(&|thread, index| u64::from(thread.gauges.in_flight[index])),
+        ),
+        (
+            "galo_processor_concurrency_limit",
+            "Attempts that may be on their way at once.",
+            by_processor(&|thread, index| u64::from(thread.gauges.limit[index])),
+        ),
+        (
+            "galo_processor_breaker_open",
+            "Threads whose circuit breaker is not closed.",
+            by_processor(&|thread, index| u64::from(thread.gauges.breaker[index] != BreakerState::Closed)),
+        ),
+        (
+            "galo_processor_connections",
+            "Connections to the processor.",
+            by_processor(&|thread, index| thread.clients[index].connections_open as u64),
+        ),
+    ] {
+        page.family(name, "gauge", help, values);
+    }
+    page.family(
+        "galo_processor_expected_seconds",
+        "gauge",
+        "How long an attempt sent now is expected to take.",
+        Processor::ALL.map(|processor| {
+            let slowest = threads.iter().map(|thread| thread.gauges.expected_us[processor.index()]).max();
+            (format!("processor=\"{}\"", processor.name()), Seconds(slowest.unwrap_or(0)))
+        }),
+    );
+    for (name, help, values) in [
+        (
+            "galo_processor_connects_total",
+            "Connections opened.",
+            by_processor(&|thread, index| thread.clients[index].connects_total),
+        ),
+        (
+            "galo_processor_connect_failures_total",
+            "Connections that could not be opened.",
+            by_processor(&|thread, index| thread.clients[index].connect_failures_total),
+        ),
+    ] {
+        page.family(name, "counter", help, values);
+    }
+    page.finish()
+}
