@@ -414,6 +414,15 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_hangs_holds_back_none_once_another_has_answered() {
+        let mut breaker = tripped(CONFIG, 0);
+        assert!(breaker.try_probe(50_000));
+        assert!(breaker.try_probe(550_000));
+        breaker.on_probe_result(551_000, Err(FailureKind::Refused));
+        assert_eq!(breaker.next_probe_at_us(), Some(625_000), "the back-off's time, not the patience's");
+    }
+
+    #[test]
     #[should_panic(expected = "without a probe")]
     fn a_result_without_a_probe_is_a_bug() {
         tripped(CONFIG, 0).on_probe_result(0, Ok(()));
