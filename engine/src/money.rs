@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    /// Every amount up to 50,000.00, and a spread of the rest, through text and back.
+    /// Every amount up to 10,000.00, and a spread of the rest, through text and back.
     #[test]
     fn written_amounts_read_back_as_themselves() {
         let mut out = [0; DECIMAL_TEXT_SIZE];
@@ -309,8 +309,8 @@ mod tests {
             assert_eq!(text, format!("{}.{:02}", cents / 100, cents % 100));
             assert_eq!(parse(text), Ok(cents));
         };
-        (1..=5_000_000).for_each(&mut check);
-        (5_000_000..=AmountCents::MAX.get()).step_by(99_991).for_each(&mut check);
+        (1..=1_000_000).for_each(&mut check);
+        (1_000_000..=AmountCents::MAX.get()).step_by(199_999).for_each(&mut check);
         check(AmountCents::MAX.get());
     }
 
