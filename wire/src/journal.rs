@@ -26,8 +26,6 @@
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
-use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
-
 /// The size of a header and of a record, in bytes.
 pub const BLOCK_SIZE: usize = 48;
 
@@ -69,82 +67,95 @@ const HEADER_START: usize = 10;
 const HEADER_END: usize = HEADER_START + size_of::<rkyv::Archived<Header>>();
 const _: () = assert!(HEADER_END == 36 && align_of::<rkyv::Archived<Header>>() == 1);
 
-/// One thing that is so, or that happened.
-///
-/// The first four are changes and stand in segments; the others, with [`Fact::Accepted`] for an open payment, describe a state and
-/// stand in snapshots.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fact {
-    /// A payment was accepted and is open.
-    Accepted {
-        /// Who.
-        correlation_id: CorrelationId,
-        /// How much.
-        amount_cents: u64,
-        /// The recorded attempt's `requestedAt`; 0 while waiting.
-        requested_at_ms: u64,
-        /// The processor of the recorded attempt, or waiting.
-        stage: Stage,
-        /// The attempt's outcome is unknown.
-        in_doubt: bool,
-    },
-    /// An open payment is about to be sent.
-    Intended {
-        /// Who.
-        correlation_id: CorrelationId,
-        /// The `requestedAt` to be stored there.
-        requested_at_ms: u64,
-        /// Where to.
-        processor: Processor,
-    },
-    /// An attempt ended.
-    Resolved {
-        /// Who.
-        correlation_id: CorrelationId,
-        /// The `requestedAt` stored there.
-        requested_at_ms: u64,
-        /// Where.
-        processor: Processor,
-        /// How.
-        outcome: Outcome,
-    },
-    /// Everything was forgotten.
-    Purged,
-    /// A snapshot begins: what room it takes.
-    Begin {
-        /// Open payments at most.
-        open_len: u64,
-        /// Remembered ids at most.
-        known_len: u64,
-    },
-    /// A payment was processed; these stand in the order in which they are forgotten.
-    Remembered {
-        /// Who.
-        correlation_id: CorrelationId,
-        /// How much.
-        amount_cents: u64,
-        /// As stored by the processor.
-        requested_at_ms: u64,
-        /// Where.
-        processor: Processor,
-    },
-    /// What one processor processed in a span of time.
-    Bucket {
-        /// The span's first millisecond.
-        start_ms: u64,
-        /// Its last.
-        last_ms: u64,
-        /// Payments.
-        count: u64,
-        /// Their sum.
-        amount_cents: u64,
-        /// Where.
-        processor: Processor,
-        /// 0 a millisecond, 1 a second, 2 a minute, 3 hours.
-        level: u8,
-    },
-    /// A snapshot is complete.
-    End,
+pub use fact::Fact;
+
+mod fact {
+    #![allow(
+        missing_docs,
+        reason = "rkyv's derive leaves the fields of what it makes of an enum undocumented"
+    )]
+
+    use rkyv::{Archive, Deserialize, Serialize};
+
+    use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
+
+    /// One thing that is so, or that happened.
+    ///
+    /// The first four are changes and stand in segments; the others, with [`Fact::Accepted`] for an open payment, describe a state and
+    /// stand in snapshots.
+    #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Fact {
+        /// A payment was accepted and is open.
+        Accepted {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// How much.
+            amount_cents: u64,
+            /// The recorded attempt's `requestedAt`; 0 while waiting.
+            requested_at_ms: u64,
+            /// The processor of the recorded attempt, or waiting.
+            stage: Stage,
+            /// The attempt's outcome is unknown.
+            in_doubt: bool,
+        },
+        /// An open payment is about to be sent.
+        Intended {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// The `requestedAt` to be stored there.
+            requested_at_ms: u64,
+            /// Where to.
+            processor: Processor,
+        },
+        /// An attempt ended.
+        Resolved {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// The `requestedAt` stored there.
+            requested_at_ms: u64,
+            /// Where.
+            processor: Processor,
+            /// How.
+            outcome: Outcome,
+        },
+        /// Everything was forgotten.
+        Purged,
+        /// A snapshot begins: what room it takes.
+        Begin {
+            /// Open payments at most.
+            open_len: u64,
+            /// Remembered ids at most.
+            known_len: u64,
+        },
+        /// A payment was processed; these stand in the order in which they are forgotten.
+        Remembered {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// How much.
+            amount_cents: u64,
+            /// As stored by the processor.
+            requested_at_ms: u64,
+            /// Where.
+            processor: Processor,
+        },
+        /// What one processor processed in a span of time.
+        Bucket {
+            /// The span's first millisecond.
+            start_ms: u64,
+            /// Its last.
+            last_ms: u64,
+            /// Payments.
+            count: u64,
+            /// Their sum.
+            amount_cents: u64,
+            /// Where.
+            processor: Processor,
+            /// 0 a millisecond, 1 a second, 2 a minute, 3 hours.
+            level: u8,
+        },
+        /// A snapshot is complete.
+        End,
+    }
 }
 
 /// A fact and its place: in a segment the changes are counted over all segments from 1, in a snapshot the rows from 1.
@@ -255,6 +266,7 @@ fn is_sealed(block: &[u8; BLOCK_SIZE]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
     const ID: CorrelationId = CorrelationId([0xa0, 0xa1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
