@@ -201,6 +201,13 @@ impl Header {
         block
     }
 
+    /// Whether a file of these few bytes may be one whose header was cut short.
+    #[must_use]
+    pub fn may_begin_with(bytes: &[u8]) -> bool {
+        let magic = &MAGIC[..bytes.len().min(MAGIC.len())];
+        bytes.starts_with(magic) || bytes.iter().all(|byte| *byte == 0)
+    }
+
     /// Reads the first bytes of a file.
     ///
     /// # Errors
