@@ -52,7 +52,11 @@ impl Folder {
 
     /// The journal's files with this ending, in order.
     pub fn files(&self, ending: &str) -> Vec<PathBuf> {
-        self.names().iter().filter(|name| name.ends_with(ending)).map(|name| self.journal().join(name)).collect()
+        self.names()
+            .iter()
+            .filter(|name| name.ends_with(ending))
+            .map(|name| self.journal().join(name))
+            .collect()
     }
 
     /// A command that starts an aggregator here.
@@ -259,19 +263,21 @@ impl Gateway {
     }
 
     pub fn ready(&mut self) {
-        self.push(Ready { reserved: 0 });
+        self.push(Ready { claim_count: 0 });
     }
 
     pub fn lookup(&mut self, id: CorrelationId) -> LookupReply {
         self.push(LookupQuery { slot: 9, correlation_id: id });
         self.flush().unwrap();
-        self.wait(|message| if let Message::LookupReply(reply) = message { Some(reply) } else { None }).unwrap()
+        self.wait(|message| if let Message::LookupReply(reply) = message { Some(reply) } else { None })
+            .unwrap()
     }
 
     pub fn summary(&mut self, from_ms: u64, to_ms: u64) -> SummaryReply {
         self.push(SummaryQuery { slot: 9, from_ms, to_ms });
         self.flush().unwrap();
-        self.wait(|message| if let Message::SummaryReply(reply) = message { Some(reply) } else { None }).unwrap()
+        self.wait(|message| if let Message::SummaryReply(reply) = message { Some(reply) } else { None })
+            .unwrap()
     }
 
     pub fn purge(&mut self) {
