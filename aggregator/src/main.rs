@@ -22,10 +22,10 @@ use galo_shell::{exit, healthcheck, log, socket, uring};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
-use crate::journal::Sync;
 use crate::journal::directory::{OpenError, Opened};
 use crate::journal::queue::Answers;
 use crate::journal::writer::{self, Journal};
+use crate::journal::{Sync, snapshot};
 use crate::metrics::Metrics;
 use crate::server::Shared;
 use crate::stream::Driver;
@@ -94,12 +94,13 @@ fn open_journal(config: &Config, incarnation: u64, clock: Clock) -> Result<Optio
         return Ok(None);
     }
     let begin_us = clock.now().monotonic_us;
-    let opened = journal::directory::open(&config.journal, config.coordinator.ledger, incarnation)?;
+    let mut opened = journal::directory::open(&config.journal, config.coordinator.ledger, incarnation)?;
+    opened.replay_us = clock.now().monotonic_us - begin_us;
     tracing::info!(
         "{}: {} records replayed in {} ms, {} open payments found",
         config.journal.directory.display(),
         opened.recovered.records,
-        (clock.now().monotonic_us - begin_us) / 1_000,
+        opened.replay_us / 1_000,
         opened.recovered.ledger.conservation().open.count,
     );
     Ok(Some(opened))
@@ -132,6 +133,7 @@ async fn run(
         };
         tokio::task::spawn_local(writer::run(Rc::clone(journal), deliver));
         tokio::task::spawn_local(writer::sync_at_interval(Rc::clone(journal)));
+        tokio::task::spawn_local(snapshot::run(Rc::clone(&shared), Rc::clone(journal)));
     }
     let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us });
     tracing::info!(

@@ -71,6 +71,11 @@ impl Shared {
         look(&self.coordinator.borrow())
     }
 
+    /// Lets the coordinator be changed by what decides nothing: a snapshot.
+    pub fn with_coordinator<T>(&self, change: impl FnOnce(&mut Coordinator) -> T) -> T {
+        change(&mut self.coordinator.borrow_mut())
+    }
+
     fn now(&self) -> Now {
         self.clock.now()
     }

@@ -12,12 +12,12 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use galo_engine::ledger::LedgerConfig;
 use galo_engine::recovery::{Damage, Ending, FileId, Plan, Recovered, Recovery, UNFINISHED_SUFFIX};
 use galo_shell::exit;
-use galo_wire::journal::{BLOCK_SIZE, FileKind, Header};
+use galo_wire::journal::{BLOCK_SIZE, Header};
 
 use super::{JournalConfig, Sync};
 
@@ -86,8 +86,10 @@ pub struct Opened {
     pub recovered: Recovered,
     /// A new segment, its header written, for the next record.
     pub segment: File,
-    /// The size of all segments that a start would read.
-    pub size: u64,
+    /// The first record that was read from a segment: those before are in the snapshot.
+    pub first_sequence: u64,
+    /// How long reading took, µs.
+    pub replay_us: u64,
 }
 
 /// Locks the folder, which is created if need be, and reads it.
@@ -114,7 +116,8 @@ pub fn open(config: &JournalConfig, ledger: LedgerConfig, incarnation: u64) -> R
     let names = directory.names().map_err(failed("list", "the folder"))?;
     let plan = Plan::new(names.iter().map(String::as_str)).map_err(damaged)?;
     let mut recovery = Recovery::new(ledger);
-    let (mut size, mut bytes) = (0, vec![0; READ_SIZE]);
+    let first_sequence = plan.snapshot.map_or(1, |snapshot| snapshot.sequence);
+    let mut bytes = vec![0; READ_SIZE];
     for id in plan.snapshot.into_iter().chain(plan.segments) {
         let name = id.to_string();
         recovery.begin(id).map_err(damaged)?;
@@ -125,9 +128,6 @@ pub fn open(config: &JournalConfig, ledger: LedgerConfig, incarnation: u64) -> R
                 break;
             }
             recovery.feed(&bytes[..count]).map_err(damaged)?;
-            if id.kind == FileKind::Segment {
-                size += count as u64;
-            }
         }
         match recovery.end().map_err(damaged)? {
             Ending::Whole => {}
@@ -159,7 +159,7 @@ pub fn open(config: &JournalConfig, ledger: LedgerConfig, incarnation: u64) -> R
     if !matches!(config.sync, Sync::Never | Sync::Memory) {
         directory.handle.sync_all().map_err(failed("sync", "the folder"))?;
     }
-    Ok(Opened { directory, recovered, segment, size })
+    Ok(Opened { directory, recovered, segment, first_sequence, replay_us: 0 })
 }
 
 fn options() -> OpenOptions {
@@ -174,12 +174,6 @@ impl Directory {
     #[must_use]
     pub fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    /// The folder itself.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// The folder as a file, to sync its names.
@@ -223,18 +217,5 @@ impl Directory {
     /// What the system said.
     pub fn remove(&self, name: &str) -> io::Result<()> {
         std::fs::remove_file(self.path_of(name))
-    }
-
-    /// Removes what the snapshot at `sequence` has made superfluous.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn remove_before(&self, sequence: u64) -> io::Result<()> {
-        for name in self.names()? {
-            if FileId::parse(&name).is_some_and(|file| file.sequence < sequence) {
-                self.remove(&name)?;
-            }
-        }
-        Ok(())
     }
 }

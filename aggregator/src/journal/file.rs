@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::stream::Driver;
@@ -46,6 +47,19 @@ impl JournalFile {
                 let file = Arc::clone(file);
                 tokio::task::spawn_blocking(move || file.sync_data()).await.map_err(io::Error::other)?
             }
+        }
+    }
+}
+
+/// Removes a file without making the event loop wait for its pages to go.
+///
+/// # Errors
+/// What the system said.
+pub async fn remove(path: PathBuf, driver: Driver) -> io::Result<()> {
+    match driver {
+        Driver::Uring => tokio_uring::fs::remove_file(path).await,
+        Driver::Epoll => {
+            tokio::task::spawn_blocking(move || std::fs::remove_file(path)).await.map_err(io::Error::other)?
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use super::directory::{Directory, Opened};
 use super::file::JournalFile;
 use super::queue::{Answers, BACKLOG_SIZE_MAX, Batch, Queue};
+use super::snapshot::SnapshotCounters;
 use super::{JournalConfig, Sync};
 use crate::stream::Driver;
 
@@ -56,9 +57,16 @@ pub struct Journal {
     /// Segments that were finished, and not synced since.
     finished: RefCell<Vec<Rc<JournalFile>>>,
     dirty: Cell<bool>,
-    /// Bytes of all segments that a start would read.
-    size: Cell<u64>,
+    /// The first record that a start would read from a segment.
+    first_sequence: Cell<u64>,
+    /// The size at which the next snapshot is due; 0 after a purge.
+    snapshot_size: Cell<u64>,
+    snapshot_due: Notify,
     counters: Cell<JournalCounters>,
+    /// What is known of snapshots.
+    pub snapshots: Cell<SnapshotCounters>,
+    /// Records read at start, and the time that it took, µs.
+    pub replayed: (u64, u64),
 }
 
 #[derive(Clone)]
@@ -77,7 +85,7 @@ impl Journal {
         clock: Clock,
         opened: Opened,
     ) -> (Rc<Self>, galo_engine::ledger::Ledger) {
-        let Opened { directory, recovered, segment, size } = opened;
+        let Opened { directory, recovered, segment, first_sequence, replay_us } = opened;
         let next_sequence = recovered.next_sequence;
         let segment = Segment {
             id: FileId::segment(next_sequence),
@@ -85,6 +93,7 @@ impl Journal {
             size: BLOCK_SIZE as u64,
         };
         let journal = Self {
+            snapshot_size: Cell::new(config.snapshot_every_bytes),
             config,
             directory,
             driver,
@@ -95,8 +104,11 @@ impl Journal {
             segment: RefCell::new(segment),
             finished: RefCell::default(),
             dirty: Cell::new(false),
-            size: Cell::new(size),
+            first_sequence: Cell::new(first_sequence),
+            snapshot_due: Notify::new(),
             counters: Cell::default(),
+            snapshots: Cell::default(),
+            replayed: (recovered.records, replay_us),
         };
         (Rc::new(journal), recovered.ledger)
     }
@@ -110,12 +122,22 @@ impl Journal {
     /// Bytes that a start would have to replay.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size.get()
+        let records = self.queue.borrow().written_sequence() - self.first_sequence.get();
+        records * BLOCK_SIZE as u64
+    }
+
+    /// µs since the start.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        self.clock.now().monotonic_us
     }
 
     /// Takes in what was decided. What is left in `answers` may leave now.
     pub fn push(&self, entries: &mut Vec<Entry>, answers: &mut Answers) {
         let work = !entries.is_empty();
+        if entries.contains(&Entry::Purged) {
+            self.snapshot_size.set(0);
+        }
         self.queue.borrow_mut().push(entries, answers);
         if work {
             self.work.notify_one();
@@ -134,15 +156,11 @@ impl Journal {
         }
     }
 
-    /// From here on records go to a new segment. Returns its first number; `None` if the present one has none yet.
-    pub fn rotate(&self) -> Option<u64> {
-        let mut queue = self.queue.borrow_mut();
-        if queue.next_sequence() == self.segment.borrow().id.sequence {
-            return None;
-        }
-        let sequence = queue.rotate();
+    /// From here on records go to a new segment, whose first number is returned.
+    pub fn rotate(&self) -> u64 {
+        let sequence = self.queue.borrow_mut().rotate();
         self.work.notify_one();
-        Some(sequence)
+        sequence
     }
 
     /// Waits until the segment that begins with `sequence` is there.
@@ -152,9 +170,21 @@ impl Journal {
         }
     }
 
-    /// A snapshot has taken over from all before the segment that begins with `sequence`, of which these bytes were.
-    pub fn shrink(&self, size: u64) {
-        self.size.set(self.size.get().saturating_sub(size));
+    /// Waits until a snapshot is worth its while, and counts on one being taken.
+    pub async fn snapshot_due(&self) {
+        while self.size() < self.snapshot_size.get().max(1) {
+            self.snapshot_due.notified().await;
+        }
+        // If it fails, the next attempt is due when as much again has gathered.
+        self.snapshot_size.set(self.size() + self.config.snapshot_every_bytes);
+    }
+
+    /// A snapshot has taken over from all records before this one.
+    pub fn superseded_until(&self, sequence: u64) {
+        self.first_sequence.set(sequence);
+        if self.snapshot_size.get() > 0 {
+            self.snapshot_size.set(self.config.snapshot_every_bytes);
+        }
     }
 
     /// Waits until everything that has been decided is written and synced.
@@ -181,7 +211,6 @@ impl Journal {
             bytes = returned;
             let written = bytes.len() as u64;
             self.segment.borrow_mut().size += written;
-            self.size.set(self.size.get() + written);
             self.dirty.set(true);
             self.count(|counters| {
                 counters.writes += 1;
@@ -273,6 +302,9 @@ pub async fn run(journal: Rc<Journal>, deliver: impl Fn(&mut Answers)) {
         deliver(&mut answers);
         journal.queue.borrow_mut().recycle(bytes, answers);
         journal.progress.notify_waiters();
+        if journal.size() >= journal.snapshot_size.get() {
+            journal.snapshot_due.notify_one();
+        }
     }
 }
 
