@@ -234,7 +234,7 @@ fn a_caller_that_leaves_the_queue_is_not_stored() {
 
 #[test]
 fn the_usual_descriptor_limit_does_not_stop_it() {
-    // Fewer than the listener's backlog of 1024, but more than the soft limit leaves.
+    // More connections than the soft limit leaves.
     let processor = Processor::start_limited(256, &[]);
     let mut callers: Vec<_> = (0..400).map(|_| processor.connect()).collect();
     for (number, caller) in (0..).zip(&mut callers) {
