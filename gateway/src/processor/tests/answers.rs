@@ -100,11 +100,35 @@ fn every_shape_of_an_answer() {
         ),
         ("large head", vec![headers_10k], Then::Stay, ok, REUSED),
         (
-            "large body",
+            "body too large",
             vec!["HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", large],
             Then::Stay,
             ok,
             CLOSED,
+        ),
+        (
+            "head and body of 20 KB",
+            vec![
+                "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\nlong: ",
+                long("h", 10_000),
+                "\r\n\r\n",
+                long("b", 10_000),
+            ],
+            Then::Stay,
+            ok,
+            CLOSED,
+        ),
+        (
+            "head and body of 12 KB",
+            vec![
+                "HTTP/1.1 200 OK\r\nContent-Length: 6000\r\nlong: ",
+                long("h", 6000),
+                "\r\n\r\n",
+                long("b", 6000),
+            ],
+            Then::Stay,
+            ok,
+            REUSED,
         ),
         (
             "keeps the connection, says close",
