@@ -43,7 +43,7 @@ use super::request::RequestTemplate;
 
 /// How long the rest of an answer may take once its head is here. The status is known by then, so all that waiting
 /// longer could save is the connection. A processor sends both within a millisecond or so of each other.
-const BODY_WAIT_MS_MAX: u64 = 250;
+const BODY_WAIT_MS_MAX: u64 = 500;
 
 /// What a client needs to know.
 #[derive(Clone, Debug)]

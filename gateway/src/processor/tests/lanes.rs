@@ -66,7 +66,7 @@ fn nothing_is_mixed_up() {
     }
     const fn fate(slot: u32) -> Fate {
         match slot {
-            _ if slot % 97 == 13 => Fate::Stalls,
+            _ if slot % 331 == 13 => Fate::Stalls,
             _ if slot % 89 == 7 => Fate::Breaks,
             _ => Fate::Status(200 + (slot % 300) as u16),
         }
@@ -106,8 +106,8 @@ fn nothing_is_mixed_up() {
             processor: Processor::Default,
             endpoint: Endpoint::parse_and_resolve(&server.url()).unwrap(),
             lanes_max: LANES as usize,
-            attempt_timeout_ms: 300,
-            connect_timeout_ms: 300,
+            attempt_timeout_ms: 3000,
+            connect_timeout_ms: 3000,
             idle_ms_max: 30_000,
         };
         // Each end starts the next attempt from within `on_end`.
@@ -143,7 +143,7 @@ fn nothing_is_mixed_up() {
             }
         }
         assert_eq!(processed + in_doubt, ATTEMPTS);
-        assert!(in_doubt > 200, "the bad fates must occur: {in_doubt}");
+        assert!(in_doubt > 100, "the bad fates must occur: {in_doubt}");
         assert!(seen.lock().unwrap().iter().all(|&count| count == 1), "each attempt is sent exactly once");
         assert!(client.stats().lanes <= LANES as usize);
         // One connection a lane, and one more for each that was lost.
