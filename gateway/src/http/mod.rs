@@ -100,16 +100,21 @@ impl Server {
             registry: Rc::clone(registry),
         });
         let sweeper = monoio::spawn(Rc::clone(registry).sweep_all());
+        let mut is_failing = false;
         while !registry.is_stopping() {
             let canceller = Canceller::new();
             let accepted = listener.cancelable_accept(canceller.handle());
             self.accepting.set(Some(canceller));
-            match accepted.await {
+            let accepted = accepted.await;
+            let was_failing = std::mem::replace(&mut is_failing, accepted.is_err());
+            match accepted {
                 Ok((stream, _)) if registry.is_full() => turn_away(stream, &shared).await,
                 Ok((stream, _)) => drop(monoio::spawn(connection::serve(stream, Rc::clone(&shared)))),
                 Err(_) if registry.is_stopping() => {}
                 Err(error) => {
-                    tracing::warn!(%error, connections = registry.len(), "cannot accept a connection");
+                    if !was_failing {
+                        tracing::warn!(%error, connections = registry.len(), "cannot accept connections");
+                    }
                     monoio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
