@@ -4,8 +4,8 @@
 //!
 //! The server runs alone in its thread, whose CPU time is read from its own clock; blocking clients in other threads
 //! send the payment that HAProxy would forward. The service answers at once, so this is the front and nothing else. A
-//! ratio to compare with comes from the same run: a bare loop in the place of the server that reads, counts empty lines
-//! and writes the same 44 bytes, on the same driver.
+//! ratio to compare with comes from the same run: a bare loop in the place of the server that reads and writes the
+//! same 44 bytes, on the same driver.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
@@ -105,8 +105,9 @@ fn measure(name: &str, driver: &'static str, seconds: u64, connections: usize, i
     drop(std::fs::remove_file(&path));
     let listener = StdListener::bind(&path).expect("the temporary directory takes a socket");
     listener.set_nonblocking(true).expect("a socket can be made non-blocking");
-    let done = Arc::new(AtomicBool::new(false));
-    let server_done = Arc::clone(&done);
+    // The clients stop first: a stopping server says so in its last answers.
+    let (done, server_done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let server_ends = Arc::clone(&server_done);
     let server = std::thread::spawn(move || {
         let run = async {
             let listener = UnixListener::from_std(listener).expect("a listener can be registered");
@@ -161,6 +162,7 @@ fn measure(name: &str, driver: &'static str, seconds: u64, connections: usize, i
         client.join().expect("a client that ends well");
     }
     let elapsed = started.elapsed();
+    server_ends.store(true, Ordering::Relaxed);
     let cpu_ns = server.join().expect("a server that ends well");
     drop(std::fs::remove_file(&path));
     let requests = count.load(Ordering::Relaxed);

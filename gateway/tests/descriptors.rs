@@ -125,7 +125,8 @@ fn starve(name: &str, run: fn(StdListener, Arc<AtomicBool>)) {
     let before_us = cpu_us();
     assert!(!is_answered(&mut last), "nobody can accept it");
     let used_us = cpu_us() - before_us;
-    assert!(used_us < 200_000, "half of the time on a CPU is spinning: {used_us} us in 400 ms");
+    // Twenty attempts cost a few milliseconds; a loop without a pause costs all that the machine can spare.
+    assert!(used_us < 100_000, "it spins: {used_us} us of CPU in 400 ms");
 
     drop(fillers);
     last.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
