@@ -24,7 +24,7 @@ use crate::repo::{self, Fallible};
 use crate::{tools, up};
 pub(crate) use score::Score;
 use script::Script;
-pub(crate) use sides::{ADMIN_TOKEN, Processor};
+pub(crate) use sides::{ADMIN_TOKEN, Processor, Totals};
 
 /// What is run, how often, against what.
 #[derive(Args, Clone, Debug)]
@@ -102,7 +102,7 @@ pub(crate) struct RunOutcome {
 }
 
 impl RunOutcome {
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("{}\n{}", self.score.describe(), self.sides.describe())
     }
 }

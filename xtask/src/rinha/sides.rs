@@ -159,7 +159,7 @@ impl Reading {
 }
 
 /// How many requests HAProxy gave to each gateway.
-pub(crate) fn requests_by_gateway(csv: &str) -> BTreeMap<String, u64> {
+fn requests_by_gateway(csv: &str) -> BTreeMap<String, u64> {
     let mut lines = csv.lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
     let column = |name: &str| header.iter().position(|column| *column == name);
@@ -183,7 +183,7 @@ pub(crate) fn requests_by_gateway(csv: &str) -> BTreeMap<String, u64> {
 }
 
 /// By how many thousandths of the larger one two gateways' totals differ.
-pub(crate) fn imbalance_permille(requests: &BTreeMap<String, u64>) -> Option<u64> {
+fn imbalance_permille(requests: &BTreeMap<String, u64>) -> Option<u64> {
     let largest = *requests.values().max()?;
     let smallest = *requests.values().min()?;
     (requests.len() == 2 && largest > 0).then(|| (largest - smallest) * 1000 / largest)
@@ -227,6 +227,14 @@ impl Sides {
             }
         }
         complaints
+    }
+
+    pub(crate) fn imbalance_permille(&self) -> Option<u64> {
+        imbalance_permille(&self.balance)
+    }
+
+    pub(crate) fn has_limits(&self) -> bool {
+        !self.throttled.is_empty()
     }
 
     pub(crate) fn describe(&self) -> String {

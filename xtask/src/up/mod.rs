@@ -64,6 +64,9 @@ pub(crate) struct Options {
     /// Port of the fallback processor
     #[arg(long, default_value_t = 8002)]
     pub(crate) fallback_port: u16,
+    /// Allow POST /purge-payments with external processors too (it is allowed with simulated ones)
+    #[arg(long)]
+    pub(crate) purge: bool,
     /// Folder for sockets, state and logs
     #[arg(long, default_value = ".galo")]
     pub(crate) home: PathBuf,
