@@ -313,7 +313,7 @@ mod tests {
             ("gateway/src/config.rs", code),
             ("xtask/src/a.rs", code),
         ]));
-        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
         assert!(found.iter().any(|line| line.contains("QUEUE_LEN_MAX")), "{found:?}");
     }
 
