@@ -80,3 +80,14 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

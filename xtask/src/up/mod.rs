@@ -38,6 +38,7 @@ const READY_WAIT: Duration = Duration::from_secs(30);
 
 /// What is started, and where.
 #[derive(Args, Clone, Debug, Deserialize, Serialize)]
+#[group(id = "up")]
 pub(crate) struct Options {
     /// Which payment processors to use: ours, started beside Galo, or ones that run already (on the processors' ports, or
     /// where PROCESSOR_DEFAULT_URL and PROCESSOR_FALLBACK_URL say)
