@@ -17,8 +17,10 @@ use crate::up::Profile;
 const LIMIT: Duration = Duration::from_secs(1);
 /// EX_CONFIG of sysexits.h.
 const CONFIGURATION_STATUS: i32 = 78;
+/// EX_OSERR, or the plain one: the configuration is well formed, but what surrounds the process does not fit it.
+const ENVIRONMENT_STATUSES: [i32; 2] = [71, 1];
 
-/// A program, the variable set wrong, the value, and whether the status must be 78 (an environment that does not fit may be 1).
+/// A program, the variable set wrong, the value, and whether the status must be 78 (where the environment does not fit, others may do).
 const MISTAKES: [(&str, &str, &str, bool); 17] = [
     ("galo-gateway", "GATEWAY_INSTANCE", "0", true),
     ("galo-gateway", "GATEWAY_THREADS", "many", true),
@@ -82,7 +84,7 @@ fn refuses(command: &mut Command, blamed: &[&str], strictly: bool, log: &Path) -
     }
     let fits = match status.code() {
         Some(CONFIGURATION_STATUS) => true,
-        Some(1) => !strictly,
+        Some(status) if ENVIRONMENT_STATUSES.contains(&status) => !strictly,
         _ => false,
     };
     if !fits {
