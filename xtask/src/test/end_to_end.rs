@@ -143,6 +143,21 @@ fn while_up(options: &Options, galo: &up::Options, report: &mut Report) {
         }
         load::judge(&sent, &processors)
     });
+    report.check("SIGKILL of a gateway and of HAProxy under load loses nothing", || {
+        purge(galo, &processors)?;
+        let load = Load::start(&galo.api(), 4);
+        for name in ["gateway-1", "haproxy", "gateway-2"] {
+            load.wait_for_more(300)?;
+            let identity = identity_of(galo, name)?;
+            identity.signal(Signal::SIGKILL);
+            wait_for(&format!("{name} started again"), LIMIT, || {
+                identity_of(galo, name).ok().filter(|now| *now != identity)
+            })?;
+            load.wait_for_more(300)?;
+        }
+        // Requests on their way through what was killed may fail; what was answered 2xx may not be lost.
+        load::judge(&load.finish()?, &processors)
+    });
     report.check("the ledger mirrors the processors, payment by payment", || {
         wait_for("ledger and processors agree", LIMIT, || agree(galo, &processors).ok())?;
         load::mirror(&galo.api(), &processors, 100)
