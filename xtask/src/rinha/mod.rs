@@ -123,7 +123,11 @@ pub(crate) fn run_once(
     let before = sides::Reading::take(target);
     let token = if options.script.is_some() { up::random_uuid() } else { ADMIN_TOKEN.to_owned() };
     let mut command = Command::new(k6);
-    command.args(["run", "--no-usage-report"]).arg(&script.file).current_dir(&script.folder);
+    // k6 has a control port of its own, which a second k6 on this machine would find taken.
+    command
+        .args(["run", "--no-usage-report", "--address", "127.0.0.1:0"])
+        .arg(&script.file)
+        .current_dir(&script.folder);
     if !std::io::stdout().is_terminal() {
         command.arg("--quiet");
     }
