@@ -6,6 +6,7 @@
 //! once nothing is open any more: that comparison must never be skipped while both sides answer.
 
 use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -93,6 +94,12 @@ pub(crate) struct Totals {
 struct Summary {
     total_requests: u64,
     total_amount: Box<RawValue>,
+}
+
+impl Display for Totals {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} payments, {}.{:02} in all", self.requests, self.cents / 100, self.cents % 100)
+    }
 }
 
 impl Totals {
@@ -291,7 +298,7 @@ fn disagreements(target: &up::Options) -> Fallible<Vec<String>> {
         let theirs = processor.totals()?;
         let ours = ledger.get(processor.name).copied().unwrap_or_default();
         if ours != theirs {
-            found.push(format!("{}: ledger {ours:?}, processor {theirs:?}", processor.name));
+            found.push(format!("{}: ledger {ours}, processor {theirs}", processor.name));
         }
     }
     Ok(found)

@@ -193,9 +193,9 @@ fn exact_amounts(galo: &up::Options, processors: &[Processor]) -> Fallible<Strin
     let total = wait_for("ledger and processors agree", LIMIT, || agree(galo, processors).ok())
         .or_else(|_| agree(galo, processors))?;
     if total == (Totals { requests, cents }) {
-        Ok(format!("{requests} payments, {cents} cents"))
+        Ok(total.to_string())
     } else {
-        Err(format!("{total:?} instead of {requests} payments with {cents} cents"))
+        Err(format!("{total} instead of {requests} payments and {cents} cents"))
     }
 }
 
@@ -207,7 +207,7 @@ fn agree(galo: &up::Options, processors: &[Processor]) -> Fallible<Totals> {
         let theirs = processor.totals()?;
         let ours = ledger.get(processor.name).copied().unwrap_or_default();
         if ours != theirs {
-            return Err(format!("{}: ledger {ours:?}, processor {theirs:?}", processor.name));
+            return Err(format!("{}: ledger {ours}, processor {theirs}", processor.name));
         }
         sum.requests += theirs.requests;
         sum.cents += theirs.cents;
