@@ -11,6 +11,8 @@ mod metrics;
 mod process;
 mod repo;
 mod rinha;
+mod test;
+mod tidy;
 mod tools;
 mod up;
 
@@ -51,6 +53,10 @@ enum Command {
     },
     /// Run the contest's load against the running Galo (or one started for it) and print the score
     Rinha(rinha::Options),
+    /// Check everything: formatting, lints, tests, documentation, tidiness, then a real Galo end to end
+    Test(test::Options),
+    /// Check what compilers do not: links, lengths, documented variables and dependencies
+    Tidy,
     /// What `up --detach` runs in the background
     #[command(hide = true)]
     Supervise { options: String },
@@ -62,6 +68,8 @@ fn main() -> ExitCode {
         Command::Rinha(options) => rinha::rinha(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
+        Command::Test(options) => test::test(&options),
+        Command::Tidy => tidy::tidy(),
         Command::Supervise { options } => up::supervise(&options),
     };
     match result {
@@ -70,5 +78,16 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
     }
 }

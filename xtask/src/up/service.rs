@@ -94,6 +94,8 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
                 ("PROCESSOR_DEFAULT_FEE_BPS", FEES[0].2.to_owned()),
                 ("PROCESSOR_FALLBACK_FEE_BPS", FEES[1].2.to_owned()),
             ]);
+        }
+        if options.processors == Processors::Simulated || options.purge {
             // Payments with a model lose nothing when purged, and the contest's script asks for it; with processors that
             // are not ours, whoever starts Galo has to allow it.
             environment.push(("PURGE_ALLOWED", "true".to_owned()));
