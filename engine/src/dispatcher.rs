@@ -20,6 +20,10 @@
 //!
 //! Events come in as method calls with the time; actions pile up in [`Dispatcher::actions`] for the shell to carry out.
 
+mod action;
+mod gauges;
+mod payment;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
@@ -30,14 +34,17 @@ use galo_wire::record::{
 use galo_wire::{CorrelationId, Message, Outcome, Processor, Stage};
 use slab::Slab;
 
-use crate::breaker::BreakerState;
 use crate::money::AmountCents;
 use crate::outcome::{Reply, classify};
-use crate::outlook::{Change, Outlook, OutlookConfig, Reservation, Sent};
+use crate::outlook::{Change, Outlook, OutlookConfig, Sent};
 use crate::random::Random;
 use crate::retry::Backoff;
-use crate::router::{Choice, Reason, RouterConfig, View, route};
+use crate::router::{Choice, RouterConfig, View, route};
 use crate::time::{Now, UnixMillis};
+
+pub use action::{Action, Answer, Verification};
+pub use gauges::{DispatcherCounters, DispatcherGauges};
+use payment::{Payment, Place, State};
 
 /// What the dispatcher is told at start.
 #[derive(Clone, Copy, Debug)]
@@ -59,155 +66,6 @@ const PLAN_AGE_MS_MAX: u64 = 250;
 
 /// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
 const VERIFY_COUNT_MAX: u16 = 5;
-
-/// The answer to a POST.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
-    /// In the ledger.
-    Granted,
-    /// Was in the ledger before, with the same amount.
-    Replayed,
-    /// Was in the ledger before, with another amount.
-    Conflict,
-    /// No room, here or in the ledger.
-    Full,
-    /// The ledger did not answer in time. It may or may not have the payment; the same POST again will tell.
-    Unreachable,
-}
-
-/// What the shell is to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Send this to the aggregator.
-    Send(Message),
-    /// Answer the POST that came with this ticket.
-    Answer {
-        /// From [`Dispatcher::accept`].
-        ticket: u32,
-        /// The answer.
-        answer: Answer,
-    },
-    /// Send a payment to a processor and report to [`Dispatcher::attempt_ended`].
-    Attempt {
-        /// The handle to report with.
-        slot: u32,
-        /// Where to.
-        processor: Processor,
-        /// Who.
-        correlation_id: CorrelationId,
-        /// How much.
-        amount: AmountCents,
-        /// When.
-        requested_at: UnixMillis,
-    },
-    /// Look a payment up at a processor and report to [`Dispatcher::verified`].
-    Verify {
-        /// The handle to report with.
-        slot: u32,
-        /// Where.
-        processor: Processor,
-        /// Who.
-        correlation_id: CorrelationId,
-    },
-    /// Call a processor's health check and report to [`Dispatcher::health_checked`].
-    CheckHealth {
-        /// Whose.
-        processor: Processor,
-    },
-}
-
-/// What a lookup at a processor found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verification {
-    /// It is stored, with this `requestedAt`.
-    Found(UnixMillis),
-    /// It was not found, or nobody answered.
-    Unclear,
-}
-
-/// Counts of what happened, for metrics. Arrays are by [`Processor::index`].
-#[derive(Clone, Copy, Default, Debug)]
-pub struct DispatcherCounters {
-    /// POSTs answered, by [`Answer`]: granted, replayed, conflict, full, unreachable.
-    pub answers: [u64; 5],
-    /// Attempts sent.
-    pub attempts: [u64; 2],
-    /// Attempts that ended processed, refused, unknown.
-    pub outcomes: [[u64; 3]; 2],
-    /// Routing decisions, by [`Reason`].
-    pub decisions: [u64; Reason::ALL.len()],
-    /// 422s looked up.
-    pub verifications: u64,
-    /// Payments taken over from other gateways.
-    pub assigned: u64,
-    /// Payments withdrawn by the ledger.
-    pub withdrawn: u64,
-    /// Records of the aggregator about payments that are not here.
-    pub stale_records: u64,
-}
-
-/// A snapshot for metrics.
-#[derive(Clone, Copy, Debug)]
-pub struct DispatcherGauges {
-    /// Payments held.
-    pub held: usize,
-    /// Payments in the queue.
-    pub waiting: usize,
-    /// Payments in doubt that wait for another try, by processor.
-    pub doubtful: [usize; 2],
-    /// Completions that the ledger has not acknowledged.
-    pub unacknowledged: usize,
-    /// Attempts in flight, by processor.
-    pub in_flight: [u32; 2],
-    /// Concurrency limits, by processor.
-    pub limit: [u32; 2],
-    /// Breaker states, by processor.
-    pub breaker: [BreakerState; 2],
-    /// Expected response times, by processor, µs.
-    pub expected_us: [u64; 2],
-}
-
-/// A place at a processor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
-    processor: Processor,
-    reservation: Reservation,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Waits for the ledger's grant; the planned processor, if any, is reserved.
-    Accepting(Option<Place>),
-    /// In the queue.
-    Waiting,
-    /// Waits for the ledger to have the intent; the processor is reserved.
-    Intending(Place),
-    /// On its way.
-    Attempting(Processor, Sent),
-    /// In doubt, waits for the next try.
-    Doubtful(Processor),
-    /// Answered 422, being looked up.
-    Verifying(Processor),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Payment {
-    correlation_id: CorrelationId,
-    amount: AmountCents,
-    /// Of the recorded or planned attempt.
-    requested_at: UnixMillis,
-    /// When it came here.
-    arrived_us: u64,
-    /// The POST that waits for the grant.
-    ticket: Option<u32>,
-    /// Attempts or lookups in a row without a clear answer.
-    tries: u16,
-    state: State,
-    /// An attempt at the recorded processor ended as unknown.
-    in_doubt: bool,
-    /// No longer ours: only its attempt's end is awaited, to free the place.
-    withdrawn: bool,
-}
 
 /// A completion that the ledger has not acknowledged, with what it takes to say it again to a ledger that forgot.
 #[derive(Clone, Copy, Debug)]

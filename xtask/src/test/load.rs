@@ -204,7 +204,7 @@ pub(crate) fn mirror(api: &Origin, processors: &[Processor], sample_count: usize
 }
 
 /// UTC with milliseconds, as the processors' rules write it. The calendar is Howard Hinnant's `civil_from_days`
-/// (https://howardhinnant.github.io/date_algorithms.html), for dates from 1970 on.
+/// (<https://howardhinnant.github.io/date_algorithms.html>), for dates from 1970 on.
 fn iso(unix_ms: i64) -> String {
     let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000));
     let shifted = days + 719_468;
