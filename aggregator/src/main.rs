@@ -27,7 +27,7 @@ use crate::stream::Driver;
 const PROGRAM: &str = "galo-aggregator";
 
 fn main() -> ExitCode {
-    let clock = Clock::start();
+    let start_us = Clock.now().monotonic_us;
     let env = Env::of_process();
     let incarnation = clock::incarnation();
     let config = match Config::read(&env, incarnation) {
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Ok(listeners) => listeners,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
-    let run = |driver| run(config, clock, driver, gateways, http);
+    let run = |driver| run(config, start_us, driver, gateways, http);
     let result = match uring::probe() {
         Ok(()) => {
             let mut ring = tokio_uring::uring_builder();
@@ -78,15 +78,16 @@ fn main() -> ExitCode {
 /// Serves until SIGTERM or SIGINT.
 async fn run(
     config: Config,
-    clock: Clock,
+    start_us: u64,
     driver: Driver,
     gateways: std::os::unix::net::UnixListener,
     http: std::os::unix::net::UnixListener,
 ) -> std::io::Result<()> {
+    let clock = Clock;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shared = Shared::new(Coordinator::new(config.coordinator, clock.now()), clock);
-    let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us });
+    let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us - start_us });
     tracing::info!(
         "ready after {} µs on {}; gateways connect at {}",
         metrics.start_us,

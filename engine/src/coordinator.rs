@@ -79,6 +79,8 @@ pub struct CoordinatorCounters {
     pub conflicts: u64,
     /// Accepts answered [`Verdict::Full`].
     pub full: u64,
+    /// Accepts answered [`Verdict::Expired`].
+    pub expired: u64,
     /// Payments handed to another gateway.
     pub handed_over: u64,
     /// Payments claimed after a reconnect.
@@ -237,7 +239,7 @@ impl Coordinator {
                 if AmountCents::new(accept.amount_cents).is_none() {
                     return Err(Rejection::Unexpected(Box::new(message)));
                 }
-                self.accept(session, accept);
+                self.accept(session, accept, now);
             }
             Message::Intent(intent) => self.intend(session, intent),
             Message::Completion(completion) => self.complete(session, completion),
@@ -311,14 +313,16 @@ impl Coordinator {
         self.hand_over(now);
     }
 
-    fn accept(&mut self, session: SessionId, accept: Accept) {
-        let Accept { slot, correlation_id, amount_cents, requested_at_ms, stage } = accept;
+    fn accept(&mut self, session: SessionId, accept: Accept, now: Now) {
+        let Accept { slot, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage } = accept;
         let same_amount_is = |known_cents: u64| {
             if known_cents == amount_cents { Verdict::Replayed } else { Verdict::Conflict }
         };
         let verdict = match self.ledger.lookup(correlation_id) {
             Known::Open(payment) => same_amount_is(payment.amount_cents),
             Known::Processed { amount_cents, .. } => same_amount_is(amount_cents),
+            // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
+            Known::Absent if now.monotonic_us > expires_at_us => Verdict::Expired,
             Known::Absent if self.ledger.has_room() => {
                 self.apply(Entry::Accepted {
                     correlation_id,
@@ -337,6 +341,7 @@ impl Coordinator {
             Verdict::Replayed => self.counters.replayed += 1,
             Verdict::Conflict => self.counters.conflicts += 1,
             Verdict::Full => self.counters.full += 1,
+            Verdict::Expired => self.counters.expired += 1,
         }
         self.send(session, Grant { slot, correlation_id, verdict });
     }

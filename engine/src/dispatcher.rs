@@ -51,7 +51,7 @@ use payment::{Payment, Place, State};
 pub struct DispatcherConfig {
     /// Fees and patience.
     pub router: RouterConfig,
-    /// Payments held at most. Memory: 104 bytes a payment, and 24 in the queue it waits in.
+    /// Payments held at most. Memory: 80 bytes a payment, and 20 in the queue it waits in.
     pub queue_len_max: usize,
     /// Attempts in flight per processor at most.
     pub concurrency_max: u32,
@@ -63,6 +63,10 @@ pub struct DispatcherConfig {
 
 /// A planned attempt whose grant took longer than this is planned anew, so that its `requestedAt` is not stale.
 const PLAN_AGE_MS_MAX: u64 = 250;
+
+/// The last part of a POST's wait is left to the grant's way back: one tenth, 100 ms of the default second, a thousand
+/// times what it takes. Whatever the ledger grants before, the client hears of; afterwards it grants nothing.
+const GRANT_RETURN_SHARE: u64 = 10;
 
 /// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
 const VERIFY_COUNT_MAX: u16 = 5;
@@ -424,6 +428,7 @@ impl Dispatcher {
                     Verdict::Replayed => Answer::Replayed,
                     Verdict::Conflict => Answer::Conflict,
                     Verdict::Full => Answer::Full,
+                    Verdict::Expired => Answer::Unreachable,
                 },
             );
         }
@@ -678,8 +683,9 @@ impl Dispatcher {
 
     /// A POST has waited long enough.
     ///
-    /// While the connection stands the grant may still come, so the payment keeps its place and goes on without its
-    /// POST. Without a connection there is nothing to wait for: what the ledger may have, it hands to whoever is there.
+    /// While the connection stands the ledger's word is still to come, and the payment keeps its place until then: it
+    /// expired, or, if the grant was all but on its way, it goes on without its POST. Without a connection there is nothing
+    /// to wait for: what the ledger may have, it hands to whoever is there.
     fn give_up(&mut self, slot: u32, now: Now) {
         if let Some(ticket) = self.payment(slot).ticket.take() {
             self.answer(ticket, Answer::Unreachable);
@@ -714,15 +720,18 @@ impl Dispatcher {
     }
 
     fn send_accept(&mut self, slot: u32) {
-        let Payment { correlation_id, amount, requested_at, state, .. } = self.payments[key_of(slot)];
+        let Payment { correlation_id, amount, requested_at, arrived_us, state, .. } =
+            self.payments[key_of(slot)];
         let State::Accepting(plan) = state else {
             unreachable!("only a payment that is not granted is accepted")
         };
         let stage = plan.map_or(Stage::Waiting, |place| Stage::at(place.processor));
         let requested_at_ms = if plan.is_some() { requested_at.0 } else { 0 };
         let amount_cents = amount.get();
-        self.actions
-            .push(Action::Send(Accept { slot, correlation_id, amount_cents, requested_at_ms, stage }.into()));
+        let wait_us = self.config.accept_wait_us_max;
+        let expires_at_us = arrived_us + wait_us - wait_us / GRANT_RETURN_SHARE;
+        let accept = Accept { slot, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage };
+        self.actions.push(Action::Send(accept.into()));
     }
 
     fn answer(&mut self, ticket: u32, answer: Answer) {
