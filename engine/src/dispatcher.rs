@@ -36,9 +36,9 @@ use slab::Slab;
 
 use crate::money::AmountCents;
 use crate::outcome::{Reply, classify};
-use crate::outlook::{Change, Outlook, OutlookConfig, Sent};
+use crate::outlook::{Change, Outlook, OutlookConfig, Reservation, Sent};
 use crate::random::Random;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Budget, BudgetConfig};
 use crate::router::{Choice, RouterConfig, View, route};
 use crate::time::{Now, UnixMillis};
 
@@ -68,6 +68,10 @@ const PLAN_AGE_MS_MAX: u64 = 250;
 /// times what it takes. Whatever the ledger grants before, the client hears of; afterwards it grants nothing.
 const GRANT_RETURN_SHARE: u64 = 10;
 
+/// Each success pays for two more tries, so that what an outage left in doubt is settled as fast as the processor says
+/// yes; one that goes on saying nothing is asked twenty times a second, however many payments it holds.
+const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per_second: 20, saved_max: 400 };
+
 /// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
 const VERIFY_COUNT_MAX: u16 = 5;
 
@@ -91,6 +95,8 @@ pub struct Dispatcher {
     unacknowledged: VecDeque<Unacknowledged>,
     outlooks: [Outlook; 2],
     backoff: Backoff,
+    /// What may be tried again, per processor; probes are paced by their breaker instead.
+    budgets: [Budget; 2],
     random: Random,
     connected: bool,
     draining: bool,
@@ -119,6 +125,7 @@ impl Dispatcher {
             unacknowledged: VecDeque::with_capacity(1024),
             outlooks,
             backoff: Backoff { base_ms: 20, max_ms: 1000, factor_percent: 200 },
+            budgets: [Budget::new(RETRY_BUDGET), Budget::new(RETRY_BUDGET)],
             random,
             connected: false,
             draining: false,
@@ -323,6 +330,9 @@ impl Dispatcher {
         self.counters.outcomes[processor.index()][outcome as usize] += 1;
         let change = self.outlooks[processor.index()].ended(slot, sent, reply, latency_us, now);
         self.tell(processor, change, now);
+        if outcome == Outcome::Processed {
+            self.budgets[processor.index()].on_success();
+        }
         match outcome {
             Outcome::Processed if reply == (Reply::Answered { status: 422 }) => {
                 self.payment(slot).tries = 0;
@@ -558,7 +568,13 @@ impl Dispatcher {
                         break;
                     }
                     let Some(reservation) = self.outlooks[processor.index()].try_reserve(now) else { break };
-                    self.attempt(slot, Place { processor, reservation }, now);
+                    let place = Place { processor, reservation };
+                    let paced = reservation == Reservation::Probe;
+                    if !paced && !self.budgets[processor.index()].try_spend(now.monotonic_us) {
+                        self.cancel(place, now);
+                        break;
+                    }
+                    self.attempt(slot, place, now);
                 }
                 self.doubtful[processor.index()].pop();
             }
