@@ -139,6 +139,19 @@ impl Coordinator {
         }
     }
 
+    /// A coordinator with the ledger that came out of the journal. Its open payments are nobody's yet.
+    #[must_use]
+    pub fn recovered(config: CoordinatorConfig, ledger: Ledger, now: Now) -> Self {
+        let orphans = ledger.conservation().open.count > 0;
+        Self { ledger, orphans, ..Self::new(config, now) }
+    }
+
+    /// The ledger, to write a snapshot of it. Changes of its state are made by [`Self::handle`] alone.
+    #[must_use]
+    pub fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
     /// Replays one entry of the journal, before any session exists.
     pub fn restore(&mut self, entry: Entry) {
         assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
@@ -172,6 +185,11 @@ impl Coordinator {
     /// What to send, in order.
     pub fn messages(&mut self) -> &mut Vec<(SessionId, Message)> {
         &mut self.messages
+    }
+
+    /// Both of them.
+    pub fn decided(&mut self) -> (&mut Vec<Entry>, &mut Vec<(SessionId, Message)>) {
+        (&mut self.entries, &mut self.messages)
     }
 
     /// A gateway introduced itself.
