@@ -371,6 +371,13 @@ impl Coordinator {
                 self.apply(Entry::Intended { correlation_id, processor, requested_at_ms });
                 self.send(session, IntentRecorded { slot, correlation_id });
             }
+            // Its own, but it knows less than we do: the payment was assigned to it, or became doubtful, after it had
+            // asked. The withdrawal may meet the new assignment, which may have taken the very slot, so that is said
+            // again: otherwise nobody would work on a payment that has an owner.
+            Known::Open(payment) if payment.owner == Some(session) => {
+                self.withdraw(session, slot, correlation_id);
+                self.assign(session, correlation_id, payment);
+            }
             Known::Open(_) | Known::Processed { .. } | Known::Absent => {
                 self.withdraw(session, slot, correlation_id)
             }

@@ -253,7 +253,18 @@ fn a_payment_in_doubt_may_not_go_elsewhere_and_one_that_was_refused_may() {
     let unknown = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Unknown) };
     tell(&mut coordinator, one, unknown);
     assert_eq!(open(&coordinator, 1), (Stage::AtFallback, true, Some(one)));
-    assert_eq!(tell(&mut coordinator, one, intent(Processor::Default)), [withdrawn]);
+    // Withdrawn and given back as it stands: whoever owns a payment works on it.
+    let assigned = Assignment {
+        correlation_id: id(1),
+        amount_cents: 100,
+        requested_at_ms: 8,
+        stage: Stage::AtFallback,
+        in_doubt: true,
+    };
+    assert_eq!(
+        tell(&mut coordinator, one, intent(Processor::Default)),
+        [withdrawn, (one, Message::from(assigned))]
+    );
     let refused = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Refused) };
     tell(&mut coordinator, one, refused);
     assert_eq!(
