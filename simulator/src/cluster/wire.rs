@@ -88,10 +88,11 @@ impl Upstream {
         }
     }
 
-    /// Whether a payment is on its way to it, or inside: it may yet be stored, whoever waits for it or not.
-    pub fn is_at_work(&self, requests: &[Request]) -> bool {
-        let is_check = |number: &usize| matches!(requests[*number].question, Question::Check);
-        self.on_the_way > 0 || !self.pending.values().all(is_check)
+    /// A payment on its way to it, or inside: it may yet be stored, whoever waits for it or not.
+    pub fn work(&self, requests: &[Request]) -> Option<String> {
+        let inside = self.pending.iter().find(|(_, number)| requests[**number].is_about_payment());
+        (self.on_the_way > 0 || inside.is_some())
+            .then(|| format!("a processor is at work: {} requests on the way, {inside:?} inside", self.on_the_way))
     }
 }
 
