@@ -344,9 +344,16 @@ impl Coordinator {
     fn intend(&mut self, session: SessionId, intent: Intent) {
         let Intent { slot, correlation_id, requested_at_ms, processor } = intent;
         match self.ledger.lookup(correlation_id) {
-            Known::Open(payment) if payment.owner == Some(session) && may_go_to(payment, processor) => {
+            // An owner that moves on from a recorded attempt says by that that it was refused or never sent.
+            Known::Open(payment) if payment.owner == Some(session) && !payment.in_doubt => {
                 self.apply(Entry::Intended { correlation_id, processor, requested_at_ms });
                 self.send(session, IntentRecorded { slot, correlation_id });
+            }
+            // Not even to the same processor: the intent has another `requestedAt`. Its gateway has not heard yet, or
+            // does not know, that the payment is in doubt: it hears it again, lest nobody works on it.
+            Known::Open(payment) if payment.owner == Some(session) => {
+                self.withdraw(session, slot, correlation_id);
+                self.assign(session, correlation_id, payment);
             }
             Known::Open(_) | Known::Processed { .. } | Known::Absent => {
                 self.withdraw(session, slot, correlation_id)
@@ -533,12 +540,6 @@ impl Coordinator {
         self.turn = index;
         Some(SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits")))
     }
-}
-
-/// Whether an owner may send its payment to `processor` now: anywhere, unless an attempt elsewhere is in doubt. An
-/// owner that moves on from a recorded attempt says by that that the attempt was refused or never sent.
-fn may_go_to(payment: OpenPayment, processor: Processor) -> bool {
-    !payment.in_doubt || payment.stage == Stage::at(processor)
 }
 
 fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known) -> LookupReply {

@@ -284,7 +284,8 @@ impl Outlook {
 
     fn notice_silence(&mut self, now: Now) {
         let silent_before = now.monotonic_us.saturating_sub(SILENT_US);
-        let silent_count = self.outstanding.partition_point(|outstanding| outstanding.sent_us <= silent_before);
+        let silent_count =
+            self.outstanding.partition_point(|outstanding| outstanding.sent_us <= silent_before);
         if let Some(last) = silent_count.checked_sub(1) {
             self.bad_sent_us = self.bad_sent_us.max(Some(self.outstanding[last].sent_us));
         }

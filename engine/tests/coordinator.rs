@@ -229,7 +229,17 @@ fn a_payment_in_doubt_may_not_go_elsewhere_and_one_that_was_refused_may() {
     let unknown = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Unknown) };
     tell(&mut coordinator, one, unknown);
     assert_eq!(open(&coordinator, 1), (Stage::AtFallback, true, Some(one)));
-    assert_eq!(tell(&mut coordinator, one, intent(Processor::Default)), [withdrawn]);
+    // A gateway that does not know hears what the ledger knows. Not even the same processor may be told another time.
+    let assigned = Assignment {
+        correlation_id: id(1),
+        amount_cents: 100,
+        requested_at_ms: 8,
+        stage: Stage::AtFallback,
+        in_doubt: true,
+    };
+    for intent in [intent(Processor::Default), Intent { requested_at_ms: 9, ..intent(Processor::Fallback) }] {
+        assert_eq!(tell(&mut coordinator, one, intent), [withdrawn, (one, assigned.into())]);
+    }
     let refused = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Refused) };
     tell(&mut coordinator, one, refused);
     assert_eq!(
