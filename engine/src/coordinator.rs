@@ -112,6 +112,8 @@ pub struct Coordinator {
     orphans: bool,
     next_lease_us: [u64; 2],
     purge_generation: u32,
+    /// There was a purge, as far back as the ledger remembers.
+    purged: bool,
     counters: CoordinatorCounters,
     entries: Vec<Entry>,
     messages: Vec<(SessionId, Message)>,
@@ -131,6 +133,7 @@ impl Coordinator {
             orphans: false,
             next_lease_us: [now.monotonic_us + config.health_interval_us; 2],
             purge_generation: 0,
+            purged: false,
             counters: CoordinatorCounters::default(),
             entries: Vec::with_capacity(1024),
             messages: Vec::with_capacity(1024),
@@ -142,6 +145,7 @@ impl Coordinator {
         assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
         self.ledger.apply(entry);
         self.orphans = true;
+        self.purged |= entry == Entry::Purged;
     }
 
     /// The ledger, to read.
@@ -273,6 +277,7 @@ impl Coordinator {
             }
             Message::PurgeQuery(query) => {
                 self.apply(Entry::Purged);
+                self.purged = true;
                 self.purge_generation = self.purge_generation.wrapping_add(1);
                 for other in self.session_ids(|_| true) {
                     self.send(other, Purged { generation: self.purge_generation });
@@ -406,12 +411,14 @@ impl Coordinator {
     /// | the ledger has it | then |
     /// | --- | --- |
     /// | not at all (memory lost) | as the gateway says, and its own |
+    /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
     /// | with nobody, at the same stage | its own |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
     /// | with somebody, or processed | withdrawn |
     fn claim(&mut self, session: SessionId, claim: Claim) {
         let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
         match self.ledger.lookup(correlation_id) {
+            Known::Absent if self.purged => self.withdraw(session, slot, correlation_id),
             Known::Absent => {
                 self.apply(Entry::Accepted {
                     correlation_id,

@@ -430,3 +430,19 @@ fn strangers_are_turned_away() {
     let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Granted };
     assert!(coordinator.handle(one, grant.into(), at(LATER)).is_err(), "no gateway grants");
 }
+
+#[test]
+fn a_claim_does_not_bring_back_what_was_purged() {
+    let mut before = coordinator();
+    let one = join(&mut before, 1);
+    tell(&mut before, one, PurgeQuery { slot: 6 });
+    let mut after = coordinator();
+    after.restore(Entry::Purged);
+    for mut coordinator in [before, after] {
+        let two = coordinator.connect(hello(2)).unwrap();
+        coordinator.messages().clear();
+        let sent = tell(&mut coordinator, two, claim(1, Stage::AtDefault, 7, true));
+        assert!(matches!(sent[..], [(to, Message::Withdrawal(_))] if to == two), "{sent:?}");
+        assert_eq!(coordinator.ledger().conservation().accepted.count, 0);
+    }
+}
