@@ -136,7 +136,9 @@ fn simulate(arguments: &Arguments) -> ExitCode {
     let elapsed_ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
     let idle: Vec<_> = Invariant::ALL
         .iter()
-        .filter(|invariant| **invariant != Invariant::EngineAssertion && totals.counts[**invariant as usize] == 0)
+        .filter(|invariant| {
+            **invariant != Invariant::EngineAssertion && totals.counts[**invariant as usize] == 0
+        })
         .map(|invariant| invariant.name())
         .collect();
     let idle_fails = ran >= SEEDS_FOR_COVERAGE && !idle.is_empty();

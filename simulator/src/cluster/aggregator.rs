@@ -95,7 +95,9 @@ impl World {
         self.aggregator.life += 1;
         let now = self.aggregator.clock.now(self.now_us);
         let mut coordinator = Coordinator::new(self.aggregator.config(&self.plan), now);
-        self.trace(|| format!("the aggregator starts, with {} entries", self.aggregator.disk.entries().len()));
+        self.trace(|| {
+            format!("the aggregator starts, with {} entries", self.aggregator.disk.entries().len())
+        });
         self.oracle.restarted(self.aggregator.disk.entries());
         for _ in 0..if self.has(Bug::ReplayTwice) { 2 } else { 1 } {
             for entry in self.aggregator.disk.entries() {
@@ -212,7 +214,9 @@ impl World {
             && let Some(coordinator) = &mut self.aggregator.coordinator
         {
             let lie = self.bug == Some(Bug::SummaryExclusive);
-            let truly = coordinator.ledger().summarize(UnixMillis(query.from_ms), UnixMillis(query.to_ms.saturating_sub(1)));
+            let truly = coordinator
+                .ledger()
+                .summarize(UnixMillis(query.from_ms), UnixMillis(query.to_ms.saturating_sub(1)));
             if let Some((_, Message::SummaryReply(reply))) = coordinator.messages().last_mut() {
                 if lie {
                     reply.default_requests = truly.totals[0].count;
@@ -303,7 +307,8 @@ impl World {
     fn write_next(&mut self) {
         while self.aggregator.writing.is_none() && !self.aggregator.waiting.is_empty() {
             let batch = std::mem::take(&mut self.aggregator.waiting);
-            let delay_us = if batch.entries.is_empty() { 0 } else { self.dice.skewed(self.plan.write_delay_us) };
+            let delay_us =
+                if batch.entries.is_empty() { 0 } else { self.dice.skewed(self.plan.write_delay_us) };
             self.aggregator.writing = Some(batch);
             if delay_us > 0 {
                 let life = self.aggregator.life;
@@ -356,7 +361,9 @@ impl World {
                 message => message,
             };
             let connection = if self.has(Bug::WrongSession) {
-                let Some(Some(present)) = self.aggregator.sessions.get(usize::from(session.0)) else { continue };
+                let Some(Some(present)) = self.aggregator.sessions.get(usize::from(session.0)) else {
+                    continue;
+                };
                 *present
             } else {
                 connection
@@ -395,7 +402,13 @@ fn through_float(entry: Entry) -> Entry {
         Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt }
             if amount_cents % 100 == 29 =>
         {
-            Entry::Accepted { correlation_id, amount_cents: amount_cents - 1, stage, requested_at_ms, in_doubt }
+            Entry::Accepted {
+                correlation_id,
+                amount_cents: amount_cents - 1,
+                stage,
+                requested_at_ms,
+                in_doubt,
+            }
         }
         entry => entry,
     }

@@ -64,7 +64,10 @@ impl World {
         let retries_left = self.dice.pick(&[0, 2, 3]);
         self.posts_pending += 1;
         self.oracle.client_sent(payment, amount_cents);
-        self.after(delay_us, Event::Post(Post { payment, amount_cents, gateway, retries_left, returns_left }));
+        self.after(
+            delay_us,
+            Event::Post(Post { payment, amount_cents, gateway, retries_left, returns_left }),
+        );
     }
 
     pub(super) fn post(&mut self, post: Post) {

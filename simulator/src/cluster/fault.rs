@@ -104,7 +104,10 @@ impl World {
             seed: None,
         };
         self.trace(|| {
-            format!("{} changes: delay {delay_ms} ms, failing {failing}, down {down}, {faults:?}", processor.name())
+            format!(
+                "{} changes: delay {delay_ms} ms, failing {failing}, down {down}, {faults:?}",
+                processor.name()
+            )
         });
         let upstream = &mut self.upstreams[processor.index()];
         upstream.down = down;
@@ -124,7 +127,8 @@ impl World {
             upstream.down = false;
             upstream.model.set_delay_ms(now_us, 1);
             upstream.model.set_failing(now_us, false);
-            upstream.model.set_faults(now_us, Faults::default()).expect("no fault is a probability");
+            let none = Faults { hang_ms: 1, ..Faults::default() };
+            upstream.model.set_faults(now_us, none).expect("no fault is a probability");
             self.after_model(processor);
             self.plan_wake(processor);
         }

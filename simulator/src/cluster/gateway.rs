@@ -196,7 +196,8 @@ impl World {
                 if self.has(Bug::IntentUnrecorded)
                     && let Message::Intent(intent) = message
                 {
-                    let recorded = IntentRecorded { slot: intent.slot, correlation_id: intent.correlation_id };
+                    let recorded =
+                        IntentRecorded { slot: intent.slot, correlation_id: intent.correlation_id };
                     self.event(number, |dispatcher, now| dispatcher.handle(recorded.into(), now));
                 }
             }
@@ -340,9 +341,8 @@ impl World {
         self.event(number, |dispatcher, now| dispatcher.accept(ticket, id, amount, now));
         if was_full {
             let refused = !self.gateways[number].posts.contains_key(&ticket);
-            self.oracle.check(Invariant::Bounded, refused, || {
-                format!("gateway {number} is full and takes {id}")
-            });
+            self.oracle
+                .check(Invariant::Bounded, refused, || format!("gateway {number} is full and takes {id}"));
         }
     }
 

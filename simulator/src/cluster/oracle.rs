@@ -180,8 +180,7 @@ impl Oracle {
                 });
             }
             Answer::Conflict => {
-                let conflicts =
-                    written.progress != Progress::Absent && written.amount_cents != amount_cents;
+                let conflicts = written.progress != Progress::Absent && written.amount_cents != amount_cents;
                 self.check(Invariant::OneAmount, conflicts, || {
                     format!("{id} with {amount_cents} is answered as a conflict, the disk has {written:?}")
                 });
@@ -406,7 +405,9 @@ impl Oracle {
     fn sum(&self, processor: Processor, from_ms: u64, to_ms: u64) -> Tally {
         let mut tally = Tally::default();
         let list = &self.processed[processor.index()];
-        list.iter().filter(|(at, _)| (from_ms..=to_ms).contains(at)).for_each(|(_, cents)| add(&mut tally, *cents));
+        list.iter()
+            .filter(|(at, _)| (from_ms..=to_ms).contains(at))
+            .for_each(|(_, cents)| add(&mut tally, *cents));
         tally
     }
 
@@ -500,7 +501,9 @@ impl Oracle {
                 }
                 (Known::Absent | Known::Open(_), _) => false,
             };
-            self.check(Invariant::Mirror, agrees, || format!("{id}: ledger {known:?}, processors {stored:?}"));
+            self.check(Invariant::Mirror, agrees, || {
+                format!("{id}: ledger {known:?}, processors {stored:?}")
+            });
         }
         for _ in 0..8 {
             self.compare_ranges(ledger, dice);
@@ -514,8 +517,8 @@ impl Oracle {
             let now_us = self.now_us;
             for (ours, model) in ours.into_iter().zip([&mut *default, &mut *fallback]) {
                 let theirs = model.summarize(now_us, Some(signed(from)), Some(signed(to)));
-                let holds = theirs.requests == ours.count
-                    && theirs.amount_cents == i128::from(ours.amount_cents);
+                let holds =
+                    theirs.requests == ours.count && theirs.amount_cents == i128::from(ours.amount_cents);
                 self.check(Invariant::Mirror, holds, || {
                     format!("{from}..={to}: we say {ours:?}, the processor {theirs:?}")
                 });
@@ -568,9 +571,10 @@ fn apply(record: Record, entry: Entry) -> Option<Record> {
         (Progress::Open { .. }, Entry::Intended { processor, requested_at_ms, .. }) => {
             Progress::Open { stage: Stage::at(processor), requested_at_ms }
         }
-        (Progress::Open { .. }, Entry::Resolved { outcome: Outcome::Processed, processor, requested_at_ms, .. }) => {
-            Progress::Processed { processor, requested_at_ms }
-        }
+        (
+            Progress::Open { .. },
+            Entry::Resolved { outcome: Outcome::Processed, processor, requested_at_ms, .. },
+        ) => Progress::Processed { processor, requested_at_ms },
         (Progress::Open { .. }, Entry::Resolved { outcome: Outcome::Refused, .. }) => {
             Progress::Open { stage: Stage::Waiting, requested_at_ms: 0 }
         }

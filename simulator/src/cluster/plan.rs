@@ -119,8 +119,7 @@ impl Plan {
             bad_processors: !calm && dice.one_in(2),
             clock_steps: !calm && dice.one_in(4),
             purges: dice.one_in(25),
-            power_loss: (!calm && dice.one_in(12))
-                .then(|| dice.pick(&[Sync::Always, Sync::Interval])),
+            power_loss: (!calm && dice.one_in(12)).then(|| dice.pick(&[Sync::Always, Sync::Interval])),
         }
     }
 }

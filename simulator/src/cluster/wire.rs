@@ -91,8 +91,9 @@ impl Upstream {
     /// A payment on its way to it, or inside: it may yet be stored, whoever waits for it or not.
     pub fn work(&self, requests: &[Request]) -> Option<String> {
         let inside = self.pending.iter().find(|(_, number)| requests[**number].is_about_payment());
-        (self.on_the_way > 0 || inside.is_some())
-            .then(|| format!("a processor is at work: {} requests on the way, {inside:?} inside", self.on_the_way))
+        (self.on_the_way > 0 || inside.is_some()).then(|| {
+            format!("a processor is at work: {} requests on the way, {inside:?} inside", self.on_the_way)
+        })
     }
 }
 
@@ -132,7 +133,13 @@ impl World {
         self.start_request(gateway, processor, Question::Attempt { slot, payment, attempt, again: false });
     }
 
-    pub(super) fn start_lookup(&mut self, gateway: usize, slot: u32, processor: Processor, id: CorrelationId) {
+    pub(super) fn start_lookup(
+        &mut self,
+        gateway: usize,
+        slot: u32,
+        processor: Processor,
+        id: CorrelationId,
+    ) {
         self.start_request(gateway, processor, Question::Lookup { slot, id });
     }
 
@@ -199,6 +206,7 @@ impl World {
             Question::Lookup { id, .. } => upstream.model.find(now_us, Uuid::from_bytes(id.0)),
             Question::Check => upstream.model.health(now_us),
         };
+        self.trace(|| format!("{} takes request {number}: {step:?}, {question:?}", processor.name()));
         self.after_model(processor);
         match step {
             Step::Answered(answer) => self.answer_leaves(number, answer),
@@ -286,7 +294,8 @@ impl World {
         if !open {
             return;
         }
-        if let (Question::Attempt { slot, payment, attempt, again: false }, Ending::Broken) = (question, ending)
+        if let (Question::Attempt { slot, payment, attempt, again: false }, Ending::Broken) =
+            (question, ending)
             && self.has(Bug::RetryHidesDoubt)
         {
             self.requests[number].question = Question::Attempt { slot, payment, attempt, again: true };
@@ -333,8 +342,9 @@ impl World {
     /// What a planted bug makes of a reply.
     fn mistaken(&self, told: Reply) -> Reply {
         match (self.bug, told) {
-            (Some(Bug::TimeoutIsRefused), Reply::TimedOut)
-            | (Some(Bug::ResetIsNotSent), Reply::Broken) => Reply::NotSent,
+            (Some(Bug::TimeoutIsRefused), Reply::TimedOut) | (Some(Bug::ResetIsNotSent), Reply::Broken) => {
+                Reply::NotSent
+            }
             (Some(Bug::BadGatewayIsRefused), Reply::Answered { status: 502..=504 }) => {
                 Reply::Answered { status: 500 }
             }

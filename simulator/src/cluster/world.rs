@@ -115,8 +115,24 @@ macro_rules! coverage {
     };
 }
 coverage!(
-    steps, payments, attempts, unknown, verified, gateway_kills, aggregator_kills, drains, cuts, power_losses, purges,
-    handed_over, claimed, withdrawn, replayed, conflicts, full, unreachable
+    steps,
+    payments,
+    attempts,
+    unknown,
+    verified,
+    gateway_kills,
+    aggregator_kills,
+    drains,
+    cuts,
+    power_losses,
+    purges,
+    handed_over,
+    claimed,
+    withdrawn,
+    replayed,
+    conflicts,
+    full,
+    unreachable
 );
 
 /// See the module's documentation.
@@ -304,7 +320,10 @@ impl World {
         self.heal_processors();
         self.deadline_us = self.now_us
             + 60_000_000
-            + 4 * (longest_hang_us + self.plan.attempt_timeout_us + self.plan.restart_us + self.plan.drain_us_max);
+            + 4 * (longest_hang_us
+                + self.plan.attempt_timeout_us
+                + self.plan.restart_us
+                + self.plan.drain_us_max);
         self.after(100_000, Event::Settle);
     }
 
@@ -364,9 +383,7 @@ impl World {
             let Some(dispatcher) = &mut self.gateways[number].dispatcher else { continue };
             let gauges = dispatcher.gauges(now);
             let holds = gauges.in_flight == [0, 0] && gauges.waiting == 0;
-            self.oracle.check(Invariant::NoLeak, holds, || {
-                format!("gateway {number} at rest: {gauges:?}")
-            });
+            self.oracle.check(Invariant::NoLeak, holds, || format!("gateway {number} at rest: {gauges:?}"));
         }
         let now = self.aggregator.clock.now(self.now_us);
         let mut replayed = Coordinator::new(self.aggregator.config(&self.plan), now);
