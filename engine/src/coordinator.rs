@@ -114,6 +114,8 @@ pub struct Coordinator {
     orphans: bool,
     next_lease_us: [u64; 2],
     purge_generation: u32,
+    /// There was a purge, as far back as the ledger remembers.
+    purged: bool,
     counters: CoordinatorCounters,
     entries: Vec<Entry>,
     messages: Vec<(SessionId, Message)>,
@@ -133,6 +135,7 @@ impl Coordinator {
             orphans: false,
             next_lease_us: [now.monotonic_us + config.health_interval_us; 2],
             purge_generation: 0,
+            purged: false,
             counters: CoordinatorCounters::default(),
             entries: Vec::with_capacity(1024),
             messages: Vec::with_capacity(1024),
@@ -157,6 +160,7 @@ impl Coordinator {
         assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
         self.ledger.apply(entry);
         self.orphans = true;
+        self.purged |= entry == Entry::Purged;
     }
 
     /// The ledger, to read.
@@ -293,6 +297,7 @@ impl Coordinator {
             }
             Message::PurgeQuery(query) => {
                 self.apply(Entry::Purged);
+                self.purged = true;
                 self.purge_generation = self.purge_generation.wrapping_add(1);
                 for other in self.session_ids(|_| true) {
                     self.send(other, Purged { generation: self.purge_generation });
@@ -367,13 +372,14 @@ impl Coordinator {
     fn intend(&mut self, session: SessionId, intent: Intent) {
         let Intent { slot, correlation_id, requested_at_ms, processor } = intent;
         match self.ledger.lookup(correlation_id) {
-            Known::Open(payment) if payment.owner == Some(session) && may_go_to(payment, processor) => {
+            // An owner that moves on from a recorded attempt says by that that it was refused or never sent.
+            Known::Open(payment) if payment.owner == Some(session) && !payment.in_doubt => {
                 self.apply(Entry::Intended { correlation_id, processor, requested_at_ms });
                 self.send(session, IntentRecorded { slot, correlation_id });
             }
             // Its own, but it knows less than we do: the payment was assigned to it, or became doubtful, after it had
-            // asked. The withdrawal may meet the new assignment, which may have taken the very slot, so that is said
-            // again: otherwise nobody would work on a payment that has an owner.
+            // asked, or the intent has another `requestedAt`. The withdrawal may meet the new assignment, which may have
+            // taken the very slot, so that is said again: otherwise nobody would work on a payment that has an owner.
             Known::Open(payment) if payment.owner == Some(session) => {
                 self.withdraw(session, slot, correlation_id);
                 self.assign(session, correlation_id, payment);
@@ -429,12 +435,14 @@ impl Coordinator {
     /// | the ledger has it | then |
     /// | --- | --- |
     /// | not at all (memory lost) | as the gateway says, and its own |
+    /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
     /// | with nobody, at the same stage | its own |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
     /// | with somebody, or processed | withdrawn |
     fn claim(&mut self, session: SessionId, claim: Claim) {
         let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
         match self.ledger.lookup(correlation_id) {
+            Known::Absent if self.purged => self.withdraw(session, slot, correlation_id),
             Known::Absent => {
                 self.apply(Entry::Accepted {
                     correlation_id,
@@ -563,12 +571,6 @@ impl Coordinator {
         self.turn = index;
         Some(SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits")))
     }
-}
-
-/// Whether an owner may send its payment to `processor` now: anywhere, unless an attempt elsewhere is in doubt. An
-/// owner that moves on from a recorded attempt says by that that the attempt was refused or never sent.
-fn may_go_to(payment: OpenPayment, processor: Processor) -> bool {
-    !payment.in_doubt || payment.stage == Stage::at(processor)
 }
 
 fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known) -> LookupReply {

@@ -253,7 +253,7 @@ fn a_payment_in_doubt_may_not_go_elsewhere_and_one_that_was_refused_may() {
     let unknown = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Unknown) };
     tell(&mut coordinator, one, unknown);
     assert_eq!(open(&coordinator, 1), (Stage::AtFallback, true, Some(one)));
-    // Withdrawn and given back as it stands: whoever owns a payment works on it.
+    // A gateway that does not know hears what the ledger knows. Not even the same processor may be told another time.
     let assigned = Assignment {
         correlation_id: id(1),
         amount_cents: 100,
@@ -261,10 +261,9 @@ fn a_payment_in_doubt_may_not_go_elsewhere_and_one_that_was_refused_may() {
         stage: Stage::AtFallback,
         in_doubt: true,
     };
-    assert_eq!(
-        tell(&mut coordinator, one, intent(Processor::Default)),
-        [withdrawn, (one, Message::from(assigned))]
-    );
+    for intent in [intent(Processor::Default), Intent { requested_at_ms: 9, ..intent(Processor::Fallback) }] {
+        assert_eq!(tell(&mut coordinator, one, intent), [withdrawn, (one, assigned.into())]);
+    }
     let refused = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Refused) };
     tell(&mut coordinator, one, refused);
     assert_eq!(
@@ -460,4 +459,20 @@ fn strangers_are_turned_away() {
     assert!(coordinator.handle(one, nothing.into(), at(LATER)).is_err(), "no gateway accepts nothing");
     let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Granted };
     assert!(coordinator.handle(one, grant.into(), at(LATER)).is_err(), "no gateway grants");
+}
+
+#[test]
+fn a_claim_does_not_bring_back_what_was_purged() {
+    let mut before = coordinator();
+    let one = join(&mut before, 1);
+    tell(&mut before, one, PurgeQuery { slot: 6 });
+    let mut after = coordinator();
+    after.restore(Entry::Purged);
+    for mut coordinator in [before, after] {
+        let two = coordinator.connect(hello(2)).unwrap();
+        coordinator.messages().clear();
+        let sent = tell(&mut coordinator, two, claim(1, Stage::AtDefault, 7, true));
+        assert!(matches!(sent[..], [(to, Message::Withdrawal(_))] if to == two), "{sent:?}");
+        assert_eq!(coordinator.ledger().conservation().accepted.count, 0);
+    }
 }
