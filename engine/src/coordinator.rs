@@ -79,6 +79,8 @@ pub struct CoordinatorCounters {
     pub conflicts: u64,
     /// Accepts answered [`Verdict::Full`].
     pub full: u64,
+    /// Accepts answered [`Verdict::Expired`].
+    pub expired: u64,
     /// Payments handed to another gateway.
     pub handed_over: u64,
     /// Payments claimed after a reconnect.
@@ -140,6 +142,19 @@ impl Coordinator {
         }
     }
 
+    /// A coordinator with the ledger that came out of the journal. Its open payments are nobody's yet.
+    #[must_use]
+    pub fn recovered(config: CoordinatorConfig, ledger: Ledger, now: Now) -> Self {
+        let orphans = ledger.conservation().open.count > 0;
+        Self { ledger, orphans, ..Self::new(config, now) }
+    }
+
+    /// The ledger, to write a snapshot of it. Changes of its state are made by [`Self::handle`] alone.
+    #[must_use]
+    pub fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
     /// Replays one entry of the journal, before any session exists.
     pub fn restore(&mut self, entry: Entry) {
         assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
@@ -174,6 +189,11 @@ impl Coordinator {
     /// What to send, in order.
     pub fn messages(&mut self) -> &mut Vec<(SessionId, Message)> {
         &mut self.messages
+    }
+
+    /// Both of them.
+    pub fn decided(&mut self) -> (&mut Vec<Entry>, &mut Vec<(SessionId, Message)>) {
+        (&mut self.entries, &mut self.messages)
     }
 
     /// A gateway introduced itself.
@@ -241,7 +261,7 @@ impl Coordinator {
                 if AmountCents::new(accept.amount_cents).is_none() {
                     return Err(Rejection::Unexpected(Box::new(message)));
                 }
-                self.accept(session, accept);
+                self.accept(session, accept, now);
             }
             Message::Intent(intent) => self.intend(session, intent),
             Message::Completion(completion) => self.complete(session, completion),
@@ -316,14 +336,16 @@ impl Coordinator {
         self.hand_over(now);
     }
 
-    fn accept(&mut self, session: SessionId, accept: Accept) {
-        let Accept { slot, correlation_id, amount_cents, requested_at_ms, stage } = accept;
+    fn accept(&mut self, session: SessionId, accept: Accept, now: Now) {
+        let Accept { slot, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage } = accept;
         let same_amount_is = |known_cents: u64| {
             if known_cents == amount_cents { Verdict::Replayed } else { Verdict::Conflict }
         };
         let verdict = match self.ledger.lookup(correlation_id) {
             Known::Open(payment) => same_amount_is(payment.amount_cents),
             Known::Processed { amount_cents, .. } => same_amount_is(amount_cents),
+            // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
+            Known::Absent if now.monotonic_us > expires_at_us => Verdict::Expired,
             Known::Absent if self.ledger.has_room() => {
                 self.apply(Entry::Accepted {
                     correlation_id,
@@ -342,6 +364,7 @@ impl Coordinator {
             Verdict::Replayed => self.counters.replayed += 1,
             Verdict::Conflict => self.counters.conflicts += 1,
             Verdict::Full => self.counters.full += 1,
+            Verdict::Expired => self.counters.expired += 1,
         }
         self.send(session, Grant { slot, correlation_id, verdict });
     }
@@ -354,8 +377,9 @@ impl Coordinator {
                 self.apply(Entry::Intended { correlation_id, processor, requested_at_ms });
                 self.send(session, IntentRecorded { slot, correlation_id });
             }
-            // Not even to the same processor: the intent has another `requestedAt`. Its gateway has not heard yet, or
-            // does not know, that the payment is in doubt: it hears it again, lest nobody works on it.
+            // Its own, but it knows less than we do: the payment was assigned to it, or became doubtful, after it had
+            // asked, or the intent has another `requestedAt`. The withdrawal may meet the new assignment, which may have
+            // taken the very slot, so that is said again: otherwise nobody would work on a payment that has an owner.
             Known::Open(payment) if payment.owner == Some(session) => {
                 self.withdraw(session, slot, correlation_id);
                 self.assign(session, correlation_id, payment);

@@ -78,7 +78,9 @@ fn accept(
     stage: Stage,
 ) -> Verdict {
     let requested_at_ms = if stage == Stage::Waiting { 0 } else { 7 };
-    let accept = Accept { slot: 1, correlation_id: id(number), amount_cents, requested_at_ms, stage };
+    let expires_at_us = LATER;
+    let accept =
+        Accept { slot: 1, correlation_id: id(number), amount_cents, requested_at_ms, expires_at_us, stage };
     match tell(coordinator, from, accept)[..] {
         [(to, Message::Grant(Grant { slot: 1, correlation_id, verdict }))] => {
             assert_eq!((to, correlation_id), (from, id(number)));
@@ -129,6 +131,28 @@ fn beyond_the_bound_an_accept_is_refused_and_nothing_is_kept() {
         accept(&mut coordinator, one, 1, 5, Stage::Waiting),
         Verdict::Replayed,
         "a known id needs no room"
+    );
+}
+
+#[test]
+fn an_accept_whose_client_was_refused_meanwhile_is_not_granted() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    let late = Accept {
+        slot: 1,
+        correlation_id: id(1),
+        amount_cents: 5,
+        requested_at_ms: 0,
+        expires_at_us: LATER - 1,
+        stage: Stage::Waiting,
+    };
+    let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Expired };
+    assert_eq!(tell(&mut coordinator, one, late), [(one, grant.into())]);
+    assert_eq!(coordinator.ledger().lookup(id(1)), Known::Absent);
+    assert_eq!(
+        accept(&mut coordinator, one, 1, 5, Stage::Waiting),
+        Verdict::Granted,
+        "the client may try again"
     );
 }
 
@@ -424,8 +448,14 @@ fn strangers_are_turned_away() {
     let double = Hello { role: Role::Aggregator, ..hello(1) };
     assert_eq!(coordinator.connect(double), Err(Rejection::Role(Role::Aggregator)));
     let one = join(&mut coordinator, 1);
-    let nothing =
-        Accept { slot: 1, correlation_id: id(1), amount_cents: 0, requested_at_ms: 0, stage: Stage::Waiting };
+    let nothing = Accept {
+        slot: 1,
+        correlation_id: id(1),
+        amount_cents: 0,
+        requested_at_ms: 0,
+        expires_at_us: u64::MAX,
+        stage: Stage::Waiting,
+    };
     assert!(coordinator.handle(one, nothing.into(), at(LATER)).is_err(), "no gateway accepts nothing");
     let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Granted };
     assert!(coordinator.handle(one, grant.into(), at(LATER)).is_err(), "no gateway grants");

@@ -1,4 +1,4 @@
-//! A process's clocks: monotonic time since an arbitrary start, and a wall clock that drifts and is stepped.
+//! A process's clocks: the host's monotonic time, which all its processes share, and a wall clock that drifts and is stepped.
 
 use galo_engine::time::{Now, UnixMillis};
 
@@ -7,10 +7,12 @@ use super::dice::Dice;
 /// Where the wall clocks begin: some time in 2026.
 const EPOCH_MS: u64 = 1_790_000_000_000;
 
+/// How long the host had been up.
+const BOOTED_BEFORE_US: u64 = 1 << 40;
+
 /// The clocks of one process, as functions of the true time.
 #[derive(Clone, Copy)]
 pub struct Clock {
-    monotonic_offset_us: u64,
     wall_offset_ms: i64,
     drift_ppm: i64,
 }
@@ -20,7 +22,6 @@ impl Clock {
     pub fn new(dice: &mut Dice) -> Self {
         let signed = |value: u64, spread: u64| value.cast_signed() - spread.cast_signed();
         Self {
-            monotonic_offset_us: dice.between(0, 1 << 40),
             wall_offset_ms: signed(dice.between(0, 400), 200),
             drift_ppm: signed(dice.between(0, 200), 100),
         }
@@ -33,7 +34,7 @@ impl Clock {
         let unix_ms = (EPOCH_MS + true_ms)
             .checked_add_signed(self.wall_offset_ms + drift_ms)
             .expect("steps are small beside the epoch");
-        Now { monotonic_us: self.monotonic_offset_us + true_us, unix_ms: UnixMillis(unix_ms) }
+        Now { monotonic_us: BOOTED_BEFORE_US + true_us, unix_ms: UnixMillis(unix_ms) }
     }
 
     /// Somebody sets the clock, by up to an hour either way.
