@@ -3,7 +3,7 @@
 use galo_engine::Processor;
 use galo_wire::record::PurgeQuery;
 
-use super::world::World;
+use super::world::{Event, World};
 use crate::processor::Faults;
 
 impl World {
@@ -21,7 +21,16 @@ impl World {
         }
     }
 
-    fn kill(&mut self, victim: usize) {
+    /// A gateway has just connected.
+    pub(super) fn maybe_spite(&mut self) {
+        if self.troubled && self.dice.chance(self.plan.spite) {
+            let victim = self.dice.index(self.gateways.len() + 1);
+            let delay_us = self.dice.skewed(4 * self.plan.link_delay_us);
+            self.after(delay_us, Event::Kill(victim));
+        }
+    }
+
+    pub(super) fn kill(&mut self, victim: usize) {
         if victim < self.gateways.len() {
             self.coverage.gateway_kills += 1;
             let lossy = self.dice.one_in(2);
@@ -37,7 +46,7 @@ impl World {
             return;
         }
         let gap_us = self.dice.skewed(self.plan.fault_gap_us);
-        self.after(1_000 + gap_us, super::world::Event::Fault);
+        self.after(1_000 + gap_us, Event::Fault);
         match self.dice.index(12) {
             0 | 1 => {
                 let gateway = self.dice.index(self.gateways.len());

@@ -298,6 +298,7 @@ impl World {
         match message {
             Message::Hello(_) if !self.gateways[number].greeted => {
                 self.gateways[number].greeted = true;
+                self.maybe_spite();
                 if self.has(Bug::CompletionsDropped) {
                     self.event(number, |dispatcher, now| {
                         dispatcher.connected(now);

@@ -99,6 +99,7 @@ pub struct Oracle {
     /// `requestedAt` and cents of what was decided to be processed, by [`Processor::index`].
     processed: [Vec<(u64, u64)>; 2],
     leased_us: [Option<u64>; 2],
+    purged: bool,
     /// Something happened after which the processors hold more than the ledger: their own sums are not compared.
     pub processors_differ: bool,
 }
@@ -323,6 +324,7 @@ impl Oracle {
     }
 
     fn purge(&mut self) {
+        self.purged = true;
         for truth in &mut self.truths {
             truth.purged = true;
             truth.decided = ABSENT;
@@ -396,6 +398,10 @@ impl Oracle {
                 books.accepted, books.processed
             )
         });
+        if self.purged {
+            // An id that was purged and sent again may have been processed under its former life.
+            return;
+        }
         let contradictions = coordinator.counters().contradictions;
         self.check(Invariant::NoContradiction, contradictions == 0, || {
             "a payment was processed elsewhere than where the ledger has its attempt".to_owned()

@@ -61,6 +61,8 @@ pub struct Plan {
     pub drain_us_max: u64,
     /// A step in a million is followed by a kill.
     pub kill_per_million: u64,
+    /// A gateway that has just connected sees something killed soon after: reconnects are where the windows are.
+    pub spite: u64,
     /// Between two faults, at most, µs; 0: none.
     pub fault_gap_us: u64,
     /// How long a killed process stays away, at most, µs.
@@ -98,9 +100,9 @@ impl Plan {
             other_amount: dice.pick(&[0, 100, 500]),
             repeat: dice.pick(&[0, 20, 100]),
             link_delay_us: dice.pick(&[50, 200, 2_000, 20_000, 200_000]),
-            split: dice.pick(&[0, 50, 300]),
+            split: dice.pick(&[0, 50, 300, 700]),
             flush_delay_us: dice.pick(&[0, 50, 500, 5_000]),
-            write_delay_us: dice.pick(&[0, 0, 100, 2_000, 30_000]),
+            write_delay_us: dice.pick(&[0, 0, 100, 2_000, 30_000, 300_000]),
             wire_delay_us: dice.pick(&[200, 2_000, 20_000]),
             attempt_timeout_us: dice.pick(&[300_000, 1_000_000, 6_000_000]),
             accept_wait_us: dice.pick(&[50_000, 300_000, 1_000_000]),
@@ -112,6 +114,7 @@ impl Plan {
             claim_grace_us: dice.pick(&[0, 50_000, 500_000]),
             drain_us_max: dice.pick(&[1_000, 100_000, 2_000_000]),
             kill_per_million: rough(dice, &[0, 0, 200, 1_000, 4_000]),
+            spite: rough(dice, &[0, 0, 100, 500]),
             fault_gap_us: rough(dice, &[0, 100_000, 500_000, 500_000, 2_000_000]),
             restart_us: dice.pick(&[1_000, 50_000, 500_000, 2_000_000]),
             wire_fault: rough(dice, &[0, 5, 30, 150]),

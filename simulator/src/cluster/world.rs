@@ -51,6 +51,8 @@ pub enum Event {
     ProcessorWakes(Processor),
     /// Something breaks.
     Fault,
+    /// A gateway, or the aggregator, is killed.
+    Kill(usize),
     /// No more load, no more faults; everything is repaired.
     Quiesce,
     /// Is everything done?
@@ -263,6 +265,8 @@ impl World {
             Event::RequestEnds(request, ending) => self.request_ends(request, ending),
             Event::ProcessorWakes(processor) => self.processor_wakes(processor),
             Event::Fault => self.fault(),
+            Event::Kill(victim) if self.troubled => self.kill(victim),
+            Event::Kill(_) => {}
             Event::Quiesce => self.quiesce(),
             Event::Settle => self.settle(),
         }
