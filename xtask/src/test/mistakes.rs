@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// EX_CONFIG of sysexits.h.
 const CONFIGURATION_STATUS: i32 = 78;
 /// EX_OSERR, or the plain one: the configuration is well formed, but what surrounds the process does not fit it.
-const ENVIRONMENT_STATUSES: [i32; 2] = [71, 1];
+const ENVIRONMENT_STATUSES: [i32; 3] = [71, 1, 74];
 
 /// A program, the variable set wrong, the value, and whether the status must be 78 (where the environment does not fit, others may do).
 const MISTAKES: [(&str, &str, &str, bool); 21] = [
