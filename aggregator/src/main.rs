@@ -33,7 +33,7 @@ use crate::stream::Driver;
 const PROGRAM: &str = "galo-aggregator";
 
 fn main() -> ExitCode {
-    let clock = Clock::start();
+    let start_us = Clock.now().monotonic_us;
     let env = Env::of_process();
     let incarnation = clock::incarnation();
     let config = match Config::read(&env, incarnation) {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
     }
     // The journal first: whoever connects finds the ledger whole.
-    let opened = match open_journal(&config, incarnation, clock) {
+    let opened = match open_journal(&config, incarnation, Clock) {
         Ok(opened) => opened,
         Err(error) => return exit::refuse_to_start(PROGRAM, &error, error.status()),
     };
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Ok(listeners) => listeners,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
-    let run = |driver| run(config, clock, driver, opened, gateways, http);
+    let run = |driver| run(config, start_us, driver, opened, gateways, http);
     let result = match uring::probe() {
         Ok(()) => {
             let mut ring = tokio_uring::uring_builder();
@@ -109,12 +109,13 @@ fn open_journal(config: &Config, incarnation: u64, clock: Clock) -> Result<Optio
 /// Serves until SIGTERM or SIGINT.
 async fn run(
     config: Config,
-    clock: Clock,
+    start_us: u64,
     driver: Driver,
     opened: Option<Opened>,
     gateways: std::os::unix::net::UnixListener,
     http: std::os::unix::net::UnixListener,
 ) -> std::io::Result<()> {
+    let clock = Clock;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (journal, ledger) = match opened {
@@ -135,7 +136,7 @@ async fn run(
         tokio::task::spawn_local(writer::sync_at_interval(Rc::clone(journal)));
         tokio::task::spawn_local(snapshot::run(Rc::clone(&shared), Rc::clone(journal)));
     }
-    let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us });
+    let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us - start_us });
     tracing::info!(
         "ready after {} µs on {}; gateways connect at {}",
         metrics.start_us,

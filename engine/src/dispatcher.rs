@@ -20,6 +20,10 @@
 //!
 //! Events come in as method calls with the time; actions pile up in [`Dispatcher::actions`] for the shell to carry out.
 
+mod action;
+mod gauges;
+mod payment;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
@@ -30,21 +34,24 @@ use galo_wire::record::{
 use galo_wire::{CorrelationId, Message, Outcome, Processor, Stage};
 use slab::Slab;
 
-use crate::breaker::BreakerState;
 use crate::money::AmountCents;
 use crate::outcome::{Reply, classify};
 use crate::outlook::{Change, Outlook, OutlookConfig, Reservation, Sent};
 use crate::random::Random;
-use crate::retry::Backoff;
-use crate::router::{Choice, Reason, RouterConfig, View, route};
+use crate::retry::{Backoff, Budget, BudgetConfig};
+use crate::router::{Choice, RouterConfig, View, route};
 use crate::time::{Now, UnixMillis};
+
+pub use action::{Action, Answer, Verification};
+pub use gauges::{DispatcherCounters, DispatcherGauges};
+use payment::{Payment, Place, State};
 
 /// What the dispatcher is told at start.
 #[derive(Clone, Copy, Debug)]
 pub struct DispatcherConfig {
     /// Fees and patience.
     pub router: RouterConfig,
-    /// Payments held at most. Memory: 104 bytes a payment, and 24 in the queue it waits in.
+    /// Payments held at most. Memory: 80 bytes a payment, and 20 in the queue it waits in.
     pub queue_len_max: usize,
     /// Attempts in flight per processor at most.
     pub concurrency_max: u32,
@@ -57,157 +64,16 @@ pub struct DispatcherConfig {
 /// A planned attempt whose grant took longer than this is planned anew, so that its `requestedAt` is not stale.
 const PLAN_AGE_MS_MAX: u64 = 250;
 
+/// The last part of a POST's wait is left to the grant's way back: one tenth, 100 ms of the default second, a thousand
+/// times what it takes. Whatever the ledger grants before, the client hears of; afterwards it grants nothing.
+const GRANT_RETURN_SHARE: u64 = 10;
+
+/// Each success pays for two more tries, so that what an outage left in doubt is settled as fast as the processor says
+/// yes; one that goes on saying nothing is asked twenty times a second, however many payments it holds.
+const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per_second: 20, saved_max: 400 };
+
 /// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
 const VERIFY_COUNT_MAX: u16 = 5;
-
-/// The answer to a POST.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
-    /// In the ledger.
-    Granted,
-    /// Was in the ledger before, with the same amount.
-    Replayed,
-    /// Was in the ledger before, with another amount.
-    Conflict,
-    /// No room, here or in the ledger.
-    Full,
-    /// The ledger did not answer in time. It may or may not have the payment; the same POST again will tell.
-    Unreachable,
-}
-
-/// What the shell is to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Send this to the aggregator.
-    Send(Message),
-    /// Answer the POST that came with this ticket.
-    Answer {
-        /// From [`Dispatcher::accept`].
-        ticket: u32,
-        /// The answer.
-        answer: Answer,
-    },
-    /// Send a payment to a processor and report to [`Dispatcher::attempt_ended`].
-    Attempt {
-        /// The handle to report with.
-        slot: u32,
-        /// Where to.
-        processor: Processor,
-        /// Who.
-        correlation_id: CorrelationId,
-        /// How much.
-        amount: AmountCents,
-        /// When.
-        requested_at: UnixMillis,
-    },
-    /// Look a payment up at a processor and report to [`Dispatcher::verified`].
-    Verify {
-        /// The handle to report with.
-        slot: u32,
-        /// Where.
-        processor: Processor,
-        /// Who.
-        correlation_id: CorrelationId,
-    },
-    /// Call a processor's health check and report to [`Dispatcher::health_checked`].
-    CheckHealth {
-        /// Whose.
-        processor: Processor,
-    },
-}
-
-/// What a lookup at a processor found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verification {
-    /// It is stored, with this `requestedAt`.
-    Found(UnixMillis),
-    /// It was not found, or nobody answered.
-    Unclear,
-}
-
-/// Counts of what happened, for metrics. Arrays are by [`Processor::index`].
-#[derive(Clone, Copy, Default, Debug)]
-pub struct DispatcherCounters {
-    /// POSTs answered, by [`Answer`]: granted, replayed, conflict, full, unreachable.
-    pub answers: [u64; 5],
-    /// Attempts sent.
-    pub attempts: [u64; 2],
-    /// Attempts that ended processed, refused, unknown.
-    pub outcomes: [[u64; 3]; 2],
-    /// Routing decisions, by [`Reason`].
-    pub decisions: [u64; Reason::ALL.len()],
-    /// 422s looked up.
-    pub verifications: u64,
-    /// Payments taken over from other gateways.
-    pub assigned: u64,
-    /// Payments withdrawn by the ledger.
-    pub withdrawn: u64,
-    /// Records of the aggregator about payments that are not here.
-    pub stale_records: u64,
-}
-
-/// A snapshot for metrics.
-#[derive(Clone, Copy, Debug)]
-pub struct DispatcherGauges {
-    /// Payments held.
-    pub held: usize,
-    /// Payments in the queue.
-    pub waiting: usize,
-    /// Payments in doubt that wait for another try, by processor.
-    pub doubtful: [usize; 2],
-    /// Completions that the ledger has not acknowledged.
-    pub unacknowledged: usize,
-    /// Attempts in flight, by processor.
-    pub in_flight: [u32; 2],
-    /// Concurrency limits, by processor.
-    pub limit: [u32; 2],
-    /// Breaker states, by processor.
-    pub breaker: [BreakerState; 2],
-    /// Expected response times, by processor, µs.
-    pub expected_us: [u64; 2],
-}
-
-/// A place at a processor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Place {
-    processor: Processor,
-    reservation: Reservation,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Waits for the ledger's grant; the planned processor, if any, is reserved.
-    Accepting(Option<Place>),
-    /// In the queue.
-    Waiting,
-    /// Waits for the ledger to have the intent; the processor is reserved.
-    Intending(Place),
-    /// On its way.
-    Attempting(Processor, Sent),
-    /// In doubt, waits for the next try.
-    Doubtful(Processor),
-    /// Answered 422, being looked up.
-    Verifying(Processor),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Payment {
-    correlation_id: CorrelationId,
-    amount: AmountCents,
-    /// Of the recorded or planned attempt.
-    requested_at: UnixMillis,
-    /// When it came here.
-    arrived_us: u64,
-    /// The POST that waits for the grant.
-    ticket: Option<u32>,
-    /// Attempts or lookups in a row without a clear answer.
-    tries: u16,
-    state: State,
-    /// An attempt at the recorded processor ended as unknown.
-    in_doubt: bool,
-    /// No longer ours: only its attempt's end is awaited, to free the place.
-    withdrawn: bool,
-}
 
 /// A completion that the ledger has not acknowledged, with what it takes to say it again to a ledger that forgot.
 #[derive(Clone, Copy, Debug)]
@@ -229,6 +95,8 @@ pub struct Dispatcher {
     unacknowledged: VecDeque<Unacknowledged>,
     outlooks: [Outlook; 2],
     backoff: Backoff,
+    /// What may be tried again, per processor; probes are paced by their breaker instead.
+    budgets: [Budget; 2],
     random: Random,
     connected: bool,
     draining: bool,
@@ -257,6 +125,7 @@ impl Dispatcher {
             unacknowledged: VecDeque::with_capacity(1024),
             outlooks,
             backoff: Backoff { base_ms: 20, max_ms: 1000, factor_percent: 200 },
+            budgets: [Budget::new(RETRY_BUDGET), Budget::new(RETRY_BUDGET)],
             random,
             connected: false,
             draining: false,
@@ -461,6 +330,9 @@ impl Dispatcher {
         self.counters.outcomes[processor.index()][outcome as usize] += 1;
         let change = self.outlooks[processor.index()].ended(slot, sent, reply, latency_us, now);
         self.tell(processor, change, now);
+        if outcome == Outcome::Processed {
+            self.budgets[processor.index()].on_success();
+        }
         match outcome {
             Outcome::Processed if reply == (Reply::Answered { status: 422 }) => {
                 self.payment(slot).tries = 0;
@@ -566,6 +438,7 @@ impl Dispatcher {
                     Verdict::Replayed => Answer::Replayed,
                     Verdict::Conflict => Answer::Conflict,
                     Verdict::Full => Answer::Full,
+                    Verdict::Expired => Answer::Unreachable,
                 },
             );
         }
@@ -695,7 +568,13 @@ impl Dispatcher {
                         break;
                     }
                     let Some(reservation) = self.outlooks[processor.index()].try_reserve(now) else { break };
-                    self.attempt(slot, Place { processor, reservation }, now);
+                    let place = Place { processor, reservation };
+                    let paced = reservation == Reservation::Probe;
+                    if !paced && !self.budgets[processor.index()].try_spend(now.monotonic_us) {
+                        self.cancel(place, now);
+                        break;
+                    }
+                    self.attempt(slot, place, now);
                 }
                 self.doubtful[processor.index()].pop();
             }
@@ -820,8 +699,9 @@ impl Dispatcher {
 
     /// A POST has waited long enough.
     ///
-    /// While the connection stands the grant may still come, so the payment keeps its place and goes on without its
-    /// POST. Without a connection there is nothing to wait for: what the ledger may have, it hands to whoever is there.
+    /// While the connection stands the ledger's word is still to come, and the payment keeps its place until then: it
+    /// expired, or, if the grant was all but on its way, it goes on without its POST. Without a connection there is nothing
+    /// to wait for: what the ledger may have, it hands to whoever is there.
     fn give_up(&mut self, slot: u32, now: Now) {
         if let Some(ticket) = self.payment(slot).ticket.take() {
             self.answer(ticket, Answer::Unreachable);
@@ -856,15 +736,18 @@ impl Dispatcher {
     }
 
     fn send_accept(&mut self, slot: u32) {
-        let Payment { correlation_id, amount, requested_at, state, .. } = self.payments[key_of(slot)];
+        let Payment { correlation_id, amount, requested_at, arrived_us, state, .. } =
+            self.payments[key_of(slot)];
         let State::Accepting(plan) = state else {
             unreachable!("only a payment that is not granted is accepted")
         };
         let stage = plan.map_or(Stage::Waiting, |place| Stage::at(place.processor));
         let requested_at_ms = if plan.is_some() { requested_at.0 } else { 0 };
         let amount_cents = amount.get();
-        self.actions
-            .push(Action::Send(Accept { slot, correlation_id, amount_cents, requested_at_ms, stage }.into()));
+        let wait_us = self.config.accept_wait_us_max;
+        let expires_at_us = arrived_us + wait_us - wait_us / GRANT_RETURN_SHARE;
+        let accept = Accept { slot, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage };
+        self.actions.push(Action::Send(accept.into()));
     }
 
     fn answer(&mut self, ticket: u32, answer: Answer) {

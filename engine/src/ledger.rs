@@ -32,7 +32,7 @@ type HashMap<V> = std::collections::HashMap<CorrelationId, V, FixedState>;
 pub struct LedgerConfig {
     /// Open payments at most; beyond it an accept is answered [`Full`](galo_wire::record::Verdict::Full).
     ///
-    /// Memory: 48 bytes an entry, at most 110 with the table's slack.
+    /// Memory: 41 bytes an entry in the table, at most 94 with its slack.
     pub open_len_max: usize,
     /// Processed ids remembered at most; beyond it the one processed first is forgotten, and its id counts as new.
     ///

@@ -19,7 +19,7 @@ use galo_gateway::metrics::{Board, BoardSeed, Identity};
 use galo_gateway::processor::Endpoint;
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
-use galo_shell::{exit, healthcheck, log, socket};
+use galo_shell::{exit, healthcheck, limits, log, socket};
 use galo_wire::PROTOCOL_VERSION;
 use galo_wire::record::{Hello, Role};
 use nix::sys::signal::{SigSet, Signal};
@@ -30,7 +30,8 @@ const PROGRAM: &str = "galo-gateway";
 const STOP_POLL: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    let clock = Clock::start();
+    let clock = Clock;
+    let start_us = clock.now().monotonic_us;
     let env = Env::of_process();
     let incarnation = clock::incarnation();
     let config = match Config::read(&env, incarnation) {
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
     if let Err(error) = log::start(&env) {
         return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
     }
+    let open_files_max = limits::raise_open_files();
+    tracing::debug!("at most {open_files_max} open files");
     // Before any other thread exists, so that all of them inherit it.
     let stop = match stop_on_signal() {
         Ok(stop) => stop,
@@ -71,8 +74,11 @@ fn main() -> ExitCode {
             endpoint.host_header()
         );
     }
-    let identity =
-        Identity { instance: config.instance, driver: driver.name(), start_us: clock.now().monotonic_us };
+    let identity = Identity {
+        instance: config.instance,
+        driver: driver.name(),
+        start_us: clock.now().monotonic_us - start_us,
+    };
     tracing::info!(
         "gateway {} listens after {} µs on {driver:?}; {} thread(s); {}",
         config.instance,

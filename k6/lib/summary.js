@@ -5,7 +5,7 @@ export function textSummary(data) {
     .sort()
     .map((name) => {
       const metric = data.metrics[name];
-      const values = Object.entries(metric.values).map(([key, value]) => `${key}=${Number.isInteger(value) ? value : value.toFixed(3)}`);
+      const values = Object.entries(metric.values).sort().map(([key, value]) => `${key}=${Number.isInteger(value) ? value : value.toFixed(3)}`);
       const failed = Object.values(metric.thresholds || {}).some((threshold) => !threshold.ok);
       return `${failed ? "✗" : " "} ${name.padEnd(44, ".")} ${values.join(" ")}`;
     });

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod env;
 pub mod exit;
 pub mod healthcheck;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod socket;

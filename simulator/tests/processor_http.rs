@@ -233,6 +233,16 @@ fn a_caller_that_leaves_the_queue_is_not_stored() {
 }
 
 #[test]
+fn the_usual_descriptor_limit_does_not_stop_it() {
+    // More connections than the soft limit leaves.
+    let processor = Processor::start_limited(256, &[]);
+    let mut callers: Vec<_> = (0..400).map(|_| processor.connect()).collect();
+    for (number, caller) in (0..).zip(&mut callers) {
+        assert_eq!(caller.exchange(&payment_number(number)).status, 200);
+    }
+}
+
+#[test]
 fn early_health_calls_wait_and_more_are_refused() {
     let processor = Processor::start(&["--health-window-ms", "1000"]);
     let started = Instant::now();

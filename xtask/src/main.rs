@@ -11,6 +11,9 @@ mod metrics;
 mod process;
 mod repo;
 mod rinha;
+mod sim;
+mod test;
+mod tidy;
 mod tools;
 mod up;
 
@@ -51,6 +54,16 @@ enum Command {
     },
     /// Run the contest's load against the running Galo (or one started for it) and print the score
     Rinha(rinha::Options),
+    /// Check everything: formatting, lints, tests, documentation, tidiness, then a real Galo end to end
+    Test(test::Options),
+    /// Check what compilers do not: links, lengths, documented variables and dependencies
+    Tidy,
+    /// Run the simulator: whole lives of a Galo, faults and all, each fixed by its seed
+    Sim {
+        /// For the simulator: `--seeds 20000`, `--seed 7 --trace`, `--planted`, `--help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// What `up --detach` runs in the background
     #[command(hide = true)]
     Supervise { options: String },
@@ -62,6 +75,9 @@ fn main() -> ExitCode {
         Command::Rinha(options) => rinha::rinha(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
+        Command::Sim { arguments } => sim::sim(&arguments),
+        Command::Test(options) => test::test(&options),
+        Command::Tidy => tidy::tidy(),
         Command::Supervise { options } => up::supervise(&options),
     };
     match result {
@@ -70,5 +86,16 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
     }
 }

@@ -257,7 +257,14 @@ impl Gateway {
 
     pub fn push_accept(&mut self, id: CorrelationId, amount_cents: u64) {
         let (requested_at_ms, stage) = (NOON_MS + amount_cents, Stage::AtDefault);
-        self.push(Accept { slot: 7, correlation_id: id, amount_cents, requested_at_ms, stage });
+        self.push(Accept {
+            slot: 7,
+            correlation_id: id,
+            amount_cents,
+            requested_at_ms,
+            expires_at_us: u64::MAX,
+            stage,
+        });
     }
 
     pub fn next_grant(&mut self) -> Option<Grant> {

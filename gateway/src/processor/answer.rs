@@ -6,7 +6,7 @@
 //!
 //! The peer is not trusted. The decoder by itself grows without bound on an endless head, waits for ever on a huge
 //! length, and panics (`unwrap` on the header's name) on a name of 64 KiB or more: [`Metered`] hands it only so many
-//! bytes, 16 KiB until the head is whole and 64 KiB after, so the name that it cannot take never arrives. What else
+//! bytes, 16 KiB until the head is whole and 16 KiB after, so the name that it cannot take never arrives. What else
 //! could reach a panic is enumerated in this file's tests. Time is bounded by the caller.
 //!
 //! Two readings of one answer are never reconciled: doubtful framing (two lengths, a length beside chunks, none at
@@ -29,8 +29,10 @@ use thiserror::Error;
 /// is 32 KiB, its answers' heads take 150 bytes.
 pub(super) const HEAD_SIZE_MAX: usize = 16 * 1024;
 
-/// Bytes read after the head, chunk framing included. The largest body known is the 422's, about 2 KB.
-pub(super) const BODY_SIZE_MAX: usize = 64 * 1024;
+/// Bytes read after the head, chunk framing included. The largest body known is the 422's, about 2 KB. A larger one
+/// costs the connection and nothing else, so there is no reason to buffer it: what a lane's decoder may hold is
+/// bounded by this and the head's limit, each rounded up to the next power of two.
+pub(super) const BODY_SIZE_MAX: usize = 16 * 1024;
 
 /// A connection is closed after an answer larger than this, head and body together: the decoder's buffer has grown
 /// for it (it starts with 8 KiB) and would never shrink. Asking the buffer for its capacity would not tell, since a

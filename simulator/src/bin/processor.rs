@@ -12,6 +12,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use galo_simulator::processor::{Config, Faults, Fee, Processor};
 use galo_simulator::service::{Service, serve};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -146,6 +147,7 @@ fn exit_on_broken_pipe(printed: io::Result<()>) -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -170,6 +172,14 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         }
         Ok(())
     })
+}
+
+/// 800 running and 500 waiting requests need more connections than the usual soft limit of 1024. Where it cannot be raised,
+/// callers wait in the listener's backlog instead of being answered 429, which only a test of that limit would notice.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap_or_default();
+    }
 }
 
 /// Standard output may be closed; serving matters more than saying so.

@@ -129,6 +129,19 @@ fn limits_are_800_running_and_500_waiting() {
 }
 
 #[test]
+fn the_oldest_that_waits_runs_next() {
+    let mut processor = processor(|config| {
+        config.delay_ms = 100;
+        config.running_max = 1;
+    });
+    let requests: Vec<RequestId> = (0..3).map(|id| pending(processor.post(0, payment(id)))).collect();
+    for (turn, request) in (1..).zip(requests) {
+        processor.advance(turn * 100 * MS);
+        assert_eq!(answers(&mut processor), [(request, Answer::Processed)]);
+    }
+}
+
+#[test]
 fn a_lookup_waits_behind_sleeping_payments() {
     let mut processor = processor(|config| {
         config.delay_ms = 100;

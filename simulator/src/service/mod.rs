@@ -8,7 +8,7 @@
 //! the request lives in the model, the connection only waits for its answer. The death of a connection, a
 //! malformed request or a full descriptor table ends that one connection, not the service.
 //!
-//! Faults that break HTTP itself leave hyper as an error of the service ([`Severed`]); the connection then carries
+//! Faults that break HTTP itself leave hyper as an error of the service (`Severed`); the connection then carries
 //! them out on the socket that hyper gives back.
 
 mod admin;

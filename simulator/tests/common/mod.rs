@@ -19,7 +19,19 @@ pub(crate) struct Processor {
 impl Processor {
     /// Starts one on a free port and waits for its line.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_processor"))
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_processor")), arguments)
+    }
+
+    /// The same under a soft limit on open descriptors.
+    pub(crate) fn start_limited(descriptors_max: u32, arguments: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -Sn {descriptors_max}; exec \"$0\" \"$@\"")]);
+        shell.arg(env!("CARGO_BIN_EXE_processor"));
+        Self::start_as(shell, arguments)
+    }
+
+    fn start_as(mut command: Command, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--name", "test"])
             .args(arguments)
             .stdout(Stdio::piped())
@@ -32,7 +44,7 @@ impl Processor {
     }
 
     pub(crate) fn connect(&self) -> Connection {
-        let stream = TcpStream::connect(self.address).unwrap();
+        let stream = TcpStream::connect_timeout(&self.address, PATIENCE).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Connection { stream, unread: Vec::new() }

@@ -24,7 +24,7 @@ use crate::repo::{self, Fallible};
 use crate::{tools, up};
 pub(crate) use score::Score;
 use script::Script;
-pub(crate) use sides::{ADMIN_TOKEN, Processor};
+pub(crate) use sides::{ADMIN_TOKEN, Processor, Totals};
 
 /// What is run, how often, against what.
 #[derive(Args, Clone, Debug)]
@@ -102,7 +102,7 @@ pub(crate) struct RunOutcome {
 }
 
 impl RunOutcome {
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("{}\n{}", self.score.describe(), self.sides.describe())
     }
 }
@@ -123,7 +123,11 @@ pub(crate) fn run_once(
     let before = sides::Reading::take(target);
     let token = if options.script.is_some() { up::random_uuid() } else { ADMIN_TOKEN.to_owned() };
     let mut command = Command::new(k6);
-    command.args(["run", "--no-usage-report"]).arg(&script.file).current_dir(&script.folder);
+    // k6 has a control port of its own, which a second k6 on this machine would find taken.
+    command
+        .args(["run", "--no-usage-report", "--address", "127.0.0.1:0"])
+        .arg(&script.file)
+        .current_dir(&script.folder);
     if !std::io::stdout().is_terminal() {
         command.arg("--quiet");
     }

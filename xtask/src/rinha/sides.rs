@@ -6,6 +6,7 @@
 //! once nothing is open any more: that comparison must never be skipped while both sides answer.
 
 use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use crate::http::{Answer, Origin};
 use crate::limits::Cgroup;
 use crate::repo::Fallible;
-use crate::up::{self, Processors};
+use crate::up;
 
 /// The processors' admin token as they start (the contest's own value).
 pub(crate) const ADMIN_TOKEN: &str = "123";
@@ -95,6 +96,12 @@ struct Summary {
     total_amount: Box<RawValue>,
 }
 
+impl Display for Totals {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} payments, {}.{:02} in all", self.requests, self.cents / 100, self.cents % 100)
+    }
+}
+
 impl Totals {
     fn of(summary: &Summary) -> Fallible<Self> {
         let text = summary.total_amount.get();
@@ -139,12 +146,11 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn take(target: &up::Options) -> Self {
         let mut health = BTreeMap::new();
-        if target.processors == Processors::Simulated {
-            for processor in Processor::both(target) {
-                if let Some(statistics) = processor.statistics() {
-                    let count = |key: &str| statistics.get(key).and_then(Value::as_u64).unwrap_or(0);
-                    health.insert(processor.name.to_owned(), (count("healthCalls"), count("health429")));
-                }
+        // Processors that are not ours answer 404 and are left out.
+        for processor in Processor::both(target) {
+            if let Some(statistics) = processor.statistics() {
+                let count = |key: &str| statistics.get(key).and_then(Value::as_u64).unwrap_or(0);
+                health.insert(processor.name.to_owned(), (count("healthCalls"), count("health429")));
             }
         }
         let csv = target.stats().get("/stats;csv", TIMEOUT).map(|answer| answer.text()).unwrap_or_default();
@@ -159,7 +165,7 @@ impl Reading {
 }
 
 /// How many requests HAProxy gave to each gateway.
-pub(crate) fn requests_by_gateway(csv: &str) -> BTreeMap<String, u64> {
+fn requests_by_gateway(csv: &str) -> BTreeMap<String, u64> {
     let mut lines = csv.lines();
     let header: Vec<&str> = lines.next().unwrap_or_default().trim_start_matches("# ").split(',').collect();
     let column = |name: &str| header.iter().position(|column| *column == name);
@@ -183,7 +189,7 @@ pub(crate) fn requests_by_gateway(csv: &str) -> BTreeMap<String, u64> {
 }
 
 /// By how many thousandths of the larger one two gateways' totals differ.
-pub(crate) fn imbalance_permille(requests: &BTreeMap<String, u64>) -> Option<u64> {
+fn imbalance_permille(requests: &BTreeMap<String, u64>) -> Option<u64> {
     let largest = *requests.values().max()?;
     let smallest = *requests.values().min()?;
     (requests.len() == 2 && largest > 0).then(|| (largest - smallest) * 1000 / largest)
@@ -227,6 +233,14 @@ impl Sides {
             }
         }
         complaints
+    }
+
+    pub(crate) fn imbalance_permille(&self) -> Option<u64> {
+        imbalance_permille(&self.balance)
+    }
+
+    pub(crate) fn has_limits(&self) -> bool {
+        !self.throttled.is_empty()
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -284,7 +298,7 @@ fn disagreements(target: &up::Options) -> Fallible<Vec<String>> {
         let theirs = processor.totals()?;
         let ours = ledger.get(processor.name).copied().unwrap_or_default();
         if ours != theirs {
-            found.push(format!("{}: ledger {ours:?}, processor {theirs:?}", processor.name));
+            found.push(format!("{}: ledger {ours}, processor {theirs}", processor.name));
         }
     }
     Ok(found)

@@ -38,6 +38,7 @@ const READY_WAIT: Duration = Duration::from_secs(30);
 
 /// What is started, and where.
 #[derive(Args, Clone, Debug, Deserialize, Serialize)]
+#[group(id = "up")]
 pub(crate) struct Options {
     /// Which payment processors to use: ours, started beside Galo, or ones that run already (on the processors' ports, or
     /// where PROCESSOR_DEFAULT_URL and PROCESSOR_FALLBACK_URL say)
@@ -64,6 +65,9 @@ pub(crate) struct Options {
     /// Port of the fallback processor
     #[arg(long, default_value_t = 8002)]
     pub(crate) fallback_port: u16,
+    /// Allow POST /purge-payments with external processors too (it is allowed with simulated ones)
+    #[arg(long)]
+    pub(crate) purge: bool,
     /// Folder for sockets, state and logs
     #[arg(long, default_value = ".galo")]
     pub(crate) home: PathBuf,

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_secs(2);
 const DEATHS_IN_WINDOW_MAX: usize = 5;
-/// Doubles with each death in the window, up to the bound that keeps a restart within 50 ms.
+/// Doubles with each death in the window, up to a bound that leaves fork and exec 30 ms on a busy machine.
 const DELAY_FIRST: Duration = Duration::from_millis(5);
-const DELAY_MAX: Duration = Duration::from_millis(40);
+const DELAY_MAX: Duration = Duration::from_millis(20);
 
 /// What to do about a death.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

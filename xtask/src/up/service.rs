@@ -78,6 +78,7 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
         environment: vec![
             ("AGGREGATOR_SOCKET", aggregator_socket.clone()),
             ("AGGREGATOR_HTTP_SOCKET", home.socket("aggregator-http").display().to_string()),
+            ("JOURNAL_DIR", home.journal().display().to_string()),
         ],
         limited: true,
     });
@@ -94,6 +95,8 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
                 ("PROCESSOR_DEFAULT_FEE_BPS", FEES[0].2.to_owned()),
                 ("PROCESSOR_FALLBACK_FEE_BPS", FEES[1].2.to_owned()),
             ]);
+        }
+        if options.processors == Processors::Simulated || options.purge {
             // Payments with a model lose nothing when purged, and the contest's script asks for it; with processors that
             // are not ours, whoever starts Galo has to allow it.
             environment.push(("PURGE_ALLOWED", "true".to_owned()));

@@ -47,11 +47,11 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Sends what the server may refuse to read.
-    pub(super) fn try_send(&mut self, bytes: &[u8]) {
-        if let Err(error) = self.stream.write_all(bytes) {
-            assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
-        }
+    /// Sends what the server may refuse to read; whether it took all.
+    pub(super) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        let Err(error) = self.stream.write_all(bytes) else { return true };
+        assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
+        false
     }
 
     /// Sends one byte per write.

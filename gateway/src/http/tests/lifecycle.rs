@@ -91,7 +91,7 @@ fn a_client_that_waits_for_100_gets_it_before_its_body() {
 }
 
 fn quick() -> HttpConfig {
-    HttpConfig { request_timeout_ms: 100, idle_timeout_ms: 300, ..HttpConfig::default() }
+    HttpConfig { request_timeout_ms: 200, idle_timeout_ms: 800, ..HttpConfig::default() }
 }
 
 #[test]
@@ -109,18 +109,15 @@ fn a_request_that_does_not_get_whole_in_time_gets_408() {
             client.send(start.as_bytes());
             let reply = client.reply();
             reply.is_problem(408, "request-timeout");
-            assert!(started.elapsed() >= Duration::from_millis(100), "never early");
+            assert!(started.elapsed() >= Duration::from_millis(200), "never early");
             client.ends();
         }
-        // A byte now and then does not buy more time.
+        // A byte now and then does not buy more time. (The pause is the slow client's pace.)
         let mut client = front.connect();
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(5) {
-            client.try_send(b"a");
+        while client.try_send(b"a") {
+            assert!(started.elapsed() < Duration::from_secs(5), "the deadline moved with each byte");
             std::thread::sleep(Duration::from_millis(20));
-            if started.elapsed() > Duration::from_millis(600) {
-                break;
-            }
         }
         client.reply().is_problem(408, "request-timeout");
         front.is_well();
@@ -138,7 +135,7 @@ fn an_idle_connection_is_closed_without_a_word() {
         assert_eq!(used.reply().status, 200);
         fresh.ends();
         used.ends();
-        assert!(started.elapsed() >= Duration::from_millis(300), "never early");
+        assert!(started.elapsed() >= Duration::from_millis(800), "never early");
     }
 }
 

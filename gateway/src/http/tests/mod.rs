@@ -4,6 +4,7 @@
 //! blocking clients. A client that waits for more than ten seconds fails its test. Each hostile case ends with a good
 //! request on a new connection, and a check of what the service was asked to do.
 
+mod allocation;
 mod api;
 mod client;
 mod hostile;

@@ -100,11 +100,35 @@ fn every_shape_of_an_answer() {
         ),
         ("large head", vec![headers_10k], Then::Stay, ok, REUSED),
         (
-            "large body",
+            "body too large",
             vec!["HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n", large],
             Then::Stay,
             ok,
             CLOSED,
+        ),
+        (
+            "head and body of 20 KB",
+            vec![
+                "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\nlong: ",
+                long("h", 10_000),
+                "\r\n\r\n",
+                long("b", 10_000),
+            ],
+            Then::Stay,
+            ok,
+            CLOSED,
+        ),
+        (
+            "head and body of 12 KB",
+            vec![
+                "HTTP/1.1 200 OK\r\nContent-Length: 6000\r\nlong: ",
+                long("h", 6000),
+                "\r\n\r\n",
+                long("b", 6000),
+            ],
+            Then::Stay,
+            ok,
+            REUSED,
         ),
         (
             "keeps the connection, says close",
@@ -264,14 +288,14 @@ fn an_answer_cut_at_every_byte() {
 fn an_answer_that_stalls_times_out_and_the_connection_is_closed() {
     let head = ANSWER_200.find("\r\n\r\n").unwrap() + 4;
     on_both_drivers(|| async {
-        let offsets = [0, 1, 9, 17, head - 1, head, head + 1, ANSWER_200.len() - 1];
+        let offsets = [0, 9, head - 1, head, ANSWER_200.len() - 1];
         let server = Server::start(move |number, peer| {
             assert!(peer.request().is_some());
             peer.send(&ANSWER_200[..offsets[number]]);
             // Returns only when the client closes: the assertion on `done` below is about that.
             peer.wait_for_close();
         });
-        let bench = Bench::with(&server.url(), |config| config.attempt_timeout_ms = 100);
+        let bench = Bench::with(&server.url(), |config| config.attempt_timeout_ms = 400);
         for (slot, offset) in (0..).zip(offsets) {
             let expected = if offset < head { Reply::TimedOut } else { answered(200) };
             assert_eq!(bench.one(slot).await, expected, "stalled after {offset} bytes");
@@ -279,7 +303,7 @@ fn an_answer_that_stalls_times_out_and_the_connection_is_closed() {
         }
         assert_eq!(bench.client.stats().connections_open, 0);
         for end in bench.ends.borrow().iter() {
-            assert!((100_000..2_000_000).contains(&end.latency_us), "{end:?}");
+            assert!((400_000..20_000_000).contains(&end.latency_us), "{end:?}");
         }
     });
 }
@@ -319,7 +343,7 @@ fn an_answer_that_comes_after_the_timeout_is_nobodys() {
             }
             peer.wait_for_close();
         });
-        let bench = Bench::with(&server.url(), |config| config.attempt_timeout_ms = 50);
+        let bench = Bench::with(&server.url(), |config| config.attempt_timeout_ms = 1000);
         assert_eq!(bench.one(0).await, Reply::TimedOut);
         late.send(()).unwrap();
         was_sent.recv().unwrap();

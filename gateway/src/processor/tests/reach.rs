@@ -39,7 +39,7 @@ fn a_connect_that_is_not_answered_is_not_sent() {
             });
             assert_eq!(bench.one(0).await, Reply::NotSent);
             let latency_us = bench.ends.borrow()[0].latency_us;
-            assert!((50_000..2_000_000).contains(&latency_us), "{latency_us}");
+            assert!((50_000..20_000_000).contains(&latency_us), "{latency_us}");
         }
     });
 }

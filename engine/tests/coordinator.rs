@@ -1,0 +1,478 @@
+//! The coordinator's rules, one test each, by what gateways see of them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use galo_engine::coordinator::{Coordinator, CoordinatorConfig, Rejection, SessionId};
+use galo_engine::ledger::{Entry, Known, LedgerConfig, Tally};
+use galo_engine::time::{Now, UnixMillis};
+use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_wire::record::{
+    Accept, Acknowledgement, Assignment, Claim, Completion, Grant, HealthNews, HealthReport, HealthSource,
+    Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply, Purged, Ready, Release, Role,
+    SummaryQuery, Verdict, Withdrawal,
+};
+use galo_wire::{Message, PROTOCOL_VERSION};
+
+const GRACE_US: u64 = 300_000;
+const INTERVAL_US: u64 = 5_000_000;
+
+fn id(number: u8) -> CorrelationId {
+    CorrelationId([number; 16])
+}
+
+fn at(monotonic_us: u64) -> Now {
+    Now { monotonic_us, unix_ms: UnixMillis(monotonic_us / 1_000) }
+}
+
+/// A moment after the grace of the start.
+const LATER: u64 = GRACE_US + 1;
+
+fn coordinator_with(open_len_max: usize) -> Coordinator {
+    let config = CoordinatorConfig {
+        ledger: LedgerConfig { open_len_max, known_len_max: 4, bucket_bytes_max: 1 << 20, hash_seed: 1 },
+        health_interval_us: INTERVAL_US,
+        claim_grace_us: GRACE_US,
+        incarnation: 1,
+    };
+    Coordinator::new(config, at(0))
+}
+
+fn coordinator() -> Coordinator {
+    coordinator_with(100)
+}
+
+fn hello(instance: u8) -> Hello {
+    Hello {
+        protocol_version: PROTOCOL_VERSION,
+        role: Role::Gateway,
+        instance,
+        thread: 0,
+        reserved: 0,
+        incarnation: u64::from(instance),
+    }
+}
+
+/// Connects a gateway that is ready for work.
+fn join(coordinator: &mut Coordinator, instance: u8) -> SessionId {
+    let session = coordinator.connect(hello(instance)).unwrap();
+    tell(coordinator, session, Ready { claim_count: 0 });
+    coordinator.messages().clear();
+    session
+}
+
+/// Tells and returns what is sent in answer.
+fn tell(
+    coordinator: &mut Coordinator,
+    from: SessionId,
+    message: impl Into<Message>,
+) -> Vec<(SessionId, Message)> {
+    coordinator.handle(from, message.into(), at(LATER)).unwrap();
+    coordinator.messages().drain(..).collect()
+}
+
+fn accept(
+    coordinator: &mut Coordinator,
+    from: SessionId,
+    number: u8,
+    amount_cents: u64,
+    stage: Stage,
+) -> Verdict {
+    let requested_at_ms = if stage == Stage::Waiting { 0 } else { 7 };
+    let expires_at_us = LATER;
+    let accept =
+        Accept { slot: 1, correlation_id: id(number), amount_cents, requested_at_ms, expires_at_us, stage };
+    match tell(coordinator, from, accept)[..] {
+        [(to, Message::Grant(Grant { slot: 1, correlation_id, verdict }))] => {
+            assert_eq!((to, correlation_id), (from, id(number)));
+            verdict
+        }
+        ref other => panic!("expected one grant, got {other:?}"),
+    }
+}
+
+fn completion(number: u8, processor: Processor, outcome: Outcome) -> Completion {
+    Completion { sequence: 1, correlation_id: id(number), requested_at_ms: 7, processor, outcome }
+}
+
+fn open(coordinator: &Coordinator, number: u8) -> (Stage, bool, Option<SessionId>) {
+    match coordinator.ledger().lookup(id(number)) {
+        Known::Open(payment) => (payment.stage, payment.in_doubt, payment.owner),
+        other => panic!("payment {number} should be open, is {other:?}"),
+    }
+}
+
+#[test]
+fn one_id_is_granted_once_whichever_gateway_brings_it() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    assert_eq!(accept(&mut coordinator, one, 1, 1990, Stage::AtDefault), Verdict::Granted);
+    assert_eq!(accept(&mut coordinator, two, 1, 1990, Stage::AtFallback), Verdict::Replayed);
+    assert_eq!(accept(&mut coordinator, two, 1, 1991, Stage::AtFallback), Verdict::Conflict);
+    assert_eq!(
+        open(&coordinator, 1),
+        (Stage::AtDefault, false, Some(one)),
+        "the second copy changed nothing"
+    );
+    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
+    assert_eq!(accept(&mut coordinator, two, 1, 1990, Stage::AtDefault), Verdict::Replayed);
+    assert_eq!(accept(&mut coordinator, two, 1, 1, Stage::AtDefault), Verdict::Conflict);
+    let books = coordinator.ledger().conservation();
+    assert_eq!(books.accepted, Tally { count: 1, amount_cents: 1990 });
+}
+
+#[test]
+fn beyond_the_bound_an_accept_is_refused_and_nothing_is_kept() {
+    let mut coordinator = coordinator_with(1);
+    let one = join(&mut coordinator, 1);
+    assert_eq!(accept(&mut coordinator, one, 1, 5, Stage::Waiting), Verdict::Granted);
+    assert_eq!(accept(&mut coordinator, one, 2, 5, Stage::Waiting), Verdict::Full);
+    assert_eq!(coordinator.ledger().lookup(id(2)), Known::Absent);
+    assert_eq!(
+        accept(&mut coordinator, one, 1, 5, Stage::Waiting),
+        Verdict::Replayed,
+        "a known id needs no room"
+    );
+}
+
+#[test]
+fn an_accept_whose_client_was_refused_meanwhile_is_not_granted() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    let late = Accept {
+        slot: 1,
+        correlation_id: id(1),
+        amount_cents: 5,
+        requested_at_ms: 0,
+        expires_at_us: LATER - 1,
+        stage: Stage::Waiting,
+    };
+    let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Expired };
+    assert_eq!(tell(&mut coordinator, one, late), [(one, grant.into())]);
+    assert_eq!(coordinator.ledger().lookup(id(1)), Known::Absent);
+    assert_eq!(
+        accept(&mut coordinator, one, 1, 5, Stage::Waiting),
+        Verdict::Granted,
+        "the client may try again"
+    );
+}
+
+#[test]
+fn the_oldest_processed_ids_are_forgotten_and_their_payments_still_counted() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    for number in 1..=5 {
+        accept(&mut coordinator, one, number, 100, Stage::AtDefault);
+        tell(&mut coordinator, one, completion(number, Processor::Default, Outcome::Processed));
+    }
+    assert_eq!(coordinator.ledger().known_len(), 4);
+    assert_eq!(coordinator.ledger().lookup(id(1)), Known::Absent);
+    let summary = coordinator.ledger().summarize(UnixMillis(0), UnixMillis(u64::MAX));
+    assert_eq!(summary.totals[0], Tally { count: 5, amount_cents: 500 });
+}
+
+#[test]
+fn each_change_is_an_entry_and_the_entries_rebuild_the_ledger() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
+    accept(&mut coordinator, one, 2, 200, Stage::AtDefault);
+    accept(&mut coordinator, one, 3, 300, Stage::Waiting);
+    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
+    tell(&mut coordinator, one, completion(2, Processor::Default, Outcome::Unknown));
+    let intent =
+        Intent { slot: 3, correlation_id: id(3), requested_at_ms: 9, processor: Processor::Fallback };
+    tell(&mut coordinator, one, intent);
+    let entries: Vec<Entry> = coordinator.entries().clone();
+    assert_eq!(entries.len(), 6);
+    let mut rebuilt = self::coordinator();
+    entries.into_iter().for_each(|entry| rebuilt.restore(entry));
+    assert_eq!(rebuilt.ledger().conservation(), coordinator.ledger().conservation());
+    for number in 1..=3 {
+        let without_owner = |known| match known {
+            Known::Open(payment) => Known::Open(galo_engine::ledger::OpenPayment { owner: None, ..payment }),
+            other => other,
+        };
+        let expected = without_owner(coordinator.ledger().lookup(id(number)));
+        assert_eq!(rebuilt.ledger().lookup(id(number)), expected);
+    }
+}
+
+#[test]
+fn what_a_dead_gateway_held_goes_to_the_living_one_in_doubt_where_it_was_recorded() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
+    accept(&mut coordinator, one, 2, 200, Stage::Waiting);
+    accept(&mut coordinator, two, 3, 300, Stage::AtDefault);
+    coordinator.disconnect(one, at(LATER));
+    let mut assigned: Vec<_> = coordinator.messages().drain(..).collect();
+    assigned.sort_by_key(|(_, message)| match message {
+        Message::Assignment(assignment) => assignment.amount_cents,
+        other => panic!("expected assignments, got {other:?}"),
+    });
+    let assignment = |number, amount_cents, requested_at_ms, stage, in_doubt| {
+        (
+            two,
+            Assignment { correlation_id: id(number), amount_cents, requested_at_ms, stage, in_doubt }.into(),
+        )
+    };
+    assert_eq!(
+        assigned,
+        [assignment(1, 100, 7, Stage::AtDefault, true), assignment(2, 200, 0, Stage::Waiting, false)]
+    );
+    assert_eq!(open(&coordinator, 1), (Stage::AtDefault, true, Some(two)));
+    assert_eq!(coordinator.ledger().conservation().in_doubt_count, 1);
+}
+
+#[test]
+fn without_a_living_gateway_payments_wait_for_the_next_one() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    accept(&mut coordinator, one, 1, 100, Stage::Waiting);
+    coordinator.disconnect(one, at(LATER));
+    assert_eq!(open(&coordinator, 1), (Stage::Waiting, false, None));
+    let two = coordinator.connect(hello(2)).unwrap();
+    coordinator.messages().clear();
+    coordinator.tick(at(LATER));
+    assert!(coordinator.messages().is_empty(), "not before its claims are in");
+    let sent = tell(&mut coordinator, two, Ready { claim_count: 0 });
+    assert!(matches!(sent[..], [(to, Message::Assignment(_))] if to == two));
+}
+
+#[test]
+fn a_payment_in_doubt_may_not_go_elsewhere_and_one_that_was_refused_may() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    let intent = |processor| Intent { slot: 1, correlation_id: id(1), requested_at_ms: 8, processor };
+    let recorded = (one, Message::from(IntentRecorded { slot: 1, correlation_id: id(1) }));
+    let withdrawn = (one, Message::from(Withdrawal { slot: 1, correlation_id: id(1) }));
+    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
+    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Refused));
+    assert_eq!(open(&coordinator, 1), (Stage::Waiting, false, Some(one)));
+    assert_eq!(tell(&mut coordinator, one, intent(Processor::Fallback)), [recorded]);
+    let unknown = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Unknown) };
+    tell(&mut coordinator, one, unknown);
+    assert_eq!(open(&coordinator, 1), (Stage::AtFallback, true, Some(one)));
+    // A gateway that does not know hears what the ledger knows. Not even the same processor may be told another time.
+    let assigned = Assignment {
+        correlation_id: id(1),
+        amount_cents: 100,
+        requested_at_ms: 8,
+        stage: Stage::AtFallback,
+        in_doubt: true,
+    };
+    for intent in [intent(Processor::Default), Intent { requested_at_ms: 9, ..intent(Processor::Fallback) }] {
+        assert_eq!(tell(&mut coordinator, one, intent), [withdrawn, (one, assigned.into())]);
+    }
+    let refused = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Refused) };
+    tell(&mut coordinator, one, refused);
+    assert_eq!(
+        open(&coordinator, 1),
+        (Stage::AtFallback, true, Some(one)),
+        "a later refusal settles nothing"
+    );
+}
+
+#[test]
+fn only_the_owner_moves_a_payment_and_everyone_may_say_that_it_is_processed() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
+    let intent =
+        Intent { slot: 4, correlation_id: id(1), requested_at_ms: 8, processor: Processor::Fallback };
+    let sent = tell(&mut coordinator, two, intent);
+    assert_eq!(sent, [(two, Withdrawal { slot: 4, correlation_id: id(1) }.into())]);
+    tell(&mut coordinator, two, completion(1, Processor::Default, Outcome::Refused));
+    assert_eq!(open(&coordinator, 1), (Stage::AtDefault, false, Some(one)));
+    tell(&mut coordinator, two, completion(1, Processor::Default, Outcome::Processed));
+    assert!(matches!(coordinator.ledger().lookup(id(1)), Known::Processed { .. }));
+    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
+    assert_eq!(coordinator.ledger().conservation().processed[0].count, 1, "said twice, counted once");
+    assert_eq!(coordinator.counters().stale_completions, 2);
+}
+
+#[test]
+fn a_batch_of_completions_is_acknowledged_by_its_last() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    for sequence in 1..=3 {
+        let unknown_id = Completion { sequence, ..completion(9, Processor::Default, Outcome::Processed) };
+        coordinator.handle(one, unknown_id.into(), at(LATER)).unwrap();
+    }
+    assert_eq!(coordinator.messages()[..], [(one, Acknowledgement { sequence: 3 }.into())]);
+}
+
+fn claim(number: u8, stage: Stage, requested_at_ms: u64, in_doubt: bool) -> Claim {
+    Claim { slot: 2, correlation_id: id(number), amount_cents: 100, requested_at_ms, stage, in_doubt }
+}
+
+#[test]
+fn claims_are_settled_as_the_table_says() {
+    let mut coordinator = coordinator();
+    // A restart: payments 1 to 3 come out of the journal, nobody works on them.
+    for (number, stage, requested_at_ms) in
+        [(1, Stage::Waiting, 0), (2, Stage::AtDefault, 7), (3, Stage::AtDefault, 7)]
+    {
+        coordinator.restore(Entry::Accepted {
+            correlation_id: id(number),
+            amount_cents: 100,
+            stage,
+            requested_at_ms,
+            in_doubt: false,
+        });
+    }
+    let one = coordinator.connect(hello(1)).unwrap();
+    let two = coordinator.connect(hello(2)).unwrap();
+    coordinator.messages().clear();
+    let withdrawn = |number| Message::from(Withdrawal { slot: 2, correlation_id: id(number) });
+    // Not known (memory lost): as the gateway says.
+    assert_eq!(tell(&mut coordinator, one, claim(9, Stage::AtFallback, 5, true)), []);
+    assert_eq!(open(&coordinator, 9), (Stage::AtFallback, true, Some(one)));
+    // With nobody, at the same stage: its own.
+    assert_eq!(tell(&mut coordinator, one, claim(1, Stage::Waiting, 0, false)), []);
+    assert_eq!(tell(&mut coordinator, one, claim(2, Stage::AtDefault, 7, true)), []);
+    assert_eq!(open(&coordinator, 2), (Stage::AtDefault, true, Some(one)));
+    // With nobody, at another stage: the ledger is right.
+    let assignment = Assignment {
+        correlation_id: id(3),
+        amount_cents: 100,
+        requested_at_ms: 7,
+        stage: Stage::AtDefault,
+        in_doubt: true,
+    };
+    let sent = tell(&mut coordinator, one, claim(3, Stage::Waiting, 0, false));
+    assert_eq!(sent, [(one, withdrawn(3)), (one, assignment.into())]);
+    // With somebody.
+    assert_eq!(tell(&mut coordinator, two, claim(1, Stage::Waiting, 0, false)), [(two, withdrawn(1))]);
+    // Processed.
+    tell(&mut coordinator, one, completion(2, Processor::Default, Outcome::Processed));
+    assert_eq!(tell(&mut coordinator, two, claim(2, Stage::AtDefault, 7, true)), [(two, withdrawn(2))]);
+}
+
+#[test]
+fn after_a_start_nothing_is_handed_over_before_the_grace_is_over() {
+    let mut coordinator = coordinator();
+    coordinator.restore(Entry::Accepted {
+        correlation_id: id(1),
+        amount_cents: 100,
+        stage: Stage::AtDefault,
+        requested_at_ms: 7,
+        in_doubt: false,
+    });
+    let one = coordinator.connect(hello(1)).unwrap();
+    coordinator.handle(one, Ready { claim_count: 0 }.into(), at(GRACE_US - 1)).unwrap();
+    coordinator.messages().clear();
+    coordinator.tick(at(GRACE_US - 1));
+    assert_eq!(coordinator.messages()[..], []);
+    coordinator.tick(at(GRACE_US));
+    assert!(matches!(
+        coordinator.messages()[..],
+        [(_, Message::Assignment(Assignment { in_doubt: true, .. }))]
+    ));
+}
+
+#[test]
+fn what_a_stopping_gateway_releases_goes_to_another_and_not_back() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    accept(&mut coordinator, one, 1, 100, Stage::Waiting);
+    tell(&mut coordinator, two, Release { correlation_id: id(1) });
+    assert_eq!(open(&coordinator, 1).2, Some(one), "only its owner releases it");
+    tell(&mut coordinator, one, Release { correlation_id: id(1) });
+    coordinator.tick(at(LATER));
+    assert_eq!(open(&coordinator, 1).2, Some(two));
+}
+
+#[test]
+fn each_processors_health_is_asked_for_by_one_gateway_an_interval() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    let mut leases = Vec::new();
+    for step in 0..400 {
+        let now_us = step * 50_000;
+        coordinator.tick(at(now_us));
+        for (to, message) in coordinator.messages().drain(..) {
+            let Message::Lease(Lease { processor }) = message else { panic!("expected leases only") };
+            leases.push((now_us, to, processor));
+        }
+    }
+    for processor in Processor::ALL {
+        let times: Vec<u64> =
+            leases.iter().filter(|lease| lease.2 == processor).map(|lease| lease.0).collect();
+        assert_eq!(times.len(), 3, "in twenty seconds, none in the first five");
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= INTERVAL_US), "{times:?}");
+    }
+    assert!(leases.iter().any(|lease| lease.1 == one) && leases.iter().any(|lease| lease.1 == two));
+    let report = HealthReport {
+        processor: Processor::Default,
+        source: HealthSource::Check,
+        failing: true,
+        response_ms: 20,
+    };
+    let news = HealthNews {
+        processor: Processor::Default,
+        source: HealthSource::Check,
+        failing: true,
+        response_ms: 20,
+    };
+    assert_eq!(tell(&mut coordinator, one, report), [(two, news.into())], "to all others, not back");
+}
+
+#[test]
+fn a_purge_empties_the_books_and_tells_everyone() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
+    accept(&mut coordinator, two, 2, 100, Stage::AtDefault);
+    tell(&mut coordinator, two, completion(2, Processor::Default, Outcome::Processed));
+    let sent = tell(&mut coordinator, one, PurgeQuery { slot: 6 });
+    let purged = Message::from(Purged { generation: 1 });
+    assert_eq!(sent, [(one, purged), (two, purged), (one, PurgeReply { slot: 6 }.into())]);
+    assert_eq!(coordinator.ledger().conservation(), galo_engine::ledger::Conservation::default());
+    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
+    let all = SummaryQuery { slot: 1, from_ms: 0, to_ms: u64::MAX };
+    let sent = tell(&mut coordinator, one, all);
+    assert!(
+        matches!(sent[..], [(_, Message::SummaryReply(reply))] if reply.default_requests == 0),
+        "what was on its way belongs to what was purged: {sent:?}"
+    );
+    let sent = tell(&mut coordinator, one, LookupQuery { slot: 1, correlation_id: id(1) });
+    assert!(matches!(sent[..], [(_, Message::LookupReply(reply))] if reply.amount_cents == 0));
+}
+
+#[test]
+fn strangers_are_turned_away() {
+    let mut coordinator = coordinator();
+    let old = Hello { protocol_version: PROTOCOL_VERSION + 1, ..hello(1) };
+    assert_eq!(coordinator.connect(old), Err(Rejection::Version { theirs: PROTOCOL_VERSION + 1 }));
+    let double = Hello { role: Role::Aggregator, ..hello(1) };
+    assert_eq!(coordinator.connect(double), Err(Rejection::Role(Role::Aggregator)));
+    let one = join(&mut coordinator, 1);
+    let nothing = Accept {
+        slot: 1,
+        correlation_id: id(1),
+        amount_cents: 0,
+        requested_at_ms: 0,
+        expires_at_us: u64::MAX,
+        stage: Stage::Waiting,
+    };
+    assert!(coordinator.handle(one, nothing.into(), at(LATER)).is_err(), "no gateway accepts nothing");
+    let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Granted };
+    assert!(coordinator.handle(one, grant.into(), at(LATER)).is_err(), "no gateway grants");
+}
+
+#[test]
+fn a_claim_does_not_bring_back_what_was_purged() {
+    let mut before = coordinator();
+    let one = join(&mut before, 1);
+    tell(&mut before, one, PurgeQuery { slot: 6 });
+    let mut after = coordinator();
+    after.restore(Entry::Purged);
+    for mut coordinator in [before, after] {
+        let two = coordinator.connect(hello(2)).unwrap();
+        coordinator.messages().clear();
+        let sent = tell(&mut coordinator, two, claim(1, Stage::AtDefault, 7, true));
+        assert!(matches!(sent[..], [(to, Message::Withdrawal(_))] if to == two), "{sent:?}");
+        assert_eq!(coordinator.ledger().conservation().accepted.count, 0);
+    }
+}

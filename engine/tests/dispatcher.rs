@@ -1,0 +1,397 @@
+//! The dispatcher's rules, one test each, by the actions that it asks for.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig, Verification};
+use galo_engine::money::AmountCents;
+use galo_engine::outcome::Reply;
+use galo_engine::router::RouterConfig;
+use galo_engine::time::{Now, UnixMillis};
+use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_wire::Message;
+use galo_wire::record::{
+    Accept, Acknowledgement, Assignment, Claim, Completion, Grant, HealthNews, HealthSource, Intent,
+    IntentRecorded, Purged, Ready, Release, Verdict, Withdrawal,
+};
+
+const PATIENCE_US: u64 = 2_000_000;
+const OK: Reply = Reply::Answered { status: 200 };
+const FAILED: Reply = Reply::Answered { status: 500 };
+
+fn id(number: u8) -> CorrelationId {
+    CorrelationId([number; 16])
+}
+
+fn amount() -> AmountCents {
+    AmountCents::new(1990).unwrap()
+}
+
+/// A dispatcher, its time, and what it has asked for.
+struct Bench {
+    dispatcher: Dispatcher,
+    now_us: u64,
+}
+
+impl Bench {
+    fn with(queue_len_max: usize) -> Self {
+        let router = RouterConfig { fee_bps: [500, 1500], patience_us: PATIENCE_US, slow_us: 1_000_000 };
+        let config = DispatcherConfig {
+            router,
+            queue_len_max,
+            concurrency_max: 8,
+            accept_wait_us_max: 1_000_000,
+            seed: 1,
+        };
+        Self { dispatcher: Dispatcher::new(config), now_us: 1_000_000 }
+    }
+
+    /// Connected and idle.
+    fn new() -> Self {
+        let mut bench = Self::with(100);
+        let actions = bench.event(Dispatcher::connected);
+        assert_eq!(actions, [Action::Send(Ready { claim_count: 0 }.into())]);
+        bench
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic_us: self.now_us, unix_ms: UnixMillis(1_700_000_000_000 + self.now_us / 1_000) }
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.now().unix_ms.0
+    }
+
+    fn event(&mut self, event: impl FnOnce(&mut Dispatcher, Now)) -> Vec<Action> {
+        let now = self.now();
+        event(&mut self.dispatcher, now);
+        self.dispatcher.actions().drain(..).collect()
+    }
+
+    fn accept(&mut self, number: u8) -> Vec<Action> {
+        self.event(|dispatcher, now| dispatcher.accept(u32::from(number), id(number), amount(), now))
+    }
+
+    fn hear(&mut self, message: impl Into<Message>) -> Vec<Action> {
+        let message = message.into();
+        self.event(|dispatcher, now| dispatcher.handle(message, now))
+    }
+
+    fn grant(&mut self, slot: u32, number: u8) -> Vec<Action> {
+        self.hear(Grant { slot, correlation_id: id(number), verdict: Verdict::Granted })
+    }
+
+    fn end(&mut self, slot: u32, reply: Reply) -> Vec<Action> {
+        self.event(|dispatcher, now| dispatcher.attempt_ended(slot, reply, 1_000, now))
+    }
+
+    fn tick_after(&mut self, us: u64) -> Vec<Action> {
+        self.now_us += us;
+        self.event(Dispatcher::tick)
+    }
+
+    /// A payment on its way to default: its slot.
+    fn attempt(&mut self, number: u8) -> u32 {
+        let slot = match self.accept(number)[..] {
+            [Action::Send(Message::Accept(accept))] => {
+                assert_eq!(accept.stage, Stage::AtDefault);
+                accept.slot
+            }
+            ref other => panic!("expected one accept, got {other:?}"),
+        };
+        assert!(matches!(self.grant(slot, number)[..], [Action::Answer { .. }, Action::Attempt { .. }]));
+        slot
+    }
+
+    /// Everyone says that `processor` is down.
+    fn fails(&mut self, processor: Processor) {
+        self.hear(HealthNews { processor, source: HealthSource::Traffic, failing: true, response_ms: 0 });
+    }
+}
+
+fn sent(actions: &[Action]) -> Vec<Message> {
+    actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Send(message) => Some(*message),
+            Action::Answer { .. }
+            | Action::Attempt { .. }
+            | Action::Verify { .. }
+            | Action::CheckHealth { .. } => None,
+        })
+        .collect()
+}
+
+fn completion(sequence: u64, number: u8, requested_at_ms: u64, outcome: Outcome) -> Message {
+    let processor = Processor::Default;
+    Completion { sequence, correlation_id: id(number), requested_at_ms, processor, outcome }.into()
+}
+
+#[test]
+fn the_usual_payment_takes_one_round_trip_to_the_ledger() {
+    let mut bench = Bench::new();
+    let requested_at_ms = bench.unix_ms();
+    let accept = Accept {
+        slot: 0,
+        correlation_id: id(1),
+        amount_cents: 1990,
+        requested_at_ms,
+        expires_at_us: bench.now_us + 900_000,
+        stage: Stage::AtDefault,
+    };
+    assert_eq!(bench.accept(1), [Action::Send(accept.into())]);
+    let attempt = Action::Attempt {
+        slot: 0,
+        processor: Processor::Default,
+        correlation_id: id(1),
+        amount: amount(),
+        requested_at: UnixMillis(requested_at_ms),
+    };
+    assert_eq!(bench.grant(0, 1), [Action::Answer { ticket: 1, answer: Answer::Granted }, attempt]);
+    assert_eq!(bench.end(0, OK), [Action::Send(completion(1, 1, requested_at_ms, Outcome::Processed))]);
+    assert!(!bench.dispatcher.is_drained(), "not before the ledger has it");
+    bench.hear(Acknowledgement { sequence: 1 });
+    assert!(bench.dispatcher.is_drained());
+}
+
+#[test]
+fn what_the_ledger_refuses_is_answered_and_forgotten() {
+    for (verdict, answer) in [
+        (Verdict::Replayed, Answer::Replayed),
+        (Verdict::Conflict, Answer::Conflict),
+        (Verdict::Full, Answer::Full),
+        (Verdict::Expired, Answer::Unreachable),
+    ] {
+        let mut bench = Bench::new();
+        bench.accept(1);
+        let actions = bench.hear(Grant { slot: 0, correlation_id: id(1), verdict });
+        assert_eq!(actions, [Action::Answer { ticket: 1, answer }]);
+        let now = bench.now();
+        let gauges = bench.dispatcher.gauges(now);
+        assert_eq!((gauges.held, gauges.in_flight), (0, [0, 0]));
+    }
+}
+
+#[test]
+fn beyond_the_bound_a_post_is_refused_before_it_is_accepted() {
+    let mut bench = Bench::with(1);
+    bench.event(Dispatcher::connected);
+    bench.accept(1);
+    assert_eq!(bench.accept(2), [Action::Answer { ticket: 2, answer: Answer::Full }]);
+}
+
+#[test]
+fn a_refused_payment_takes_a_new_requested_at_and_waits_for_its_intent() {
+    let mut bench = Bench::new();
+    let first_ms = bench.unix_ms();
+    let slot = bench.attempt(1);
+    bench.now_us += 5_000;
+    let actions = bench.end(slot, FAILED);
+    let intent = Intent {
+        slot,
+        correlation_id: id(1),
+        requested_at_ms: bench.unix_ms(),
+        processor: Processor::Default,
+    };
+    assert_eq!(sent(&actions), [completion(1, 1, first_ms, Outcome::Refused), intent.into()]);
+    assert_eq!(actions.len(), 2, "nothing is sent to a processor before the intent is recorded");
+    let actions = bench.hear(IntentRecorded { slot, correlation_id: id(1) });
+    let requested_at = bench.now().unix_ms;
+    assert!(
+        matches!(actions[..], [Action::Attempt { requested_at: at, .. }] if at == requested_at),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_payment_in_doubt_stays_with_its_processor_and_its_requested_at() {
+    let mut bench = Bench::new();
+    let first_ms = bench.unix_ms();
+    let slot = bench.attempt(1);
+    let actions = bench.end(slot, Reply::TimedOut);
+    assert_eq!(sent(&actions), [completion(1, 1, first_ms, Outcome::Unknown)]);
+    bench.fails(Processor::Default);
+    let mut attempts = 0;
+    for _ in 0..4_000 {
+        // Twenty seconds: ten times the patience, with a fallback in the best of health.
+        for action in bench.tick_after(5_000) {
+            let Action::Attempt { processor, requested_at, .. } = action else {
+                panic!("only attempts: {action:?}")
+            };
+            assert_eq!((processor, requested_at.0), (Processor::Default, first_ms));
+            attempts += 1;
+            assert_eq!(bench.end(slot, FAILED), [], "a refusal does not settle the doubt");
+        }
+    }
+    assert!(attempts > 10, "it was tried {attempts} times");
+}
+
+#[test]
+fn only_a_clear_answer_ends_a_doubt_and_a_422_is_looked_up() {
+    let mut bench = Bench::new();
+    let slot = bench.attempt(1);
+    bench.end(slot, Reply::Broken);
+    let retry = (0..1_000).flat_map(|_| bench.tick_after(5_000)).next();
+    assert!(matches!(retry, Some(Action::Attempt { .. })));
+    let verify = Action::Verify { slot, processor: Processor::Default, correlation_id: id(1) };
+    assert_eq!(bench.end(slot, Reply::Answered { status: 422 }), [verify]);
+    let actions = bench.event(|dispatcher, now| dispatcher.verified(slot, Verification::Unclear, now));
+    assert_eq!(actions, [verify], "asked again");
+    let found = Verification::Found(UnixMillis(77));
+    let actions = bench.event(|dispatcher, now| dispatcher.verified(slot, found, now));
+    assert_eq!(sent(&actions), [completion(2, 1, 77, Outcome::Processed)], "as the processor stored it");
+}
+
+#[test]
+fn while_the_cheaper_one_is_down_payments_wait_for_their_patience_and_then_take_the_dearer() {
+    let mut bench = Bench::new();
+    bench.attempt(9);
+    bench.fails(Processor::Default);
+    let actions = bench.accept(1);
+    let [Action::Send(Message::Accept(accept))] = actions[..] else { panic!("one accept: {actions:?}") };
+    assert_eq!((accept.stage, accept.requested_at_ms), (Stage::Waiting, 0));
+    bench.grant(accept.slot, 1);
+    // Its attempt from before the outage fails: that is how the cheaper one is known to be bad.
+    bench.end(0, FAILED);
+    let start_us = bench.now_us;
+    let mut intents = Vec::new();
+    while intents.is_empty() {
+        for message in sent(&bench.tick_after(5_000)) {
+            match message {
+                Message::Intent(intent) if intent.processor == Processor::Default => {
+                    // A probe: refused at once.
+                    bench.hear(IntentRecorded { slot: intent.slot, correlation_id: intent.correlation_id });
+                    bench.end(intent.slot, FAILED);
+                }
+                Message::Intent(intent) => intents.push(intent),
+                other => panic!("only intents: {other:?}"),
+            }
+        }
+        assert!(bench.now_us < start_us + 2 * PATIENCE_US, "nothing was sent to the dearer one");
+    }
+    assert!(bench.now_us >= start_us + PATIENCE_US, "patience was kept");
+}
+
+#[test]
+fn without_a_ledger_a_post_waits_and_is_then_told_so() {
+    let mut bench = Bench::with(100);
+    assert_eq!(bench.accept(1), []);
+    assert_eq!(bench.tick_after(999_999), []);
+    let told = [Action::Answer { ticket: 1, answer: Answer::Unreachable }];
+    assert_eq!(bench.tick_after(1), told);
+    let actions = bench.event(Dispatcher::connected);
+    assert_eq!(actions, [Action::Send(Ready { claim_count: 0 }.into())], "it was given up");
+}
+
+#[test]
+fn a_post_whose_accept_was_lost_with_the_link_is_accepted_over_the_next() {
+    let mut bench = Bench::new();
+    bench.accept(1);
+    bench.event(|dispatcher, _| dispatcher.disconnected());
+    let actions = bench.event(Dispatcher::connected);
+    let [Message::Accept(accept), Message::Ready(Ready { claim_count: 0 })] = sent(&actions)[..] else {
+        panic!("the accept again, then ready: {actions:?}")
+    };
+    assert_eq!(accept.stage, Stage::Waiting, "the plan is as old as the link");
+    let actions = bench.grant(accept.slot, 1);
+    assert!(matches!(actions[0], Action::Answer { ticket: 1, answer: Answer::Granted }));
+}
+
+#[test]
+fn a_new_link_begins_with_completions_and_claims() {
+    let mut bench = Bench::new();
+    let requested_at_ms = bench.unix_ms();
+    let done = bench.attempt(1);
+    let going = bench.attempt(2);
+    bench.event(|dispatcher, _| dispatcher.disconnected());
+    assert_eq!(bench.end(done, OK), [], "held while there is no link");
+    let actions = bench.event(Dispatcher::connected);
+    let claim = |slot, number| {
+        Message::from(Claim {
+            slot,
+            correlation_id: id(number),
+            amount_cents: 1990,
+            requested_at_ms,
+            stage: Stage::AtDefault,
+            in_doubt: false,
+        })
+    };
+    assert_eq!(
+        sent(&actions),
+        [
+            claim(u32::MAX, 1),
+            completion(2, 1, requested_at_ms, Outcome::Processed),
+            claim(going, 2),
+            Ready { claim_count: 2 }.into()
+        ]
+    );
+    bench.hear(Acknowledgement { sequence: 2 });
+    bench.end(going, OK);
+    bench.hear(Acknowledgement { sequence: 3 });
+    assert!(bench.dispatcher.is_drained());
+}
+
+#[test]
+fn an_assignment_in_doubt_is_sent_to_its_processor_as_it_was() {
+    let mut bench = Bench::new();
+    bench.hear(Assignment {
+        correlation_id: id(1),
+        amount_cents: 1990,
+        requested_at_ms: 42,
+        stage: Stage::AtFallback,
+        in_doubt: true,
+    });
+    let actions = bench.tick_after(50_000);
+    let attempt = Action::Attempt {
+        slot: 0,
+        processor: Processor::Fallback,
+        correlation_id: id(1),
+        amount: amount(),
+        requested_at: UnixMillis(42),
+    };
+    assert_eq!(actions, [attempt]);
+}
+
+#[test]
+fn a_withdrawn_payment_is_dropped_but_its_success_is_still_told() {
+    let mut bench = Bench::new();
+    let slot = bench.attempt(1);
+    let requested_at_ms = bench.unix_ms();
+    bench.hear(Withdrawal { slot, correlation_id: id(1) });
+    let actions = bench.end(slot, OK);
+    assert_eq!(sent(&actions), [completion(1, 1, requested_at_ms, Outcome::Processed)]);
+    let slot = bench.attempt(2);
+    bench.hear(Withdrawal { slot, correlation_id: id(2) });
+    assert_eq!(bench.end(slot, FAILED), [], "another gateway has it");
+}
+
+#[test]
+fn a_purge_drops_what_was_granted_and_keeps_what_was_not() {
+    let mut bench = Bench::new();
+    let slot = bench.attempt(1);
+    bench.fails(Processor::Default);
+    let [Action::Send(Message::Accept(accept))] = bench.accept(2)[..] else { panic!("one accept") };
+    bench.hear(Purged { generation: 1 });
+    let actions = bench.grant(accept.slot, 2);
+    assert!(matches!(actions[0], Action::Answer { ticket: 2, answer: Answer::Granted }));
+    assert_eq!(bench.end(slot, FAILED), [], "it ends without a trace");
+    let now = bench.now();
+    assert_eq!(bench.dispatcher.gauges(now).held, 1);
+}
+
+#[test]
+fn a_stopping_gateway_hands_back_what_waits_and_finishes_what_is_on_its_way() {
+    let mut bench = Bench::new();
+    let slot = bench.attempt(1);
+    bench.fails(Processor::Default);
+    let [Action::Send(Message::Accept(accept))] = bench.accept(2)[..] else { panic!("one accept") };
+    bench.grant(accept.slot, 2);
+    let actions = bench.event(|dispatcher, _| dispatcher.drain());
+    assert_eq!(sent(&actions), [Release { correlation_id: id(2) }.into()]);
+    let actions = bench.end(slot, FAILED);
+    assert!(
+        matches!(sent(&actions)[..], [Message::Completion(_), Message::Release(_)]),
+        "a refusal at the end is handed back too: {actions:?}"
+    );
+    bench.hear(Acknowledgement { sequence: 1 });
+    assert!(bench.dispatcher.is_drained());
+}

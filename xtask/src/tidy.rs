@@ -1,0 +1,329 @@
+//! `cargo xtask tidy`: what compilers do not check about the repository, in well under a second.
+//!
+//! Each rule is a function that returns the places where it is broken. It reads files that git knows (or would add), so
+//! that build results and ignored folders never count, and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::repo::{self, Fallible};
+
+/// STYLE: past this, look for the second noun.
+const FILE_LINES_MAX: usize = 800;
+
+/// The repository's text files, by path from the root.
+struct Files {
+    texts: BTreeMap<PathBuf, String>,
+}
+
+/// `cargo xtask tidy`.
+///
+/// # Errors
+///
+/// With the number of places that break a rule; each is printed.
+pub(crate) fn tidy() -> Fallible<()> {
+    let complaints = complaints()?;
+    for complaint in &complaints {
+        println!("{complaint}");
+    }
+    match complaints.len() {
+        0 => Ok(()),
+        count => Err(format!("tidy: {count} complaints")),
+    }
+}
+
+/// All places that break a rule.
+pub(crate) fn complaints() -> Fallible<Vec<String>> {
+    let files = Files::read()?;
+    let mut complaints = long_files(&files);
+    complaints.extend(unfinished_code(&files));
+    complaints.extend(broken_links(&files));
+    complaints.extend(undocumented_variables(&files));
+    complaints.extend(undocumented_dependencies(&files, &direct_dependencies()?));
+    Ok(complaints)
+}
+
+impl Files {
+    fn read() -> Fallible<Self> {
+        let root = repo::root();
+        let output = Command::new("git")
+            .args(["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
+            .current_dir(&root)
+            .output()
+            .map_err(|error| format!("cannot run git: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("git ls-files failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        let names = String::from_utf8_lossy(&output.stdout).into_owned();
+        let paths = names.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from);
+        // A file that git lists but that is deleted or binary has no text to check.
+        let texts = paths
+            .filter_map(|path| Some((path.clone(), fs::read_to_string(root.join(&path)).ok()?)))
+            .collect();
+        Ok(Self { texts })
+    }
+
+    fn with_extension(&self, extension: &str) -> impl Iterator<Item = (&Path, &str)> {
+        let matching = self
+            .texts
+            .iter()
+            .filter(move |(path, _)| path.extension().is_some_and(|found| found == extension));
+        matching.map(|(path, text)| (path.as_path(), text.as_str()))
+    }
+
+    fn text(&self, path: &str) -> Option<&str> {
+        self.texts.get(Path::new(path)).map(String::as_str)
+    }
+}
+
+fn long_files(files: &Files) -> Vec<String> {
+    let long = files
+        .with_extension("rs")
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > FILE_LINES_MAX);
+    long.map(|(path, lines)| {
+        format!("{}: {lines} lines; past {FILE_LINES_MAX}, look for the second noun", path.display())
+    })
+    .collect()
+}
+
+fn unfinished_code(files: &Files) -> Vec<String> {
+    // Put together here so that this file is not its own first finding.
+    let words = [["to", "do!("], ["unimplemen", "ted!("], ["TO", "DO"], ["FIX", "ME"], ["X", "XX"]]
+        .map(|halves| halves.concat());
+    let mut found = Vec::new();
+    for (path, text) in files.with_extension("rs").chain(files.with_extension("js")) {
+        for (index, line) in text.lines().enumerate() {
+            if let Some(word) = words.iter().find(|word| has_word(line, word)) {
+                found.push(format!("{}:{}: {word}", path.display(), index + 1));
+            }
+        }
+    }
+    found
+}
+
+/// Whether `word` stands in the line without being the inside of a longer one.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_letter =
+        |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+    line.match_indices(word).any(|(at, _)| {
+        let after = line[at + word.len()..].chars().next();
+        !is_letter(line[..at].chars().next_back()) && (word.ends_with('(') || !is_letter(after))
+    })
+}
+
+fn broken_links(files: &Files) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in files.with_extension("md") {
+        for link in markdown_links(text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() {
+                path.to_path_buf()
+            } else {
+                normal(&path.parent().unwrap_or(Path::new("")).join(file))
+            };
+            let exists = files.texts.contains_key(&target) || repo::root().join(&target).exists();
+            let anchored = anchor.is_empty()
+                || files.texts.get(&target).is_none_or(|text| headings(text).contains(anchor));
+            if !exists {
+                found.push(format!("{}: the link {link} leads nowhere", path.display()));
+            } else if !anchored {
+                found.push(format!(
+                    "{}: the link {link} names no heading of {}",
+                    path.display(),
+                    target.display()
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// The targets of `[text](target)`, outside of code blocks.
+fn markdown_links(text: &str) -> Vec<String> {
+    let mut links = Vec::new();
+    for line in prose(text) {
+        let mut rest = line;
+        while let Some(at) = rest.find("](") {
+            rest = &rest[at + 2..];
+            let Some(end) = rest.find(')') else { break };
+            // A title may follow the target: [text](target "title").
+            links.extend(rest[..end].split_whitespace().next().map(str::to_owned));
+            rest = &rest[end..];
+        }
+    }
+    links
+}
+
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut in_code = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        in_code ^= fence;
+        !in_code && !fence
+    })
+}
+
+/// The anchors that GitHub makes of headings: lower case, punctuation dropped, spaces to hyphens.
+fn headings(text: &str) -> BTreeSet<String> {
+    let titles = prose(text).filter_map(|line| Some(line.strip_prefix('#')?.trim_start_matches('#').trim()));
+    titles
+        .map(|title| {
+            let kept = title
+                .to_lowercase()
+                .chars()
+                .filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'))
+                .collect::<String>();
+            kept.replace(' ', "-")
+        })
+        .collect()
+}
+
+/// `a/../b` as `b`.
+fn normal(path: &Path) -> PathBuf {
+    let mut result = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(result.pop()),
+            Component::CurDir => {}
+            other => result.push(other),
+        }
+    }
+    result
+}
+
+/// Every variable that the programs read has a row in the README's configuration table.
+fn undocumented_variables(files: &Files) -> Vec<String> {
+    let Some(readme) = files.text("README.md") else { return vec!["README.md is missing".to_owned()] };
+    let documented: BTreeSet<&str> = readme
+        .lines()
+        .filter(|line| line.trim_start().starts_with('|'))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .collect();
+    let mut found = Vec::new();
+    for (path, text) in files.with_extension("rs") {
+        // Every package but this one, which sets the programs' variables and has none of its own.
+        let program = !path.starts_with("xtask")
+            && path.components().nth(1).is_some_and(|part| part.as_os_str() == "src");
+        if !program || path.components().any(|component| component.as_os_str() == "tests") {
+            continue;
+        }
+        // What follows a file's test module names variables on purpose wrong.
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for name in variable_names(code).into_iter().filter(|name| !documented.contains(name.as_str())) {
+            found.push(format!("{}: {name} has no row in README.md's configuration table", path.display()));
+        }
+    }
+    found
+}
+
+/// String literals that look like a variable's name: upper case, with an underscore or one of the few without.
+fn variable_names(code: &str) -> BTreeSet<String> {
+    const WITHOUT_UNDERSCORE: [&str; 1] = ["LOG"];
+    // Cargo's own, there at compile time only.
+    const FOREIGN: [&str; 1] = ["CARGO_"];
+    let literals = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| line.split('"').skip(1).step_by(2));
+    let is_name = |text: &&str| {
+        let shape = text.contains('_') && text.starts_with(|letter: char| letter.is_ascii_uppercase());
+        let letters = text
+            .chars()
+            .all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_');
+        (shape && letters || WITHOUT_UNDERSCORE.contains(text))
+            && !FOREIGN.iter().any(|prefix| text.starts_with(prefix))
+    };
+    literals.filter(is_name).map(str::to_owned).collect()
+}
+
+/// The crates that the workspace's own packages depend on.
+fn direct_dependencies() -> Fallible<BTreeSet<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(repo::root())
+        .output()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    let metadata: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|_| format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim()))?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
+    let dependencies = packages.iter().filter_map(|package| package["dependencies"].as_array()).flatten();
+    // A path is a package of our own.
+    let foreign = dependencies.filter(|dependency| dependency["path"].is_null());
+    Ok(foreign.filter_map(|dependency| dependency["name"].as_str()).map(str::to_owned).collect())
+}
+
+fn undocumented_dependencies(files: &Files, dependencies: &BTreeSet<String>) -> Vec<String> {
+    let Some(text) = files.text("docs/dependencies.md") else {
+        return vec!["docs/dependencies.md is missing".to_owned()];
+    };
+    let named: BTreeSet<&str> = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)).collect();
+    let missing = dependencies.iter().filter(|name| !named.contains(name.as_str()));
+    missing.map(|name| format!("docs/dependencies.md has no line for `{name}`")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(texts: &[(&str, &str)]) -> Files {
+        Files { texts: texts.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect() }
+    }
+
+    #[test]
+    fn unfinished_code_is_found_where_it_stands() {
+        let code = format!(
+            "fn a() {{ {}do!() }}\nlet mastodon = 1; // {}DO: more\nlet x = \"T{}\";\n",
+            "to", "TO", "ODOS"
+        );
+        assert_eq!(unfinished_code(&files(&[("a.rs", &code)])).len(), 2);
+    }
+
+    #[test]
+    fn long_files_are_named() {
+        let (long, short) = ("\n".repeat(FILE_LINES_MAX + 1), "\n".repeat(FILE_LINES_MAX));
+        assert_eq!(long_files(&files(&[("long.rs", &long), ("short.rs", &short)])).len(), 1);
+    }
+
+    #[test]
+    fn links_resolve_or_are_named() {
+        let readme = "# One: `two`\n[a](docs/a.md) [b](docs/b.md#x) [c](#one-two) [d](https://example.com)\n```\n[e](nowhere)\n```\n";
+        let found = broken_links(&files(&[
+            ("README.md", readme),
+            ("docs/a.md", "[up](../README.md#one-two) [no](../README.md#three)\n"),
+        ]));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("docs/b.md#x") && found[1].contains("#three"), "{found:?}");
+    }
+
+    #[test]
+    fn a_variable_without_a_row_is_named() {
+        let code = "let a = read(\"QUEUE_LEN_MAX\"); let b = read(\"LOG\"); // \n// \"WHOLE_LINE\"\n#[cfg(test)]\nmod tests { \"NOT_READ\" }\n";
+        let readme = "| `LOG` | x |\nNot in a table: `QUEUE_LEN_MAX`\n";
+        let found = undocumented_variables(&files(&[
+            ("README.md", readme),
+            ("gateway/src/config.rs", code),
+            ("xtask/src/a.rs", code),
+        ]));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found.iter().any(|line| line.contains("QUEUE_LEN_MAX")), "{found:?}");
+    }
+
+    #[test]
+    fn a_dependency_without_a_line_is_named() {
+        let dependencies = ["clap", "rkyv"].map(str::to_owned).into();
+        let found = undocumented_dependencies(
+            &files(&[("docs/dependencies.md", "| `clap` | flags |\n")]),
+            &dependencies,
+        );
+        assert_eq!(found, ["docs/dependencies.md has no line for `rkyv`"]);
+    }
+}
