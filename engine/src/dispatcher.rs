@@ -72,6 +72,10 @@ const GRANT_RETURN_SHARE: u64 = 10;
 /// yes; one that goes on saying nothing is asked twenty times a second, however many payments it holds.
 const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per_second: 20, saved_max: 400 };
 
+/// A slot's lower bits are the payment's place, the upper eight count how often that place was used before.
+const PLACE_BITS: u32 = 24;
+const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+
 /// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
 const VERIFY_COUNT_MAX: u16 = 5;
 
@@ -86,6 +90,8 @@ struct Unacknowledged {
 pub struct Dispatcher {
     config: DispatcherConfig,
     payments: Slab<Payment>,
+    /// How often each place was used and freed, modulo 256.
+    uses: Vec<u8>,
     /// The queue. An entry whose payment is elsewhere by now is skipped.
     waiting: VecDeque<(u32, CorrelationId)>,
     /// Payments in doubt by the time of their next try, per processor. Entries may be outdated, as above.
@@ -119,6 +125,7 @@ impl Dispatcher {
         Self {
             config,
             payments: Slab::with_capacity(1024),
+            uses: Vec::with_capacity(1024),
             waiting: VecDeque::with_capacity(1024),
             doubtful: [BinaryHeap::new(), BinaryHeap::new()],
             deadlines: VecDeque::with_capacity(1024),
@@ -183,6 +190,7 @@ impl Dispatcher {
         }
         let plan = if self.connected && !self.draining { self.plan(now) } else { None };
         let slot = self.insert(Payment {
+            slot: 0,
             correlation_id,
             amount,
             requested_at: now.unix_ms,
@@ -224,7 +232,7 @@ impl Dispatcher {
             self.actions.push(Action::Send((*completion).into()));
         }
         self.unacknowledged = unacknowledged;
-        let slots: Vec<u32> = self.payments.iter().map(|(key, _)| slot_of(key)).collect();
+        let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {
             let payment = self.payments[key_of(slot)];
             let claim = |stage| {
@@ -392,7 +400,9 @@ impl Dispatcher {
     pub fn tick(&mut self, now: Now) {
         while let Some((deadline_us, slot, correlation_id)) = self.deadlines.front().copied() {
             let waits = self.payments.get(key_of(slot)).is_some_and(|payment| {
-                payment.correlation_id == correlation_id && matches!(payment.state, State::Accepting(_))
+                payment.slot == slot
+                    && payment.correlation_id == correlation_id
+                    && matches!(payment.state, State::Accepting(_))
             });
             if waits && deadline_us > now.monotonic_us {
                 break;
@@ -408,7 +418,7 @@ impl Dispatcher {
     /// The process is to stop: hand back what is not on its way, finish what is.
     pub fn drain(&mut self) {
         self.draining = true;
-        let slots: Vec<u32> = self.payments.iter().map(|(key, _)| slot_of(key)).collect();
+        let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {
             if matches!(self.payments[key_of(slot)].state, State::Waiting | State::Doubtful(_)) {
                 self.release(slot);
@@ -484,6 +494,7 @@ impl Dispatcher {
         // Beyond `queue_len_max` on purpose: a payment that was accepted is not refused afterwards. The ledger's own
         // bound on open payments holds for the sum.
         let slot = self.insert(Payment {
+            slot: 0,
             correlation_id,
             amount,
             requested_at: UnixMillis(requested_at_ms),
@@ -522,7 +533,7 @@ impl Dispatcher {
     /// The ledger is empty. What was granted before is dropped; what is on its way only frees its place.
     fn purged(&mut self) {
         self.unacknowledged.clear();
-        let slots: Vec<u32> = self.payments.iter().map(|(key, _)| slot_of(key)).collect();
+        let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {
             match self.payments[key_of(slot)].state {
                 State::Waiting | State::Doubtful(_) => self.free(slot),
@@ -559,10 +570,9 @@ impl Dispatcher {
     fn retry_doubtful(&mut self, now: Now) {
         for processor in Processor::ALL {
             while let Some(Reverse((retry_us, slot))) = self.doubtful[processor.index()].peek().copied() {
-                let is_doubtful = self
-                    .payments
-                    .get(key_of(slot))
-                    .is_some_and(|payment| payment.state == State::Doubtful(processor));
+                let is_doubtful = self.payments.get(key_of(slot)).is_some_and(|payment| {
+                    payment.slot == slot && payment.state == State::Doubtful(processor)
+                });
                 if is_doubtful {
                     if retry_us > now.monotonic_us {
                         break;
@@ -755,12 +765,24 @@ impl Dispatcher {
         self.actions.push(Action::Answer { ticket, answer });
     }
 
+    /// Gives a payment its slot. The same place is another slot each time: an answer of the ledger that is still on its way
+    /// to a payment that was withdrawn must not be taken for one to the same payment's next assignment.
     fn insert(&mut self, payment: Payment) -> u32 {
-        slot_of(self.payments.insert(payment))
+        let key = self.payments.insert(payment);
+        if key == self.uses.len() {
+            self.uses.push(0);
+        }
+        let place = u32::try_from(key).ok().filter(|place| *place < PLACE_MASK);
+        let place = place.expect("a gateway holds fewer than 2^24 payments, which would take 1.5 GB");
+        let slot = place | u32::from(self.uses[key]) << PLACE_BITS;
+        self.payments[key].slot = slot;
+        slot
     }
 
     fn free(&mut self, slot: u32) {
         self.payments.remove(key_of(slot));
+        let uses = &mut self.uses[key_of(slot)];
+        *uses = uses.wrapping_add(1);
     }
 
     fn payment(&mut self, slot: u32) -> &mut Payment {
@@ -769,7 +791,8 @@ impl Dispatcher {
 
     fn find(&self, slot: u32, id: CorrelationId, is: impl Fn(State) -> bool) -> Option<Payment> {
         let payment = self.payments.get(key_of(slot)).copied()?;
-        (payment.correlation_id == id && !payment.withdrawn && is(payment.state)).then_some(payment)
+        let same = payment.slot == slot && payment.correlation_id == id;
+        (same && !payment.withdrawn && is(payment.state)).then_some(payment)
     }
 }
 
@@ -779,10 +802,6 @@ enum End {
     Back,
 }
 
-fn slot_of(key: usize) -> u32 {
-    u32::try_from(key).expect("queue_len_max is far below 2^32")
-}
-
 fn key_of(slot: u32) -> usize {
-    slot as usize
+    (slot & PLACE_MASK) as usize
 }

@@ -395,3 +395,28 @@ fn a_stopping_gateway_hands_back_what_waits_and_finishes_what_is_on_its_way() {
     bench.hear(Acknowledgement { sequence: 1 });
     assert!(bench.dispatcher.is_drained());
 }
+
+/// The ledger withdrew the payment and assigned it anew before it came to an intent that was on its way to it: its answer
+/// is about an attempt that was never made, not about the one that is intended now.
+#[test]
+fn an_answer_to_an_intent_of_a_payment_that_was_withdrawn_sends_nothing() {
+    let mut bench = Bench::new();
+    let waiting = Assignment {
+        correlation_id: id(1),
+        amount_cents: 1990,
+        requested_at_ms: 0,
+        stage: Stage::Waiting,
+        in_doubt: false,
+    };
+    let slot_of = |actions: &[Action]| match actions {
+        [Action::Send(Message::Intent(intent))] => intent.slot,
+        other => panic!("{other:?}"),
+    };
+    let before = slot_of(&bench.hear(waiting));
+    assert_eq!(bench.hear(Withdrawal { slot: before, correlation_id: id(1) }), []);
+    bench.now_us += 5_000;
+    let after = slot_of(&bench.hear(waiting));
+    assert_eq!(bench.hear(IntentRecorded { slot: before, correlation_id: id(1) }), []);
+    let sent = bench.hear(IntentRecorded { slot: after, correlation_id: id(1) });
+    assert!(matches!(sent[..], [Action::Attempt { .. }]), "{sent:?}");
+}

@@ -31,6 +31,9 @@ pub(super) enum State {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Payment {
+    /// The handle by which shell and ledger name it: its place here, and a number that the next payment in that place
+    /// does not have.
+    pub(super) slot: u32,
     pub(super) correlation_id: CorrelationId,
     pub(super) amount: AmountCents,
     /// Of the recorded or planned attempt.

@@ -21,6 +21,9 @@ use super::link::{Chunk, Side};
 use super::plan::{Plan, Sync};
 use super::world::{Event, World};
 
+/// Ids that are remembered: more than any run has.
+const KNOWN_LEN_MAX: usize = 1_000_000;
+
 /// Decisions, and what may leave once they are on disk.
 #[derive(Default)]
 struct Batch {
@@ -44,6 +47,8 @@ pub struct Aggregator {
     pub clock: Clock,
     /// Its disk.
     pub disk: Disk,
+    /// Power was lost since the last start.
+    power_lost: bool,
     writing: Option<Batch>,
     waiting: Batch,
     /// The connection of each session.
@@ -58,7 +63,8 @@ impl Aggregator {
             life: 0,
             coordinator: None,
             clock: Clock::new(dice),
-            disk: Disk::default(),
+            disk: Disk::new(KNOWN_LEN_MAX),
+            power_lost: false,
             writing: None,
             waiting: Batch::default(),
             sessions: Vec::new(),
@@ -76,7 +82,7 @@ impl Aggregator {
         CoordinatorConfig {
             ledger: LedgerConfig {
                 open_len_max: plan.open_len_max,
-                known_len_max: 1_000_000,
+                known_len_max: KNOWN_LEN_MAX,
                 bucket_bytes_max: 2 << 20,
                 hash_seed: self.hash_seed,
             },
@@ -94,17 +100,19 @@ impl World {
         }
         self.aggregator.life += 1;
         let now = self.aggregator.clock.now(self.now_us);
-        let mut coordinator = Coordinator::new(self.aggregator.config(&self.plan), now);
-        self.trace(|| {
-            format!("the aggregator starts, with {} entries", self.aggregator.disk.entries().len())
+        let config = self.aggregator.config(&self.plan);
+        let found = self.aggregator.disk.recover(config.ledger, &mut self.dice);
+        let power_lost = std::mem::take(&mut self.aggregator.power_lost);
+        self.oracle.check(Invariant::JournalIsReadable, power_lost || found.damages.is_empty(), || {
+            format!("{:?}", found.damages)
         });
-        self.oracle.restarted(self.aggregator.disk.entries());
-        for _ in 0..if self.has(Bug::ReplayTwice) { 2 } else { 1 } {
-            for entry in self.aggregator.disk.entries() {
-                let entry = if self.bug == Some(Bug::ReplayFloat) { through_float(*entry) } else { *entry };
-                coordinator.restore(entry);
-            }
+        if power_lost {
+            self.oracle.lost_power(&found.lost);
         }
+        let entries = self.aggregator.disk.entries();
+        self.trace(|| format!("the aggregator starts, with {} entries", entries.len()));
+        self.oracle.restarted(entries);
+        let coordinator = Coordinator::recovered(config, found.ledger, now);
         self.aggregator.coordinator = Some(coordinator);
         self.compare_totals();
         let life = self.aggregator.life;
@@ -122,8 +130,13 @@ impl World {
         self.trace(|| "the aggregator dies".to_owned());
         if let Some(batch) = self.aggregator.writing.take() {
             let done = self.dice.index(batch.entries.len() + 1);
+            let torn = batch.entries.get(done).copied();
             batch.entries.into_iter().take(done).for_each(|entry| self.write_entry(entry));
+            if let Some(torn) = torn {
+                self.aggregator.disk.write_torn(torn, &mut self.dice);
+            }
         }
+        self.aggregator.disk.abandon();
         self.aggregator.waiting = Batch::default();
         if self.has(Bug::CrashLosesTail) {
             let lost = self.dice.index(10);
@@ -159,6 +172,7 @@ impl World {
             coordinator.tick(now);
         }
         self.publish();
+        self.keep_snapshots();
         if self.plan.power_loss == Some(Sync::Interval) && self.dice.one_in(4) {
             self.aggregator.disk.sync();
         }
@@ -341,11 +355,28 @@ impl World {
         if self.has(Bug::EntryDropped) && self.dice.one_in(50) {
             return;
         }
-        self.aggregator.disk.write(entry);
+        let as_what = if self.has(Bug::JournalFloat) { through_float(entry) } else { entry };
+        self.aggregator.disk.write(entry, as_what);
         let processed = matches!(entry, Entry::Resolved { outcome: Outcome::Processed, .. });
         if self.has(Bug::CountTwice) && processed {
             self.oracle.written(entry);
-            self.aggregator.disk.write(entry);
+            self.aggregator.disk.write(entry, entry);
+        }
+    }
+
+    /// Now and then a snapshot is taken, step by step while everything goes on.
+    fn keep_snapshots(&mut self) {
+        let late = self.has(Bug::SnapshotLate);
+        let Aggregator { coordinator: Some(coordinator), disk, writing, waiting, .. } = &mut self.aggregator
+        else {
+            return;
+        };
+        if disk.is_busy() {
+            disk.step_snapshot(coordinator.ledger_mut(), late, &mut self.dice);
+        } else if self.dice.chance(self.plan.snapshots) {
+            let under_way = writing.as_ref().map_or(0, |batch| batch.entries.len());
+            disk.begin_snapshot(coordinator.ledger_mut(), under_way + waiting.entries.len());
+            self.coverage.snapshots += 1;
         }
     }
 
@@ -391,8 +422,8 @@ impl World {
         self.trace(|| "power is lost".to_owned());
         (0..self.gateways.len()).for_each(|number| self.kill_gateway(number, true));
         self.kill_aggregator();
-        let lost = self.aggregator.disk.lose_power(&mut self.dice);
-        self.oracle.lost_power(&lost);
+        self.aggregator.disk.lose_power(&mut self.dice);
+        self.aggregator.power_lost = true;
     }
 }
 

@@ -40,12 +40,12 @@ bugs! {
     CrashLosesTail = "crash-loses-tail",
     /// One journal entry in fifty is not written.
     EntryDropped = "entry-dropped",
-    /// A restart replays the journal twice.
-    ReplayTwice = "replay-twice",
+    /// A snapshot claims the moment at which it was done, not the one at which it was begun.
+    SnapshotLate = "snapshot-late",
     /// The journal writes each processed payment twice.
     CountTwice = "count-twice",
-    /// A replayed amount is one cent off where a float would have been.
-    ReplayFloat = "replay-float",
+    /// The journal's amounts go through a float, and some lose a cent.
+    JournalFloat = "journal-float",
     /// A timeout counts as refused.
     TimeoutIsRefused = "timeout-is-refused",
     /// A reset counts as not sent.

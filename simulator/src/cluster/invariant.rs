@@ -61,6 +61,8 @@ invariants! {
     NoRejection = "no rejection",
     /// A ledger rebuilt from the disk equals the one that was lost.
     ReplayEquals = "replay equals",
+    /// After a kill, at whatever byte, recovery refuses nothing.
+    JournalIsReadable = "journal is readable",
     /// None of the engine's own assertions fails.
     EngineAssertion = "engine assertion",
 }

@@ -100,6 +100,8 @@ pub struct Oracle {
     processed: [Vec<(u64, u64)>; 2],
     leased_us: [Option<u64>; 2],
     purged: bool,
+    /// The aggregator was restarted after a purge.
+    purge_forgotten: bool,
     /// Something happened after which the processors hold more than the ledger: their own sums are not compared.
     pub processors_differ: bool,
 }
@@ -280,7 +282,8 @@ impl Oracle {
         match entry {
             Entry::Accepted { amount_cents, .. } => {
                 add(&mut self.books.accepted, amount_cents);
-                if claimed {
+                // A restarted aggregator does not know any more that there was a purge.
+                if claimed && !self.purge_forgotten {
                     self.check(Invariant::ClaimIsKnown, false, || {
                         format!("{id} is claimed, and the ledger has never heard of it or has purged it")
                     });
@@ -325,6 +328,7 @@ impl Oracle {
 
     fn purge(&mut self) {
         self.purged = true;
+        self.purge_forgotten = false;
         for truth in &mut self.truths {
             truth.purged = true;
             truth.decided = ABSENT;
@@ -336,6 +340,7 @@ impl Oracle {
 
     /// The aggregator begins again with what is on disk: what was decided and not written never was.
     pub fn restarted(&mut self, entries: &[Entry]) {
+        self.purge_forgotten = self.purged;
         self.books = Books::default();
         self.processed = Default::default();
         self.truths.iter_mut().for_each(|truth| truth.decided = ABSENT);

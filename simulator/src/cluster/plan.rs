@@ -77,6 +77,8 @@ pub struct Plan {
     pub clock_steps: bool,
     /// Somebody purges.
     pub purges: bool,
+    /// A tick of the aggregator begins a snapshot.
+    pub snapshots: u64,
     /// The machine loses power, with what the disk promises then.
     pub power_loss: Option<Sync>,
 }
@@ -122,6 +124,7 @@ impl Plan {
             bad_processors: !calm && dice.one_in(2),
             clock_steps: !calm && dice.one_in(4),
             purges: dice.one_in(25),
+            snapshots: dice.pick(&[0, 20, 300]),
             power_loss: (!calm && dice.one_in(12)).then(|| dice.pick(&[Sync::Always, Sync::Interval])),
         }
     }

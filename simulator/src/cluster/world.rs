@@ -1,7 +1,6 @@
 //! The world of one run: everything that exists, what will happen, and the loop that lets it happen.
 
 use galo_engine::Processor;
-use galo_engine::coordinator::Coordinator;
 
 use super::aggregator::Aggregator;
 use super::bug::Bug;
@@ -84,6 +83,8 @@ pub struct Coverage {
     pub power_losses: u64,
     /// Purges.
     pub purges: u64,
+    /// Snapshots begun.
+    pub snapshots: u64,
     /// Payments handed to another gateway.
     pub handed_over: u64,
     /// Payments claimed.
@@ -128,6 +129,7 @@ coverage!(
     cuts,
     power_losses,
     purges,
+    snapshots,
     handed_over,
     claimed,
     withdrawn,
@@ -389,13 +391,14 @@ impl World {
             let holds = gauges.in_flight == [0, 0] && gauges.waiting == 0;
             self.oracle.check(Invariant::NoLeak, holds, || format!("gateway {number} at rest: {gauges:?}"));
         }
-        let now = self.aggregator.clock.now(self.now_us);
-        let mut replayed = Coordinator::new(self.aggregator.config(&self.plan), now);
-        self.aggregator.disk.entries().iter().for_each(|entry| replayed.restore(*entry));
+        let config = self.aggregator.config(&self.plan).ledger;
+        let found = self.aggregator.disk.copy().recover(config, &mut self.dice);
+        self.oracle
+            .check(Invariant::JournalIsReadable, found.damages.is_empty(), || format!("{:?}", found.damages));
         let Some(coordinator) = &self.aggregator.coordinator else { return };
         let [default, fallback] = &mut self.upstreams;
-        self.oracle.compare_replay(coordinator.ledger(), replayed.ledger());
-        for ledger in [coordinator.ledger(), replayed.ledger()] {
+        self.oracle.compare_replay(coordinator.ledger(), &found.ledger);
+        for ledger in [coordinator.ledger(), &found.ledger] {
             self.oracle.compare_all(ledger, [&mut default.model, &mut fallback.model], &mut self.dice);
         }
         for upstream in [default, fallback] {
