@@ -6,6 +6,8 @@ use galo_engine::coordinator::CoordinatorConfig;
 use galo_engine::ledger::LedgerConfig;
 use galo_shell::env::{Env, EnvError};
 
+use crate::journal::{JournalConfig, Sync};
+
 /// How long payments without an owner wait after a start for the gateways that hold them. Gateways try to reconnect
 /// every 10 ms; this leaves them thirty tries.
 const CLAIM_GRACE_US: u64 = 300_000;
@@ -21,6 +23,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// `AGGREGATOR_HTTP_SOCKET`: metrics, liveness, readiness.
     pub http_socket: PathBuf,
+    /// How the journal is kept.
+    pub journal: JournalConfig,
     /// The engine's share.
     pub coordinator: CoordinatorConfig,
 }
@@ -31,12 +35,17 @@ impl Config {
     /// # Errors
     /// The first variable that is not as expected.
     pub fn read(env: &Env, incarnation: u64) -> Result<Self, EnvError> {
-        let socket =
-            |name, default: &str| PathBuf::from(env.text(name).unwrap_or_else(|| default.to_owned()));
+        let path = |name, default: &str| PathBuf::from(env.text(name).unwrap_or_else(|| default.to_owned()));
         let health_interval_ms = env.number("HEALTH_INTERVAL_MS", 5_000, 100..=3_600_000_u64)?;
         Ok(Self {
-            socket: socket("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock"),
-            http_socket: socket("AGGREGATOR_HTTP_SOCKET", "/run/galo/aggregator-http.sock"),
+            socket: path("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock"),
+            http_socket: path("AGGREGATOR_HTTP_SOCKET", "/run/galo/aggregator-http.sock"),
+            journal: JournalConfig {
+                directory: path("JOURNAL_DIR", "/var/lib/galo"),
+                sync: env.read("JOURNAL_SYNC", Sync::Never, Sync::parse)?,
+                segment_bytes: env.number("SEGMENT_BYTES", 16 << 20, 4_096..=1 << 40)?,
+                snapshot_every_bytes: env.number("SNAPSHOT_EVERY_BYTES", 16 << 20, 4_096..=1 << 40)?,
+            },
             coordinator: CoordinatorConfig {
                 ledger: LedgerConfig {
                     open_len_max: env.number("OPEN_LEN_MAX", 450_000, 1..=100_000_000)?,
@@ -67,6 +76,23 @@ mod tests {
         assert_eq!(
             read(&[("HEALTH_INTERVAL_MS", "5s")]),
             Err(r#"HEALTH_INTERVAL_MS="5s": expected a whole number from 100 to 3600000"#.to_owned())
+        );
+        for (value, sync) in [
+            ("never", Some(Sync::Never)),
+            ("interval:250", Some(Sync::Interval(std::time::Duration::from_millis(250)))),
+            ("always", Some(Sync::Always)),
+            ("memory", Some(Sync::Memory)),
+            ("interval:", None),
+            ("interval:0", None),
+            ("interval:-1", None),
+            ("often", None),
+        ] {
+            assert_eq!(Sync::parse(value).ok(), sync, "{value}");
+        }
+        assert_eq!(
+            read(&[("JOURNAL_SYNC", "often")]),
+            Err(r#"JOURNAL_SYNC="often": expected never, interval:MS (1 to 60000), always, or memory"#
+                .to_owned())
         );
     }
 }

@@ -61,7 +61,11 @@ fn respond<B>(request: &Request<B>, shared: &Shared, metrics: &Metrics) -> Respo
     }
     // Ready as soon as it listens: there is nothing that it waits for.
     match path {
-        "/metrics" => body(StatusCode::OK, "text/plain; version=0.0.4", shared.look(|c| metrics.render(c))),
+        "/metrics" => body(
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            shared.look(|c| metrics.render(c, shared.journal().map(Rc::as_ref))),
+        ),
         _ => body(StatusCode::OK, "application/json", r#"{"status":"ok"}"#.to_owned()),
     }
 }

@@ -6,6 +6,7 @@
 
 mod config;
 mod http;
+mod journal;
 mod metrics;
 mod server;
 mod stream;
@@ -14,12 +15,17 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use galo_engine::coordinator::Coordinator;
+use galo_engine::ledger::Ledger;
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
 use galo_shell::{exit, healthcheck, log, socket, uring};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
+use crate::journal::directory::{OpenError, Opened};
+use crate::journal::queue::Answers;
+use crate::journal::writer::{self, Journal};
+use crate::journal::{Sync, snapshot};
 use crate::metrics::Metrics;
 use crate::server::Shared;
 use crate::stream::Driver;
@@ -27,7 +33,7 @@ use crate::stream::Driver;
 const PROGRAM: &str = "galo-aggregator";
 
 fn main() -> ExitCode {
-    let clock = Clock::start();
+    let start_us = Clock.now().monotonic_us;
     let env = Env::of_process();
     let incarnation = clock::incarnation();
     let config = match Config::read(&env, incarnation) {
@@ -45,13 +51,18 @@ fn main() -> ExitCode {
     if let Err(error) = log::start(&env) {
         return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
     }
+    // The journal first: whoever connects finds the ledger whole.
+    let opened = match open_journal(&config, incarnation, Clock) {
+        Ok(opened) => opened,
+        Err(error) => return exit::refuse_to_start(PROGRAM, &error, error.status()),
+    };
     let listeners = socket::bind("AGGREGATOR_SOCKET", &config.socket)
         .and_then(|gateways| Ok((gateways, socket::bind("AGGREGATOR_HTTP_SOCKET", &config.http_socket)?)));
     let (gateways, http) = match listeners {
         Ok(listeners) => listeners,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
-    let run = |driver| run(config, clock, driver, gateways, http);
+    let run = |driver| run(config, start_us, driver, opened, gateways, http);
     let result = match uring::probe() {
         Ok(()) => {
             let mut ring = tokio_uring::uring_builder();
@@ -75,18 +86,57 @@ fn main() -> ExitCode {
     }
 }
 
+fn open_journal(config: &Config, incarnation: u64, clock: Clock) -> Result<Option<Opened>, OpenError> {
+    if config.journal.sync == Sync::Memory {
+        tracing::warn!(
+            "JOURNAL_SYNC=memory: no journal; the death of this process loses every payment that it knows"
+        );
+        return Ok(None);
+    }
+    let begin_us = clock.now().monotonic_us;
+    let mut opened = journal::directory::open(&config.journal, config.coordinator.ledger, incarnation)?;
+    opened.replay_us = clock.now().monotonic_us - begin_us;
+    tracing::info!(
+        "{}: {} records replayed in {} ms, {} open payments found",
+        config.journal.directory.display(),
+        opened.recovered.records,
+        opened.replay_us / 1_000,
+        opened.recovered.ledger.conservation().open.count,
+    );
+    Ok(Some(opened))
+}
+
 /// Serves until SIGTERM or SIGINT.
 async fn run(
     config: Config,
-    clock: Clock,
+    start_us: u64,
     driver: Driver,
+    opened: Option<Opened>,
     gateways: std::os::unix::net::UnixListener,
     http: std::os::unix::net::UnixListener,
 ) -> std::io::Result<()> {
+    let clock = Clock;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let shared = Shared::new(Coordinator::new(config.coordinator, clock.now()), clock);
-    let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us });
+    let (journal, ledger) = match opened {
+        Some(opened) => {
+            let (journal, ledger) = Journal::new(config.journal, driver, clock, opened);
+            (Some(journal), ledger)
+        }
+        None => (None, Ledger::new(config.coordinator.ledger)),
+    };
+    let coordinator = Coordinator::recovered(config.coordinator, ledger, clock.now());
+    let shared = Shared::new(coordinator, journal.clone(), clock);
+    if let Some(journal) = &journal {
+        let deliver = {
+            let shared = Rc::clone(&shared);
+            move |answers: &mut Answers| shared.deliver(answers)
+        };
+        tokio::task::spawn_local(writer::run(Rc::clone(journal), deliver));
+        tokio::task::spawn_local(writer::sync_at_interval(Rc::clone(journal)));
+        tokio::task::spawn_local(snapshot::run(Rc::clone(&shared), Rc::clone(journal)));
+    }
+    let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us - start_us });
     tracing::info!(
         "ready after {} µs on {}; gateways connect at {}",
         metrics.start_us,
@@ -100,6 +150,9 @@ async fn run(
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
+    if let Some(journal) = &journal {
+        journal.finish().await;
+    }
     for path in [&config.socket, &config.http_socket] {
         if let Err(error) = std::fs::remove_file(path) {
             tracing::debug!("{}: {error}", path.display());

@@ -7,6 +7,7 @@ use galo_engine::coordinator::Coordinator;
 use galo_shell::metrics::{Exposition, Seconds};
 use galo_wire::Processor;
 
+use crate::journal::writer::Journal;
 use crate::stream::Driver;
 
 /// What does not change after the start.
@@ -21,8 +22,11 @@ pub struct Metrics {
 impl Metrics {
     /// The whole page.
     #[must_use]
-    pub fn render(&self, coordinator: &Coordinator) -> String {
+    pub fn render(&self, coordinator: &Coordinator, journal: Option<&Journal>) -> String {
         let mut page = Exposition::default();
+        if let Some(journal) = journal {
+            render_journal(&mut page, journal);
+        }
         let ledger = coordinator.ledger();
         let books = ledger.conservation();
         let by_processor = |values: [u64; 2]| {
@@ -126,5 +130,54 @@ impl Metrics {
             by_processor(counters.leases),
         );
         page.finish()
+    }
+}
+
+fn render_journal(page: &mut Exposition, journal: &Journal) {
+    let (counters, snapshots, now_us) = (journal.counters(), journal.snapshots.get(), journal.now_us());
+    let (records, replay_us) = journal.replayed;
+    let sync = format!("sync=\"{}\"", journal.config.sync.name());
+    page.family(
+        "galo_journal_sync_info",
+        "gauge",
+        "When what is written is synced to the medium.",
+        [(sync, 1)],
+    );
+    for (name, help, value) in [
+        ("galo_journal_records_total", "Records written.", counters.records),
+        ("galo_journal_written_bytes_total", "Their bytes.", counters.bytes),
+        ("galo_journal_writes_total", "Writes that they took.", counters.writes),
+        ("galo_journal_syncs_total", "Syncs to the medium.", counters.syncs),
+        ("galo_journal_segments_total", "Segments begun since the start.", counters.segments),
+        ("galo_snapshots_total", "Snapshots taken since the start.", snapshots.done),
+        (
+            "galo_snapshots_failed_total",
+            "Snapshots given up; the journal grows until one succeeds.",
+            snapshots.failed,
+        ),
+    ] {
+        page.counter(name, help, value);
+    }
+    for (name, help, value) in [
+        ("galo_journal_bytes", "What a start would replay after the snapshot.", journal.size()),
+        ("galo_journal_replayed_records", "What the last start read, snapshot included.", records),
+        ("galo_snapshot_bytes", "The last snapshot's size.", snapshots.size),
+    ] {
+        page.gauge(name, help, value);
+    }
+    for (name, help, value_us) in [
+        ("galo_journal_replay_seconds", "How long that took.", replay_us),
+        ("galo_snapshot_seconds", "How long the last snapshot took.", snapshots.duration_us),
+    ] {
+        page.gauge(name, help, Seconds(value_us));
+    }
+    // Absent until there is one: an age of what never was would be a lie.
+    if counters.syncs > 0 {
+        let age = Seconds(now_us.saturating_sub(counters.synced_us));
+        page.gauge("galo_journal_sync_age_seconds", "Since the last sync.", age);
+    }
+    if snapshots.done > 0 {
+        let age = Seconds(now_us.saturating_sub(snapshots.done_us));
+        page.gauge("galo_snapshot_age_seconds", "Since the last snapshot of this process.", age);
     }
 }

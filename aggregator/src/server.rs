@@ -16,6 +16,8 @@ use galo_shell::clock::Clock;
 use galo_wire::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message, decode_frames};
 use tokio::sync::Notify;
 
+use crate::journal::queue::Answers;
+use crate::journal::writer::Journal;
 use crate::stream::{Driver, ReadHalf, WriteHalf, split};
 
 /// A reader's buffer: two of the largest frames, so that one is always whole after a read.
@@ -47,14 +49,21 @@ impl Outbox {
 pub struct Shared {
     coordinator: RefCell<Coordinator>,
     outboxes: RefCell<Vec<Option<Rc<Outbox>>>>,
+    journal: Option<Rc<Journal>>,
     clock: Clock,
 }
 
 impl Shared {
     /// Around a coordinator.
     #[must_use]
-    pub fn new(coordinator: Coordinator, clock: Clock) -> Rc<Self> {
-        Rc::new(Self { coordinator: RefCell::new(coordinator), outboxes: RefCell::default(), clock })
+    pub fn new(coordinator: Coordinator, journal: Option<Rc<Journal>>, clock: Clock) -> Rc<Self> {
+        Rc::new(Self { coordinator: RefCell::new(coordinator), outboxes: RefCell::default(), journal, clock })
+    }
+
+    /// The journal, unless it is kept in memory alone.
+    #[must_use]
+    pub fn journal(&self) -> Option<&Rc<Journal>> {
+        self.journal.as_ref()
     }
 
     /// Looks at the coordinator.
@@ -62,16 +71,31 @@ impl Shared {
         look(&self.coordinator.borrow())
     }
 
+    /// Lets the coordinator be changed by what decides nothing: a snapshot.
+    pub fn with_coordinator<T>(&self, change: impl FnOnce(&mut Coordinator) -> T) -> T {
+        change(&mut self.coordinator.borrow_mut())
+    }
+
     fn now(&self) -> Now {
         self.clock.now()
     }
 
-    /// Moves what the coordinator decided into the outboxes, and wakes their writers.
+    /// Passes on what the coordinator decided: entries to the journal, and messages to their connections, those that
+    /// must wait for an entry by way of the journal.
     fn publish(&self) {
         let mut coordinator = self.coordinator.borrow_mut();
-        coordinator.entries().clear();
+        let (entries, messages) = coordinator.decided();
+        match &self.journal {
+            Some(journal) => journal.push(entries, messages),
+            None => entries.clear(),
+        }
+        self.deliver(messages);
+    }
+
+    /// Moves messages into the outboxes, and wakes their writers.
+    pub fn deliver(&self, messages: &mut Answers) {
         let outboxes = self.outboxes.borrow();
-        for (to, message) in coordinator.messages().drain(..) {
+        for (to, message) in messages.drain(..) {
             let Some(outbox) = outboxes.get(usize::from(to.0)).and_then(Option::as_ref) else { continue };
             let mut frames = outbox.frames.borrow_mut();
             if frames.size() > OUTBOX_SIZE_MAX {
@@ -94,6 +118,9 @@ impl Shared {
 
     fn leave(&self, session: SessionId) {
         self.outboxes.borrow_mut()[usize::from(session.0)] = None;
+        if let Some(journal) = &self.journal {
+            journal.forget(session);
+        }
         self.coordinator.borrow_mut().disconnect(session, self.now());
         self.publish();
     }
@@ -199,6 +226,9 @@ async fn converse(
         }
         let result = take_in(&buffer, outbox, shared, session);
         shared.publish();
+        if let Some(journal) = &shared.journal {
+            journal.keep_up().await;
+        }
         if session.is_some() {
             watchdog.abort();
         }

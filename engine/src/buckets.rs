@@ -18,6 +18,8 @@
 //! costs a few hundred bytes like any other lonely one. Memory: 16 bytes for each millisecond in which something was
 //! processed, plus 48 for its second; at 300 payments a second about 18 bytes a payment, at 10,000 under 2.
 
+use std::ops::ControlFlow;
+
 use crate::time::UnixMillis;
 
 /// The smallest budget, in bytes: below it a single second could exceed its level's share.
@@ -45,6 +47,21 @@ pub struct RangeSum {
     /// 1 if the sum is exact; else the width of the coarsest bucket that a bound of the range cuts, in milliseconds
     /// (`u32::MAX` from 49 days on): that near to a bound, payments may be counted that should not be, or not counted.
     pub resolution_ms: u32,
+}
+
+/// A bucket without smaller ones in it, as it stands in a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BucketRow {
+    /// Its first millisecond.
+    pub start_ms: u64,
+    /// Its last.
+    pub last_ms: u64,
+    /// Payments.
+    pub count: u64,
+    /// Their sum, cents.
+    pub amount_cents: u64,
+    /// 0 a millisecond, 1 a second, 2 a minute, 3 an hour or several.
+    pub level: u8,
 }
 
 /// The time buckets of one processor.
@@ -125,16 +142,61 @@ impl Buckets {
 
     /// A payment was processed, with `at` as its `requestedAt`.
     pub fn record(&mut self, at: UnixMillis, amount_cents: u64) {
-        let payment = Total { count: 1, amount_cents };
-        self.total.add(payment);
-        let hour = self.hour_of(at.0);
+        self.add(at.0, Total { count: 1, amount_cents });
+        self.keep_budget();
+    }
+
+    /// Visits the buckets that start at `from` or later and have no smaller ones in them, in order of time: together
+    /// with their levels they are all that these buckets know.
+    pub fn export(
+        &self,
+        from: UnixMillis,
+        mut each: impl FnMut(BucketRow) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let first = self.hours.partition_point(|hour| hour.last_ms < from.0);
+        self.hours[first..]
+            .iter()
+            .try_for_each(|hour| hour.node.export(hour.start_ms, hour.last_ms, from.0, &mut each))
+    }
+
+    /// Takes in what [`Self::export`] gave out, in the same order. Returns false, and does nothing, for a row that
+    /// no buckets give out.
+    pub fn import(&mut self, row: BucketRow) -> bool {
+        let BucketRow { start_ms, last_ms, count, amount_cents, level } = row;
+        let level = usize::from(level);
+        let Some(&width_ms) = WIDTHS_MS.get(level) else { return false };
+        let starts_right = start_ms.is_multiple_of(width_ms) && start_ms <= last_ms;
+        let ends_right = level == LEVELS - 1 || last_ms == start_ms.saturating_add(width_ms - 1);
+        let counts = count > 0 && (level > 0 || u32::try_from(count).is_ok());
+        if !starts_right || !ends_right || !counts {
+            return false;
+        }
+        self.add(start_ms, Total { count, amount_cents });
+        if level > 0 {
+            let hour = self.hour_of(start_ms);
+            let hour = &mut self.hours[hour];
+            take(&mut self.bytes, hour.node.coarsen(hour.start_ms, start_ms, level));
+            if level == LEVELS - 1 {
+                hour.last_ms = hour.last_ms.max(last_ms);
+            }
+        }
+        self.keep_budget();
+        true
+    }
+
+    fn add(&mut self, at_ms: u64, payments: Total) {
+        self.total.add(payments);
+        let hour = self.hour_of(at_ms);
         let mut growth = Growth::default();
         let hour = &mut self.hours[hour];
-        hour.node.record(hour.start_ms, at.0, payment, &mut growth);
+        hour.node.record(hour.start_ms, at_ms, payments, &mut growth);
         for (level, oldest_ms) in self.oldest_ms.iter_mut().enumerate() {
             self.bytes[level] += growth.bytes[level];
             *oldest_ms = (*oldest_ms).min(growth.oldest_ms[level]);
         }
+    }
+
+    fn keep_budget(&mut self) {
         while self.bytes() > self.bytes_max {
             self.roll_up();
         }
@@ -266,7 +328,13 @@ trait Bucket: Sized {
     /// Drops the oldest list of buckets of `level` that a bucket starting at `since_ms` or later holds. Returns that
     /// bucket's start and the bytes that came free.
     fn drop_oldest(&mut self, start_ms: u64, since_ms: u64, level: usize) -> Option<(u64, [usize; LEVELS])>;
+    /// See [`Buckets::export`].
+    fn export(&self, start_ms: u64, last_ms: u64, from_ms: u64, each: &mut Each<'_>) -> ControlFlow<()>;
+    /// Drops what is in the bucket of `level` that contains `at_ms`. Returns the bytes that came free.
+    fn coarsen(&mut self, start_ms: u64, at_ms: u64, level: usize) -> [usize; LEVELS];
 }
+
+type Each<'a> = dyn FnMut(BucketRow) -> ControlFlow<()> + 'a;
 
 impl Bucket for Millisecond {
     const LEVEL: usize = 0;
@@ -288,7 +356,8 @@ impl Bucket for Millisecond {
     }
 
     fn record(&mut self, _start_ms: u64, _at_ms: u64, payment: Total, _growth: &mut Growth) {
-        self.count += 1;
+        // A coarse bucket that is taken in may count more; its millisecond is dropped at once.
+        self.count += u32::try_from(payment.count).unwrap_or(0);
         self.amount_cents += payment.amount_cents;
     }
 
@@ -304,6 +373,15 @@ impl Bucket for Millisecond {
         _level: usize,
     ) -> Option<(u64, [usize; LEVELS])> {
         None
+    }
+
+    fn export(&self, start_ms: u64, last_ms: u64, _from_ms: u64, each: &mut Each<'_>) -> ControlFlow<()> {
+        let (count, amount_cents) = (self.count.into(), self.amount_cents);
+        each(BucketRow { start_ms, last_ms, count, amount_cents, level: 0 })
+    }
+
+    fn coarsen(&mut self, _start_ms: u64, _at_ms: u64, _level: usize) -> [usize; LEVELS] {
+        [0; LEVELS]
     }
 }
 
@@ -409,6 +487,35 @@ impl<C: Bucket> Bucket for Node<C> {
             let child_start_ms = Self::child_start_ms(start_ms, child);
             child.drop_oldest(child_start_ms, since_ms, level)
         })
+    }
+
+    fn export(&self, start_ms: u64, last_ms: u64, from_ms: u64, each: &mut Each<'_>) -> ControlFlow<()> {
+        let Some(children) = &self.children else {
+            if start_ms < from_ms {
+                return ControlFlow::Continue(());
+            }
+            let Total { count, amount_cents } = self.total;
+            let level = u8::try_from(Self::LEVEL).expect("there are four");
+            return each(BucketRow { start_ms, last_ms, count, amount_cents, level });
+        };
+        let first = children.partition_point(|child| Self::child_last_ms(start_ms, child) < from_ms);
+        children[first..].iter().try_for_each(|child| {
+            let child_start_ms = Self::child_start_ms(start_ms, child);
+            child.export(child_start_ms, Self::child_last_ms(start_ms, child), from_ms, each)
+        })
+    }
+
+    fn coarsen(&mut self, start_ms: u64, at_ms: u64, level: usize) -> [usize; LEVELS] {
+        if Self::LEVEL == level {
+            let bytes = self.bytes();
+            self.children = None;
+            return bytes;
+        }
+        let Some(children) = &mut self.children else { return [0; LEVELS] };
+        let place = children.partition_point(|child| Self::child_last_ms(start_ms, child) < at_ms);
+        children
+            .get_mut(place)
+            .map_or([0; LEVELS], |child| child.coarsen(Self::child_start_ms(start_ms, child), at_ms, level))
     }
 }
 

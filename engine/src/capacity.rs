@@ -114,6 +114,13 @@ impl Capacity {
         self.limit
     }
 
+    /// Attempts that may soon be in flight: after a start or an outage the limit doubles each round up to where it last
+    /// met an overload, so a backlog is drained at that limit rather than at the one that it begins with.
+    #[must_use]
+    pub fn reachable(&self) -> u32 {
+        self.slow_start_until.max(self.limit)
+    }
+
     /// The processor is back after an outage: starts small again, and doubles each round.
     pub fn on_reopen(&mut self) {
         self.limit = self.limit_start;

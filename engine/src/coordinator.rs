@@ -79,6 +79,8 @@ pub struct CoordinatorCounters {
     pub conflicts: u64,
     /// Accepts answered [`Verdict::Full`].
     pub full: u64,
+    /// Accepts answered [`Verdict::Expired`].
+    pub expired: u64,
     /// Payments handed to another gateway.
     pub handed_over: u64,
     /// Payments claimed after a reconnect.
@@ -112,6 +114,8 @@ pub struct Coordinator {
     orphans: bool,
     next_lease_us: [u64; 2],
     purge_generation: u32,
+    /// There was a purge, as far back as the ledger remembers.
+    purged: bool,
     counters: CoordinatorCounters,
     entries: Vec<Entry>,
     messages: Vec<(SessionId, Message)>,
@@ -131,10 +135,24 @@ impl Coordinator {
             orphans: false,
             next_lease_us: [now.monotonic_us + config.health_interval_us; 2],
             purge_generation: 0,
+            purged: false,
             counters: CoordinatorCounters::default(),
             entries: Vec::with_capacity(1024),
             messages: Vec::with_capacity(1024),
         }
+    }
+
+    /// A coordinator with the ledger that came out of the journal. Its open payments are nobody's yet.
+    #[must_use]
+    pub fn recovered(config: CoordinatorConfig, ledger: Ledger, now: Now) -> Self {
+        let orphans = ledger.conservation().open.count > 0;
+        Self { ledger, orphans, ..Self::new(config, now) }
+    }
+
+    /// The ledger, to write a snapshot of it. Changes of its state are made by [`Self::handle`] alone.
+    #[must_use]
+    pub fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
     }
 
     /// Replays one entry of the journal, before any session exists.
@@ -142,6 +160,7 @@ impl Coordinator {
         assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
         self.ledger.apply(entry);
         self.orphans = true;
+        self.purged |= entry == Entry::Purged;
     }
 
     /// The ledger, to read.
@@ -170,6 +189,11 @@ impl Coordinator {
     /// What to send, in order.
     pub fn messages(&mut self) -> &mut Vec<(SessionId, Message)> {
         &mut self.messages
+    }
+
+    /// Both of them.
+    pub fn decided(&mut self) -> (&mut Vec<Entry>, &mut Vec<(SessionId, Message)>) {
+        (&mut self.entries, &mut self.messages)
     }
 
     /// A gateway introduced itself.
@@ -237,7 +261,7 @@ impl Coordinator {
                 if AmountCents::new(accept.amount_cents).is_none() {
                     return Err(Rejection::Unexpected(Box::new(message)));
                 }
-                self.accept(session, accept);
+                self.accept(session, accept, now);
             }
             Message::Intent(intent) => self.intend(session, intent),
             Message::Completion(completion) => self.complete(session, completion),
@@ -273,6 +297,7 @@ impl Coordinator {
             }
             Message::PurgeQuery(query) => {
                 self.apply(Entry::Purged);
+                self.purged = true;
                 self.purge_generation = self.purge_generation.wrapping_add(1);
                 for other in self.session_ids(|_| true) {
                     self.send(other, Purged { generation: self.purge_generation });
@@ -311,14 +336,16 @@ impl Coordinator {
         self.hand_over(now);
     }
 
-    fn accept(&mut self, session: SessionId, accept: Accept) {
-        let Accept { slot, correlation_id, amount_cents, requested_at_ms, stage } = accept;
+    fn accept(&mut self, session: SessionId, accept: Accept, now: Now) {
+        let Accept { slot, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage } = accept;
         let same_amount_is = |known_cents: u64| {
             if known_cents == amount_cents { Verdict::Replayed } else { Verdict::Conflict }
         };
         let verdict = match self.ledger.lookup(correlation_id) {
             Known::Open(payment) => same_amount_is(payment.amount_cents),
             Known::Processed { amount_cents, .. } => same_amount_is(amount_cents),
+            // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
+            Known::Absent if now.monotonic_us > expires_at_us => Verdict::Expired,
             Known::Absent if self.ledger.has_room() => {
                 self.apply(Entry::Accepted {
                     correlation_id,
@@ -337,6 +364,7 @@ impl Coordinator {
             Verdict::Replayed => self.counters.replayed += 1,
             Verdict::Conflict => self.counters.conflicts += 1,
             Verdict::Full => self.counters.full += 1,
+            Verdict::Expired => self.counters.expired += 1,
         }
         self.send(session, Grant { slot, correlation_id, verdict });
     }
@@ -344,9 +372,17 @@ impl Coordinator {
     fn intend(&mut self, session: SessionId, intent: Intent) {
         let Intent { slot, correlation_id, requested_at_ms, processor } = intent;
         match self.ledger.lookup(correlation_id) {
-            Known::Open(payment) if payment.owner == Some(session) && may_go_to(payment, processor) => {
+            // An owner that moves on from a recorded attempt says by that that it was refused or never sent.
+            Known::Open(payment) if payment.owner == Some(session) && !payment.in_doubt => {
                 self.apply(Entry::Intended { correlation_id, processor, requested_at_ms });
                 self.send(session, IntentRecorded { slot, correlation_id });
+            }
+            // Its own, but it knows less than we do: the payment was assigned to it, or became doubtful, after it had
+            // asked, or the intent has another `requestedAt`. The withdrawal may meet the new assignment, which may have
+            // taken the very slot, so that is said again: otherwise nobody would work on a payment that has an owner.
+            Known::Open(payment) if payment.owner == Some(session) => {
+                self.withdraw(session, slot, correlation_id);
+                self.assign(session, correlation_id, payment);
             }
             Known::Open(_) | Known::Processed { .. } | Known::Absent => {
                 self.withdraw(session, slot, correlation_id)
@@ -399,12 +435,14 @@ impl Coordinator {
     /// | the ledger has it | then |
     /// | --- | --- |
     /// | not at all (memory lost) | as the gateway says, and its own |
+    /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
     /// | with nobody, at the same stage | its own |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
     /// | with somebody, or processed | withdrawn |
     fn claim(&mut self, session: SessionId, claim: Claim) {
         let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
         match self.ledger.lookup(correlation_id) {
+            Known::Absent if self.purged => self.withdraw(session, slot, correlation_id),
             Known::Absent => {
                 self.apply(Entry::Accepted {
                     correlation_id,
@@ -533,12 +571,6 @@ impl Coordinator {
         self.turn = index;
         Some(SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits")))
     }
-}
-
-/// Whether an owner may send its payment to `processor` now: anywhere, unless an attempt elsewhere is in doubt. An
-/// owner that moves on from a recorded attempt says by that that the attempt was refused or never sent.
-fn may_go_to(payment: OpenPayment, processor: Processor) -> bool {
-    !payment.in_doubt || payment.stage == Stage::at(processor)
 }
 
 fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known) -> LookupReply {

@@ -7,17 +7,23 @@
 //! Must never: count an id twice; forget an open payment; let an amount pass through a float.
 //! Bounded: open payments, remembered ids and time buckets each have a bound, see [`LedgerConfig`].
 //!
+//! [`snapshot`] writes the whole state down while entries go on being applied, and reads it back.
+//!
 //! Conservation (invariant 5) is asserted after each entry, in release builds too: accepted = processed + open, in
 //! count and in cents.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry as Vacancy;
 
 use foldhash::fast::FixedState;
+use galo_wire::journal::Fact;
 use galo_wire::{CorrelationId, Outcome, Processor, Stage};
 
 use crate::buckets::Buckets;
 use crate::coordinator::SessionId;
 use crate::time::UnixMillis;
+
+pub mod snapshot;
 
 type HashMap<V> = std::collections::HashMap<CorrelationId, V, FixedState>;
 
@@ -26,7 +32,7 @@ type HashMap<V> = std::collections::HashMap<CorrelationId, V, FixedState>;
 pub struct LedgerConfig {
     /// Open payments at most; beyond it an accept is answered [`Full`](galo_wire::record::Verdict::Full).
     ///
-    /// Memory: 48 bytes an entry, at most 110 with the table's slack.
+    /// Memory: 41 bytes an entry in the table, at most 94 with its slack.
     pub open_len_max: usize,
     /// Processed ids remembered at most; beyond it the one processed first is forgotten, and its id counts as new.
     ///
@@ -76,6 +82,52 @@ pub enum Entry {
     },
     /// Everything was forgotten.
     Purged,
+}
+
+impl Entry {
+    /// As it stands in the journal.
+    #[must_use]
+    pub fn to_fact(self) -> Fact {
+        match self {
+            Self::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt } => {
+                Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt }
+            }
+            Self::Intended { correlation_id, processor, requested_at_ms } => {
+                Fact::Intended { correlation_id, requested_at_ms, processor }
+            }
+            Self::Resolved { correlation_id, processor, requested_at_ms, outcome } => {
+                Fact::Resolved { correlation_id, requested_at_ms, processor, outcome }
+            }
+            Self::Purged => Fact::Purged,
+        }
+    }
+
+    /// The change that stands in the journal; `None` for a fact that is none.
+    #[must_use]
+    pub fn of_fact(fact: Fact) -> Option<Self> {
+        Some(match fact {
+            Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } => {
+                Self::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt }
+            }
+            Fact::Intended { correlation_id, requested_at_ms, processor } => {
+                Self::Intended { correlation_id, processor, requested_at_ms }
+            }
+            Fact::Resolved { correlation_id, requested_at_ms, processor, outcome } => {
+                Self::Resolved { correlation_id, processor, requested_at_ms, outcome }
+            }
+            Fact::Purged => Self::Purged,
+            Fact::Begin { .. } | Fact::Remembered { .. } | Fact::Bucket { .. } | Fact::End => return None,
+        })
+    }
+}
+
+/// Why an entry does not fit the ledger that it is applied to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misfit(&'static str);
+
+impl Misfit {
+    pub(crate) const NO_CHANGE: Self = Self("a state's row stands among changes");
 }
 
 /// A payment that was accepted and is not processed.
@@ -214,10 +266,21 @@ impl<V: Copy> Sharded<V> {
         self.shards[Self::shard_of(id)].get_mut(&id)
     }
 
-    fn insert_new(&mut self, id: CorrelationId, value: V) {
-        let before = self.shards[Self::shard_of(id)].insert(id, value);
-        assert!(before.is_none(), "an id enters a table once");
+    /// False, and nothing done, if the id is there already.
+    fn insert_new(&mut self, id: CorrelationId, value: V) -> bool {
+        let Vacancy::Vacant(vacant) = self.shards[Self::shard_of(id)].entry(id) else { return false };
+        vacant.insert(value);
         self.len += 1;
+        true
+    }
+
+    fn contains(&self, id: CorrelationId) -> bool {
+        self.shards[Self::shard_of(id)].contains_key(&id)
+    }
+
+    /// Makes room for `len` ids, spread evenly.
+    fn reserve(&mut self, len: usize) {
+        self.shards.iter_mut().for_each(|shard| shard.reserve(len / SHARD_COUNT));
     }
 
     fn remove(&mut self, id: CorrelationId) -> Option<V> {
@@ -236,6 +299,8 @@ impl<V: Copy> Sharded<V> {
     }
 }
 
+const NOT_OPEN: Misfit = Misfit("only an open payment is sent or resolved");
+
 /// See the module's documentation.
 pub struct Ledger {
     config: LedgerConfig,
@@ -243,8 +308,11 @@ pub struct Ledger {
     processed: Sharded<ProcessedPayment>,
     /// The processed ids in the order in which they are forgotten.
     processed_order: VecDeque<CorrelationId>,
+    /// How many have left the queue's front since it was empty: what stands at `n` stands at `n - this` now.
+    processed_forgotten: u64,
     buckets: [Buckets; 2],
     conservation: Conservation,
+    export: Option<snapshot::Export>,
 }
 
 impl Ledger {
@@ -257,9 +325,23 @@ impl Ledger {
             open: Sharded::new(config.hash_seed),
             processed: Sharded::new(config.hash_seed.rotate_left(32)),
             processed_order: VecDeque::new(),
+            processed_forgotten: 0,
             buckets: [buckets(), buckets()],
             conservation: Conservation::default(),
+            export: None,
         }
+    }
+
+    /// Changes how many processed ids are remembered, and forgets those beyond at once.
+    pub fn set_known_len_max(&mut self, known_len_max: usize) {
+        self.config.known_len_max = known_len_max;
+        self.forget_beyond(known_len_max);
+    }
+
+    /// How many processed ids are remembered at most.
+    #[must_use]
+    pub fn known_len_max(&self) -> usize {
+        self.config.known_len_max
     }
 
     /// What is known of an id.
@@ -303,10 +385,11 @@ impl Ledger {
     #[must_use]
     pub fn summarize(&self, from: UnixMillis, to: UnixMillis) -> Summary {
         let sums = [self.buckets[0].sum(from, to), self.buckets[1].sum(from, to)];
-        Summary {
-            totals: sums.map(|sum| Tally { count: sum.count, amount_cents: sum.amount_cents }),
-            resolution_ms: sums[0].resolution_ms.max(sums[1].resolution_ms),
+        let mut totals = sums.map(|sum| Tally { count: sum.count, amount_cents: sum.amount_cents });
+        if let Some(export) = &self.export {
+            export.add_waiting(from, to, &mut totals);
         }
+        Summary { totals, resolution_ms: sums[0].resolution_ms.max(sums[1].resolution_ms) }
     }
 
     /// Makes `owner` the one who works on an open payment.
@@ -328,69 +411,117 @@ impl Ledger {
     /// If the entry does not fit the ledger (an id accepted twice, an intent for a payment that is not open): entries
     /// are decided against this very ledger, so that is a bug, and going on would corrupt the books.
     pub fn apply(&mut self, entry: Entry) {
+        if let Err(misfit) = self.try_apply(entry) {
+            panic!("{misfit}: {entry:?}");
+        }
+    }
+
+    /// Applies one change that was decided elsewhere: read from a journal.
+    ///
+    /// # Errors
+    /// If it does not fit this ledger, which has not changed then.
+    pub fn try_apply(&mut self, entry: Entry) -> Result<(), Misfit> {
         match entry {
             Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt } => {
-                assert!(self.processed.get(correlation_id).is_none(), "a processed id is not accepted again");
+                if self.processed.contains(correlation_id) {
+                    return Err(Misfit("a processed id is not accepted again"));
+                }
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
-                self.open.insert_new(correlation_id, payment);
+                if !self.open.insert_new(correlation_id, payment) {
+                    return Err(Misfit("an open id is not accepted again"));
+                }
+                self.keep_from_export(correlation_id, None);
                 self.conservation.accepted.add(amount_cents);
                 self.conservation.open.add(amount_cents);
                 self.conservation.in_doubt_count += u64::from(in_doubt);
             }
             Entry::Intended { correlation_id, processor, requested_at_ms } => {
-                let payment = self.open.get_mut(correlation_id).expect("an intent is for an open payment");
-                let may_be_elsewhere = payment.in_doubt && payment.stage != Stage::at(processor);
-                assert!(!may_be_elsewhere, "a payment in doubt stays with its processor");
+                let payment = self.open.get_mut(correlation_id).ok_or(NOT_OPEN)?;
+                if payment.in_doubt && payment.stage != Stage::at(processor) {
+                    return Err(Misfit("a payment in doubt stays with its processor"));
+                }
+                let before = *payment;
                 payment.stage = Stage::at(processor);
                 payment.requested_at_ms = requested_at_ms;
+                self.keep_from_export(correlation_id, Some(before));
             }
             Entry::Resolved { correlation_id, processor, requested_at_ms, outcome } => {
-                self.resolve(correlation_id, processor, requested_at_ms, outcome);
+                self.resolve(correlation_id, processor, requested_at_ms, outcome)?;
             }
             Entry::Purged => {
                 self.open.clear();
                 self.processed.clear();
                 self.processed_order = VecDeque::new();
+                self.processed_forgotten = 0;
                 self.buckets.iter_mut().for_each(Buckets::clear);
                 self.conservation = Conservation::default();
+                self.export = None;
             }
         }
         self.assert_conservation();
+        Ok(())
     }
 
-    fn resolve(&mut self, id: CorrelationId, processor: Processor, requested_at_ms: u64, outcome: Outcome) {
-        match outcome {
+    fn resolve(
+        &mut self,
+        id: CorrelationId,
+        processor: Processor,
+        requested_at_ms: u64,
+        outcome: Outcome,
+    ) -> Result<(), Misfit> {
+        let before = match outcome {
             Outcome::Processed => {
-                let payment = self.open.remove(id).expect("only an open payment is resolved");
+                let payment = self.open.remove(id).ok_or(NOT_OPEN)?;
                 self.conservation.in_doubt_count -= u64::from(payment.in_doubt);
                 self.conservation.open.subtract(payment.amount_cents);
                 self.conservation.processed[processor.index()].add(payment.amount_cents);
-                self.buckets[processor.index()].record(UnixMillis(requested_at_ms), payment.amount_cents);
-                self.remember(id, ProcessedPayment::new(payment.amount_cents, requested_at_ms, processor));
+                self.record(processor, UnixMillis(requested_at_ms), payment.amount_cents);
+                let remembered = ProcessedPayment::new(payment.amount_cents, requested_at_ms, processor);
+                assert!(self.remember(id, remembered), "an id is in one table at most");
+                payment
             }
             Outcome::Refused => {
-                let payment = self.open.get_mut(id).expect("only an open payment is resolved");
-                assert!(!payment.in_doubt, "a refusal does not settle an earlier attempt in doubt");
+                let payment = self.open.get_mut(id).ok_or(NOT_OPEN)?;
+                if payment.in_doubt {
+                    return Err(Misfit("a refusal does not settle an earlier attempt in doubt"));
+                }
+                let before = *payment;
                 payment.stage = Stage::Waiting;
                 payment.requested_at_ms = 0;
+                before
             }
             Outcome::Unknown => {
-                let payment = self.open.get_mut(id).expect("only an open payment is resolved");
-                assert!(payment.stage == Stage::at(processor), "doubt is about the recorded attempt");
-                self.conservation.in_doubt_count += u64::from(!payment.in_doubt);
+                let payment = self.open.get_mut(id).ok_or(NOT_OPEN)?;
+                if payment.stage != Stage::at(processor) {
+                    return Err(Misfit("doubt is about the recorded attempt"));
+                }
+                let before = *payment;
                 payment.in_doubt = true;
+                self.conservation.in_doubt_count += u64::from(!before.in_doubt);
+                before
             }
-        }
+        };
+        self.keep_from_export(id, Some(before));
+        Ok(())
     }
 
-    fn remember(&mut self, id: CorrelationId, payment: ProcessedPayment) {
-        if self.processed_order.len() == self.config.known_len_max
+    /// False, and nothing done, if the id is remembered already.
+    fn remember(&mut self, id: CorrelationId, payment: ProcessedPayment) -> bool {
+        self.forget_beyond(self.config.known_len_max.saturating_sub(1));
+        if !self.processed.insert_new(id, payment) {
+            return false;
+        }
+        self.processed_order.push_back(id);
+        true
+    }
+
+    fn forget_beyond(&mut self, len_max: usize) {
+        while self.processed_order.len() > len_max
             && let Some(oldest) = self.processed_order.pop_front()
         {
             self.processed.remove(oldest);
+            self.processed_forgotten += 1;
         }
-        self.processed.insert_new(id, payment);
-        self.processed_order.push_back(id);
     }
 
     fn assert_conservation(&self) {

@@ -16,6 +16,7 @@ pub mod money;
 pub mod outcome;
 pub mod outlook;
 pub mod random;
+pub mod recovery;
 pub mod retry;
 pub mod router;
 pub mod time;

@@ -52,7 +52,7 @@ pub struct Outlook {
     /// What the latency window said last, and until when that is good enough.
     answered_us: Option<u64>,
     answered_until_us: u64,
-    /// In the order of sending. An attempt that ended is removed when it comes to the front.
+    /// In the order of sending, and so by time: searched by halving.
     outstanding: VecDeque<Outstanding>,
     last_sent_us: u64,
     /// When the most recent attempt was sent that failed or has been silent for long.
@@ -158,7 +158,7 @@ impl Outlook {
                 self.breaker.next_probe_at_us().is_some_and(|at| at <= now.monotonic_us)
             },
             bad_since_other_works: self.bad_sent_us.is_some_and(|sent| sent >= other_works_since_us),
-            drain_us: backlog_len as u64 * expected_us / u64::from(self.capacity.limit().max(1)),
+            drain_us: backlog_len as u64 * expected_us / u64::from(self.capacity.reachable()),
         }
     }
 
@@ -208,9 +208,9 @@ impl Outlook {
         latency_us: u64,
         now: Now,
     ) -> Option<Change> {
-        if let Some(place) = self.outstanding.iter().position(|o| o.slot == slot && o.sent_us == sent.at_us) {
-            self.outstanding.remove(place);
-        }
+        let sent_before = self.outstanding.partition_point(|outstanding| outstanding.sent_us < sent.at_us);
+        let place = self.outstanding.range(sent_before..).position(|outstanding| outstanding.slot == slot);
+        self.outstanding.remove(sent_before + place.expect("an attempt that ended was outstanding"));
         let before = self.breaker.state(now.monotonic_us);
         let result = match (classify(reply), reply) {
             (Outcome::Processed, _) => {
@@ -284,7 +284,10 @@ impl Outlook {
 
     fn notice_silence(&mut self, now: Now) {
         let silent_before = now.monotonic_us.saturating_sub(SILENT_US);
-        let silent = self.outstanding.iter().rev().find(|outstanding| outstanding.sent_us <= silent_before);
-        self.bad_sent_us = self.bad_sent_us.max(silent.map(|outstanding| outstanding.sent_us));
+        let silent_count =
+            self.outstanding.partition_point(|outstanding| outstanding.sent_us <= silent_before);
+        if let Some(last) = silent_count.checked_sub(1) {
+            self.bad_sent_us = self.bad_sent_us.max(Some(self.outstanding[last].sent_us));
+        }
     }
 }

@@ -55,7 +55,8 @@ pub enum Choice {
 pub enum Reason {
     /// The cheaper processor works.
     Cheaper = 0,
-    /// The cheaper processor works, but its backlog would outlast the payment's patience.
+    /// The cheaper processor works, but draining its backlog would take longer than the patience. How long the payment
+    /// has waited already does not matter: that is spent either way.
     Backlog = 1,
     /// The payment's patience with the cheaper processor is over.
     PatienceOver = 2,
@@ -124,7 +125,7 @@ pub fn route(config: &RouterConfig, views: &[View; 2], waited_us: u64) -> Decisi
     if works(cheap) {
         return if cheap.has_capacity {
             send(cheaper, Reason::Cheaper)
-        } else if works(dear) && dear.has_capacity && waited_us + cheap.drain_us >= config.patience_us {
+        } else if works(dear) && dear.has_capacity && cheap.drain_us >= config.patience_us {
             send(dearer, Reason::Backlog)
         } else {
             wait(Reason::AwaitsCapacity)
@@ -210,7 +211,7 @@ mod tests {
             let decision = route(&CONFIG, &views, waited);
             if decision.choice == Choice::Send(Processor::Fallback) {
                 assert_eq!(decision.reason, Reason::Backlog, "{views:?} {waited}");
-                assert!(waited + views[0].drain_us >= CONFIG.patience_us);
+                assert!(views[0].drain_us >= CONFIG.patience_us);
             }
         }
     }
@@ -232,12 +233,31 @@ mod tests {
     #[test]
     fn once_patience_is_over_a_payment_moves_if_anything_works() {
         for (views, _) in every_case().filter(|(_, waited)| *waited == CONFIG.patience_us) {
-            let decision = route(&CONFIG, &views, CONFIG.patience_us);
-            let could_move = views.iter().any(|view| view.closed && !view.slow && view.has_capacity);
-            let compared = views[0].bad_since_other_works || (views[0].closed && !views[0].slow);
-            if could_move && compared {
-                assert_ne!(decision.choice, Choice::Wait, "{views:?}");
+            let works = |view: &View| view.closed && !view.slow;
+            // A cheaper one that works is waited for as long as its backlog drains in time.
+            let drains = works(&views[0]) && views[0].drain_us < CONFIG.patience_us;
+            let compared = works(&views[0]) || views[0].bad_since_other_works;
+            if views.iter().any(|view| works(view) && view.has_capacity) && compared && !drains {
+                assert_ne!(route(&CONFIG, &views, CONFIG.patience_us).choice, Choice::Wait, "{views:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_backlog_that_drains_in_time_is_no_reason_to_pay_more() {
+        let busy = View {
+            closed: true,
+            slow: false,
+            has_capacity: false,
+            probe_ready: false,
+            bad_since_other_works: false,
+            drain_us: CONFIG.patience_us - 1,
+        };
+        let free = View { has_capacity: true, drain_us: 0, ..busy };
+        let decision = route(&CONFIG, &[busy, free], 60_000_000);
+        assert_eq!(decision, Decision { choice: Choice::Wait, reason: Reason::AwaitsCapacity });
+        let hopeless = View { drain_us: CONFIG.patience_us, ..busy };
+        let decision = route(&CONFIG, &[hopeless, free], 0);
+        assert_eq!(decision, Decision { choice: Choice::Send(Processor::Fallback), reason: Reason::Backlog });
     }
 }

@@ -6,7 +6,7 @@
 /// The moment of an event, by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Microseconds since an arbitrary start; never steps back.
+    /// Microseconds since an arbitrary start, the same for all processes of a host; never steps back.
     pub monotonic_us: u64,
     /// Milliseconds since 1970-01-01T00:00:00Z; may be stepped either way by an operator.
     pub unix_ms: UnixMillis,

@@ -78,7 +78,9 @@ fn accept(
     stage: Stage,
 ) -> Verdict {
     let requested_at_ms = if stage == Stage::Waiting { 0 } else { 7 };
-    let accept = Accept { slot: 1, correlation_id: id(number), amount_cents, requested_at_ms, stage };
+    let expires_at_us = LATER;
+    let accept =
+        Accept { slot: 1, correlation_id: id(number), amount_cents, requested_at_ms, expires_at_us, stage };
     match tell(coordinator, from, accept)[..] {
         [(to, Message::Grant(Grant { slot: 1, correlation_id, verdict }))] => {
             assert_eq!((to, correlation_id), (from, id(number)));
@@ -129,6 +131,28 @@ fn beyond_the_bound_an_accept_is_refused_and_nothing_is_kept() {
         accept(&mut coordinator, one, 1, 5, Stage::Waiting),
         Verdict::Replayed,
         "a known id needs no room"
+    );
+}
+
+#[test]
+fn an_accept_whose_client_was_refused_meanwhile_is_not_granted() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    let late = Accept {
+        slot: 1,
+        correlation_id: id(1),
+        amount_cents: 5,
+        requested_at_ms: 0,
+        expires_at_us: LATER - 1,
+        stage: Stage::Waiting,
+    };
+    let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Expired };
+    assert_eq!(tell(&mut coordinator, one, late), [(one, grant.into())]);
+    assert_eq!(coordinator.ledger().lookup(id(1)), Known::Absent);
+    assert_eq!(
+        accept(&mut coordinator, one, 1, 5, Stage::Waiting),
+        Verdict::Granted,
+        "the client may try again"
     );
 }
 
@@ -229,7 +253,17 @@ fn a_payment_in_doubt_may_not_go_elsewhere_and_one_that_was_refused_may() {
     let unknown = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Unknown) };
     tell(&mut coordinator, one, unknown);
     assert_eq!(open(&coordinator, 1), (Stage::AtFallback, true, Some(one)));
-    assert_eq!(tell(&mut coordinator, one, intent(Processor::Default)), [withdrawn]);
+    // A gateway that does not know hears what the ledger knows. Not even the same processor may be told another time.
+    let assigned = Assignment {
+        correlation_id: id(1),
+        amount_cents: 100,
+        requested_at_ms: 8,
+        stage: Stage::AtFallback,
+        in_doubt: true,
+    };
+    for intent in [intent(Processor::Default), Intent { requested_at_ms: 9, ..intent(Processor::Fallback) }] {
+        assert_eq!(tell(&mut coordinator, one, intent), [withdrawn, (one, assigned.into())]);
+    }
     let refused = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Refused) };
     tell(&mut coordinator, one, refused);
     assert_eq!(
@@ -414,9 +448,31 @@ fn strangers_are_turned_away() {
     let double = Hello { role: Role::Aggregator, ..hello(1) };
     assert_eq!(coordinator.connect(double), Err(Rejection::Role(Role::Aggregator)));
     let one = join(&mut coordinator, 1);
-    let nothing =
-        Accept { slot: 1, correlation_id: id(1), amount_cents: 0, requested_at_ms: 0, stage: Stage::Waiting };
+    let nothing = Accept {
+        slot: 1,
+        correlation_id: id(1),
+        amount_cents: 0,
+        requested_at_ms: 0,
+        expires_at_us: u64::MAX,
+        stage: Stage::Waiting,
+    };
     assert!(coordinator.handle(one, nothing.into(), at(LATER)).is_err(), "no gateway accepts nothing");
     let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Granted };
     assert!(coordinator.handle(one, grant.into(), at(LATER)).is_err(), "no gateway grants");
+}
+
+#[test]
+fn a_claim_does_not_bring_back_what_was_purged() {
+    let mut before = coordinator();
+    let one = join(&mut before, 1);
+    tell(&mut before, one, PurgeQuery { slot: 6 });
+    let mut after = coordinator();
+    after.restore(Entry::Purged);
+    for mut coordinator in [before, after] {
+        let two = coordinator.connect(hello(2)).unwrap();
+        coordinator.messages().clear();
+        let sent = tell(&mut coordinator, two, claim(1, Stage::AtDefault, 7, true));
+        assert!(matches!(sent[..], [(to, Message::Withdrawal(_))] if to == two), "{sent:?}");
+        assert_eq!(coordinator.ledger().conservation().accepted.count, 0);
+    }
 }

@@ -135,6 +135,7 @@ fn the_usual_payment_takes_one_round_trip_to_the_ledger() {
         correlation_id: id(1),
         amount_cents: 1990,
         requested_at_ms,
+        expires_at_us: bench.now_us + 900_000,
         stage: Stage::AtDefault,
     };
     assert_eq!(bench.accept(1), [Action::Send(accept.into())]);
@@ -158,6 +159,7 @@ fn what_the_ledger_refuses_is_answered_and_forgotten() {
         (Verdict::Replayed, Answer::Replayed),
         (Verdict::Conflict, Answer::Conflict),
         (Verdict::Full, Answer::Full),
+        (Verdict::Expired, Answer::Unreachable),
     ] {
         let mut bench = Bench::new();
         bench.accept(1);

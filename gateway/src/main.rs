@@ -30,7 +30,8 @@ const PROGRAM: &str = "galo-gateway";
 const STOP_POLL: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    let clock = Clock::start();
+    let clock = Clock;
+    let start_us = clock.now().monotonic_us;
     let env = Env::of_process();
     let incarnation = clock::incarnation();
     let config = match Config::read(&env, incarnation) {
@@ -73,8 +74,11 @@ fn main() -> ExitCode {
             endpoint.host_header()
         );
     }
-    let identity =
-        Identity { instance: config.instance, driver: driver.name(), start_us: clock.now().monotonic_us };
+    let identity = Identity {
+        instance: config.instance,
+        driver: driver.name(),
+        start_us: clock.now().monotonic_us - start_us,
+    };
     tracing::info!(
         "gateway {} listens after {} µs on {driver:?}; {} thread(s); {}",
         config.instance,

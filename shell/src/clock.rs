@@ -1,29 +1,29 @@
 //! The clocks, read: the one place outside of tests where [`Now`] comes from.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use galo_engine::time::{Now, UnixMillis};
+use nix::time::{ClockId, clock_gettime};
 
 /// Reads both clocks. Two calls into the vDSO, about 50 ns.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    start: Instant,
-}
+///
+/// The monotonic one counts from the host's boot, in every process and container alike, so that a moment of one process
+/// means something to another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock;
 
 impl Clock {
-    /// A clock whose monotonic time begins now.
-    #[must_use]
-    pub fn start() -> Self {
-        Self { start: Instant::now() }
-    }
-
     /// The present moment. A wall clock before 1970 counts as 1970.
+    ///
+    /// # Panics
+    /// If there is no monotonic clock, which Linux has had for as long as io_uring's ancestors.
     #[must_use]
-    pub fn now(&self) -> Now {
+    pub fn now(self) -> Now {
+        let since_boot = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("Linux has a monotonic clock");
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
-            monotonic_us: u64::try_from(self.start.elapsed().as_micros())
-                .expect("584,000 years have not passed"),
+            monotonic_us: u64::try_from(Duration::from(since_boot).as_micros())
+                .expect("not 584,000 years after boot"),
             unix_ms: UnixMillis(
                 u64::try_from(since_1970.as_millis()).expect("584 million years have not passed"),
             ),

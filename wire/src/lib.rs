@@ -1,9 +1,11 @@
-//! Every byte that leaves a Galo process for another: the frames between gateway and aggregator.
+//! Every byte that leaves a Galo process: the frames between gateway and aggregator, and the journal on disk.
 //!
 //! Codec only. This crate decides nothing, reads no clock and does no I/O; it validates what arrives and never panics
-//! on it. [`record`] lists the records, [`frame`] batches them, the words they are made of are re-exported here.
+//! on it. [`record`] lists the records, [`frame`] batches them, [`journal`]
+//! keeps them, the words they are made of are re-exported here.
 
 pub mod frame;
+pub mod journal;
 pub mod record;
 mod vocabulary;
 

@@ -130,6 +130,8 @@ pub enum Verdict {
     Conflict = 2,
     /// The ledger holds as many open payments as it may.
     Full = 3,
+    /// The accept came too late: its client has been refused, or is about to be.
+    Expired = 4,
 }
 
 /// Where a word about a processor's health comes from.
@@ -171,7 +173,7 @@ records! {
         incarnation: u64,
     }
     /// Gateway: may I take this payment? Carries the attempt that follows a grant, so that the intent is in the ledger with it.
-    Accept = 2, 37 bytes {
+    Accept = 2, 45 bytes {
         /// The gateway's handle for the payment, echoed in the answer.
         slot: u32,
         /// Who.
@@ -180,6 +182,8 @@ records! {
         amount_cents: u64,
         /// The `requestedAt` of the planned attempt; 0 while waiting.
         requested_at_ms: u64,
+        /// By when the grant must be made, µs of the host's monotonic clock: the client is told "no" soon after.
+        expires_at_us: u64,
         /// The processor of the planned attempt, or waiting.
         stage: Stage,
     }

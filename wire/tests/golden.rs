@@ -40,10 +40,11 @@ fn golden() -> Vec<(Message, &'static str)> {
                 correlation_id: ID,
                 amount_cents: 1990,
                 requested_at_ms: 0x0198_0d5a_2b3c,
+                expires_at_us: 0x0102_0304_0506,
                 stage: Stage::AtDefault,
             }
             .into(),
-            "25000000 02 00 0100 07000000 . c607000000000000 3c2b5a0d98010000 01",
+            "2d000000 02 00 0100 07000000 . c607000000000000 3c2b5a0d98010000 0605040302010000 01",
         ),
         (
             Intent { slot: 8, correlation_id: ID, requested_at_ms: 5, processor: Processor::Fallback }.into(),

@@ -12,6 +12,7 @@ mod metrics;
 mod process;
 mod repo;
 mod rinha;
+mod sim;
 mod test;
 mod tidy;
 mod tools;
@@ -60,6 +61,12 @@ enum Command {
     Test(test::Options),
     /// Check what compilers do not: links, lengths, documented variables and dependencies
     Tidy,
+    /// Run the simulator: whole lives of a Galo, faults and all, each fixed by its seed
+    Sim {
+        /// For the simulator: `--seeds 20000`, `--seed 7 --trace`, `--planted`, `--help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// What `up --detach` runs in the background
     #[command(hide = true)]
     Supervise { options: String },
@@ -72,6 +79,7 @@ fn main() -> ExitCode {
         Command::Chaos(options) => chaos::chaos(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
+        Command::Sim { arguments } => sim::sim(&arguments),
         Command::Test(options) => test::test(&options),
         Command::Tidy => tidy::tidy(),
         Command::Supervise { options } => up::supervise(&options),

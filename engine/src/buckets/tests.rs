@@ -251,3 +251,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_taken_in_is_sound_in_a_smaller_budget_too() {
+    let mut random = Random::new(8);
+    let mut buckets = Buckets::new(4 * BYTES_MAX_LEAST);
+    let mut now_ms = NOON_MS;
+    for index in 0..40_000 {
+        now_ms += random.below(if index < 20_000 { 3_000 } else { 100 });
+        buckets.record(UnixMillis(now_ms), 1_990);
+    }
+    for bytes_max in [4 * BYTES_MAX_LEAST, BYTES_MAX_LEAST] {
+        let mut again = Buckets::new(bytes_max);
+        let flow = buckets.export(UnixMillis(0), |row| {
+            assert!(again.import(row));
+            ControlFlow::Continue(())
+        });
+        assert!(flow.is_continue());
+        check_structure(&again);
+        assert_eq!(again.total(), buckets.total());
+    }
+}

@@ -1,0 +1,320 @@
+//! The one who writes: takes a batch, writes it, syncs it if that is the policy, lets its answers go, takes the next.
+//!
+//! A write or a sync that fails ends the process (status 74): the kernel may have dropped what it could not write, so nothing can be
+//! promised on top of it, and a supervisor's restart reads what really is on disk. No answer that rested on it has left.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use galo_engine::coordinator::SessionId;
+use galo_engine::ledger::Entry;
+use galo_engine::recovery::FileId;
+use galo_shell::clock::Clock;
+use galo_shell::exit;
+use galo_wire::journal::BLOCK_SIZE;
+use tokio::sync::Notify;
+
+use super::directory::{Directory, Opened};
+use super::file::JournalFile;
+use super::queue::{Answers, BACKLOG_SIZE_MAX, Batch, Queue};
+use super::snapshot::SnapshotCounters;
+use super::{JournalConfig, Sync};
+use crate::stream::Driver;
+
+/// Counts since the start.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct JournalCounters {
+    /// Records written.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Writes that it took.
+    pub writes: u64,
+    /// Syncs to the medium.
+    pub syncs: u64,
+    /// When the last sync was done, µs since the start.
+    pub synced_us: u64,
+    /// Segments begun.
+    pub segments: u64,
+}
+
+/// The journal of a running process.
+pub struct Journal {
+    /// How it is kept.
+    pub config: JournalConfig,
+    /// Where it is kept.
+    pub directory: Directory,
+    /// How this process does its I/O.
+    pub driver: Driver,
+    clock: Clock,
+    queue: RefCell<Queue>,
+    /// Something waits to be written.
+    work: Notify,
+    /// Something was written.
+    progress: Notify,
+    segment: RefCell<Segment>,
+    /// Segments that were finished, and not synced since.
+    finished: RefCell<Vec<Rc<JournalFile>>>,
+    dirty: Cell<bool>,
+    /// The first record that a start would read from a segment.
+    first_sequence: Cell<u64>,
+    /// The size at which the next snapshot is due; 0 after a purge.
+    snapshot_size: Cell<u64>,
+    snapshot_due: Notify,
+    counters: Cell<JournalCounters>,
+    /// What is known of snapshots.
+    pub snapshots: Cell<SnapshotCounters>,
+    /// Records read at start, and the time that it took, µs.
+    pub replayed: (u64, u64),
+}
+
+#[derive(Clone)]
+struct Segment {
+    id: FileId,
+    file: Rc<JournalFile>,
+    size: u64,
+}
+
+impl Journal {
+    /// Goes on where recovery ended.
+    #[must_use]
+    pub fn new(
+        config: JournalConfig,
+        driver: Driver,
+        clock: Clock,
+        opened: Opened,
+    ) -> (Rc<Self>, galo_engine::ledger::Ledger) {
+        let Opened { directory, recovered, segment, first_sequence, replay_us } = opened;
+        let next_sequence = recovered.next_sequence;
+        let segment = Segment {
+            id: FileId::segment(next_sequence),
+            file: Rc::new(JournalFile::new(segment, driver)),
+            size: BLOCK_SIZE as u64,
+        };
+        let journal = Self {
+            snapshot_size: Cell::new(config.snapshot_every_bytes),
+            config,
+            directory,
+            driver,
+            clock,
+            queue: RefCell::new(Queue::new(next_sequence)),
+            work: Notify::new(),
+            progress: Notify::new(),
+            segment: RefCell::new(segment),
+            finished: RefCell::default(),
+            dirty: Cell::new(false),
+            first_sequence: Cell::new(first_sequence),
+            snapshot_due: Notify::new(),
+            counters: Cell::default(),
+            snapshots: Cell::default(),
+            replayed: (recovered.records, replay_us),
+        };
+        (Rc::new(journal), recovered.ledger)
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn counters(&self) -> JournalCounters {
+        self.counters.get()
+    }
+
+    /// Bytes that a start would have to replay.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        let records = self.queue.borrow().written_sequence() - self.first_sequence.get();
+        records * BLOCK_SIZE as u64
+    }
+
+    /// µs since the start.
+    #[must_use]
+    pub fn now_us(&self) -> u64 {
+        self.clock.now().monotonic_us
+    }
+
+    /// Takes in what was decided. What is left in `answers` may leave now.
+    pub fn push(&self, entries: &mut Vec<Entry>, answers: &mut Answers) {
+        let work = !entries.is_empty();
+        if entries.contains(&Entry::Purged) {
+            self.snapshot_size.set(0);
+        }
+        self.queue.borrow_mut().push(entries, answers);
+        if work {
+            self.work.notify_one();
+        }
+    }
+
+    /// A connection closed.
+    pub fn forget(&self, session: SessionId) {
+        self.queue.borrow_mut().forget(session);
+    }
+
+    /// Waits while more than [`BACKLOG_SIZE_MAX`] is to be written.
+    pub async fn keep_up(&self) {
+        while self.queue.borrow().backlog_size() > BACKLOG_SIZE_MAX {
+            self.progress.notified().await;
+        }
+    }
+
+    /// From here on records go to a new segment, whose first number is returned.
+    pub fn rotate(&self) -> u64 {
+        let sequence = self.queue.borrow_mut().rotate();
+        self.work.notify_one();
+        sequence
+    }
+
+    /// Waits until the segment that begins with `sequence` is there.
+    pub async fn rotated(&self, sequence: u64) {
+        while self.segment.borrow().id.sequence < sequence {
+            self.progress.notified().await;
+        }
+    }
+
+    /// Waits until a snapshot is worth its while, and counts on one being taken.
+    pub async fn snapshot_due(&self) {
+        while self.size() < self.snapshot_size.get().max(1) {
+            self.snapshot_due.notified().await;
+        }
+        // If it fails, the next attempt is due when as much again has gathered.
+        self.snapshot_size.set(self.size() + self.config.snapshot_every_bytes);
+    }
+
+    /// A snapshot has taken over from all records before this one.
+    pub fn superseded_until(&self, sequence: u64) {
+        self.first_sequence.set(sequence);
+        if self.snapshot_size.get() > 0 {
+            self.snapshot_size.set(self.config.snapshot_every_bytes);
+        }
+    }
+
+    /// Waits until everything that has been decided is written and synced.
+    pub async fn finish(&self) {
+        let end = self.queue.borrow().next_sequence();
+        while self.queue.borrow().written_sequence() < end {
+            self.progress.notified().await;
+        }
+        self.dirty.set(false);
+        self.sync().await;
+    }
+
+    /// Returns the batch's buffer, to be used again.
+    async fn write(&self, batch: Batch) -> io::Result<Vec<u8>> {
+        let Batch { first_sequence, mut bytes, .. } = batch;
+        let full = self.segment.borrow().size >= self.config.segment_bytes && !bytes.is_empty();
+        if batch.rotates || full {
+            self.next_segment(first_sequence).await?;
+        }
+        if !bytes.is_empty() {
+            let Segment { file, size, .. } = self.segment.borrow().clone();
+            let (result, returned) = file.write_all_at(bytes, size).await;
+            result?;
+            bytes = returned;
+            let written = bytes.len() as u64;
+            self.segment.borrow_mut().size += written;
+            self.dirty.set(true);
+            self.count(|counters| {
+                counters.writes += 1;
+                counters.bytes += written;
+                counters.records += written / BLOCK_SIZE as u64;
+            });
+            if self.config.sync == Sync::Always {
+                self.dirty.set(false);
+                file.sync().await?;
+                self.synced();
+            }
+        }
+        Ok(bytes)
+    }
+
+    async fn next_segment(&self, first_sequence: u64) -> io::Result<()> {
+        let id = FileId::segment(first_sequence);
+        if self.segment.borrow().id == id {
+            return Ok(());
+        }
+        let file = Rc::new(JournalFile::new(self.directory.create(id, "")?, self.driver));
+        let segment = Segment { id, file, size: BLOCK_SIZE as u64 };
+        let old = std::mem::replace(&mut *self.segment.borrow_mut(), segment);
+        self.count(|counters| counters.segments += 1);
+        match self.config.sync {
+            Sync::Memory | Sync::Never => {}
+            Sync::Interval(_) => self.finished.borrow_mut().push(old.file),
+            // Its name has to be there before its first record is promised.
+            Sync::Always => JournalFile::new(self.directory.handle()?, self.driver).sync().await?,
+        }
+        Ok(())
+    }
+
+    /// Syncs everything that was written before the call. Ends the process if the disk fails.
+    async fn sync(&self) {
+        let mut files = std::mem::take(&mut *self.finished.borrow_mut());
+        let rotated = !files.is_empty();
+        files.push(Rc::clone(&self.segment.borrow().file));
+        for file in files {
+            if let Err(error) = file.sync().await {
+                self.failed("sync", &error);
+            }
+            self.synced();
+        }
+        if rotated {
+            let names = self.directory.handle().map(|handle| JournalFile::new(handle, self.driver));
+            let result = match names {
+                Ok(names) => names.sync().await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                self.failed("sync", &error);
+            }
+        }
+    }
+
+    fn synced(&self) {
+        self.count(|counters| {
+            counters.syncs += 1;
+            counters.synced_us = self.clock.now().monotonic_us;
+        });
+    }
+
+    fn count(&self, count: impl FnOnce(&mut JournalCounters)) {
+        let mut counters = self.counters.get();
+        count(&mut counters);
+        self.counters.set(counters);
+    }
+
+    fn failed(&self, what: &str, error: &io::Error) -> ! {
+        let path = self.directory.path_of(&self.segment.borrow().id.to_string());
+        exit::fatal(format_args!("the journal: cannot {what} {}: {error}", path.display()), exit::JOURNAL)
+    }
+}
+
+/// Writes for as long as the process lives; `deliver` lets answers go.
+pub async fn run(journal: Rc<Journal>, deliver: impl Fn(&mut Answers)) {
+    loop {
+        let batch = journal.queue.borrow_mut().take();
+        let Some(batch) = batch else {
+            journal.work.notified().await;
+            continue;
+        };
+        let bytes = match journal.write(batch).await {
+            Ok(bytes) => bytes,
+            Err(error) => journal.failed("write", &error),
+        };
+        let mut answers = journal.queue.borrow_mut().written();
+        deliver(&mut answers);
+        journal.queue.borrow_mut().recycle(bytes, answers);
+        journal.progress.notify_waiters();
+        if journal.size() >= journal.snapshot_size.get() {
+            journal.snapshot_due.notify_one();
+        }
+    }
+}
+
+/// Syncs at the interval, if that is the policy.
+pub async fn sync_at_interval(journal: Rc<Journal>) {
+    let Sync::Interval(interval) = journal.config.sync else { return };
+    loop {
+        tokio::time::sleep(interval).await;
+        if journal.dirty.replace(false) {
+            journal.sync().await;
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The ledger's whole state, written down in slices while entries go on being applied, and read back.
+//!
+//! What is written is the state at one moment, that of [`Ledger::begin_export`]: the snapshot and the entries after that
+//! moment make the same ledger as all entries did. Nothing is copied beforehand, and no slice is longer than its rows:
+//!
+//! - **Open payments** come first, table by table. One that changes before its turn is put aside as it was; one that is
+//!   accepted meanwhile is left out.
+//! - **Time buckets** do not change while they are written: what is processed meanwhile waits in a list, which summaries
+//!   add, and which the buckets take in afterwards.
+//! - **Remembered ids** never change. They are written in the order in which they are forgotten, up to where the queue
+//!   ended at that moment; one that is forgotten before its turn is forgotten at the same entry of a replay, too.
+//!
+//! The books' totals are not written: they follow from open payments and buckets.
+//!
+//! Rejected: `fork`, and a child that writes its copy of the memory. It costs a page for each table entry touched
+//! meanwhile, under a memory limit that a full ledger nearly fills; it stalls the parent while page tables are copied;
+//! the child takes its CPU from the same quota; and no simulator could run it.
+//!
+//! Must never: let a summary miss what waits; write a state that never was. A purge ends an export.
+
+use std::collections::HashSet;
+use std::ops::{ControlFlow, Range};
+
+use foldhash::fast::FixedState;
+use galo_wire::journal::{Fact, Record};
+use galo_wire::{CorrelationId, Processor};
+
+use super::{Ledger, Misfit, OpenPayment, ProcessedPayment, SHARD_COUNT, Sharded, Tally};
+use crate::buckets::BucketRow;
+use crate::time::UnixMillis;
+
+/// Payments that wait for the buckets, 24 bytes each; beyond it the buckets are written without a pause. At 1,000
+/// payments a second, a minute's.
+const WAITING_LEN_MAX: usize = 1 << 16;
+
+/// Where an export stands.
+pub(super) struct Export {
+    phase: Phase,
+    /// Ids whose open payment in the tables is not the one to be written.
+    skip: HashSet<CorrelationId, FixedState>,
+    /// Open payments as they were, put aside before they changed.
+    aside: Vec<(CorrelationId, OpenPayment)>,
+    waiting: Vec<(Processor, UnixMillis, u64)>,
+    /// The places in the queue that are still to be written, counted from when it was empty.
+    known: Range<u64>,
+    rows: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Begin,
+    Open { shard: usize },
+    Buckets { processor: Processor, from_ms: u64 },
+    Known,
+    End,
+}
+
+/// How far an export has got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// There is more.
+    More,
+    /// That was the last slice.
+    Done,
+    /// There is nothing to go on with: everything was purged.
+    Gone,
+}
+
+impl Export {
+    pub(super) fn add_waiting(&self, from: UnixMillis, to: UnixMillis, totals: &mut [Tally; 2]) {
+        for (processor, at, amount_cents) in &self.waiting {
+            if (from..=to).contains(at) {
+                totals[processor.index()].add(*amount_cents);
+            }
+        }
+    }
+
+    /// Whether the table that holds this id is written already.
+    fn is_past(&self, id: CorrelationId) -> bool {
+        match self.phase {
+            Phase::Begin => false,
+            Phase::Open { shard } => Sharded::<OpenPayment>::shard_of(id) < shard,
+            Phase::Buckets { .. } | Phase::Known | Phase::End => true,
+        }
+    }
+
+    fn push(&mut self, fact: Fact, out: &mut Vec<u8>) {
+        self.rows += 1;
+        out.extend_from_slice(&Record { sequence: self.rows, fact }.encode());
+    }
+
+    fn push_open(&mut self, correlation_id: CorrelationId, payment: OpenPayment, out: &mut Vec<u8>) {
+        let OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: _ } = payment;
+        self.push(Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt }, out);
+    }
+}
+
+impl Ledger {
+    /// Takes this moment as the one whose state [`Self::export`] writes.
+    ///
+    /// # Panics
+    /// If an export is under way.
+    pub fn begin_export(&mut self) {
+        assert!(self.export.is_none(), "one export at a time");
+        let known_end = self.processed_forgotten + self.processed_order.len() as u64;
+        self.export = Some(Export {
+            phase: Phase::Begin,
+            skip: HashSet::with_hasher(FixedState::with_seed(self.config.hash_seed)),
+            aside: Vec::new(),
+            waiting: Vec::new(),
+            known: self.processed_forgotten..known_end,
+            rows: 0,
+        });
+    }
+
+    /// Appends about `rows_max` further records to `out`; a table of open payments is written whole.
+    pub fn export(&mut self, rows_max: usize, out: &mut Vec<u8>) -> Progress {
+        let Some(mut export) = self.export.take() else { return Progress::Gone };
+        let rows_end = export.rows + rows_max as u64;
+        while export.rows < rows_end && export.phase != Phase::End {
+            let rows_left = rows_end - export.rows;
+            export.phase = self.step(&mut export, rows_left, out);
+        }
+        if export.phase == Phase::End {
+            export.push(Fact::End, out);
+            return Progress::Done;
+        }
+        self.export = Some(export);
+        Progress::More
+    }
+
+    /// Forgets an export that cannot be finished.
+    pub fn abandon_export(&mut self) {
+        if let Some(export) = self.export.take() {
+            self.catch_up(export.waiting);
+        }
+    }
+
+    fn step(&mut self, export: &mut Export, rows_left: u64, out: &mut Vec<u8>) -> Phase {
+        match export.phase {
+            Phase::Begin => {
+                let open_len = self.open.len as u64;
+                let known_len = export.known.end - export.known.start;
+                export.push(Fact::Begin { open_len, known_len }, out);
+                Phase::Open { shard: 0 }
+            }
+            Phase::Open { shard: SHARD_COUNT } => {
+                for (id, payment) in std::mem::take(&mut export.aside) {
+                    export.push_open(id, payment, out);
+                }
+                export.skip = HashSet::with_hasher(FixedState::default());
+                Phase::Buckets { processor: Processor::Default, from_ms: 0 }
+            }
+            Phase::Open { shard } => {
+                for (id, payment) in &self.open.shards[shard] {
+                    if !export.skip.contains(id) {
+                        export.push_open(*id, *payment, out);
+                    }
+                }
+                Phase::Open { shard: shard + 1 }
+            }
+            Phase::Buckets { processor, from_ms } => {
+                let rows_left = if export.waiting.len() > WAITING_LEN_MAX { u64::MAX } else { rows_left };
+                match self.export_buckets(export, processor, from_ms, rows_left, out) {
+                    Some(from_ms) => Phase::Buckets { processor, from_ms },
+                    None if processor == Processor::Default => {
+                        Phase::Buckets { processor: processor.other(), from_ms: 0 }
+                    }
+                    None => {
+                        self.catch_up(std::mem::take(&mut export.waiting));
+                        Phase::Known
+                    }
+                }
+            }
+            Phase::Known => {
+                let from = export.known.start.max(self.processed_forgotten);
+                let to = export.known.end.min(from + rows_left);
+                (from..to).for_each(|place| self.export_known(export, place, out));
+                export.known.start = to;
+                if to == export.known.end { Phase::End } else { Phase::Known }
+            }
+            Phase::End => Phase::End,
+        }
+    }
+
+    /// Returns where to go on, if there is more.
+    fn export_buckets(
+        &self,
+        export: &mut Export,
+        processor: Processor,
+        from_ms: u64,
+        mut rows_left: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let mut next_ms = from_ms;
+        let flow = self.buckets[processor.index()].export(UnixMillis(from_ms), |row| {
+            if rows_left == 0 {
+                return ControlFlow::Break(());
+            }
+            rows_left -= 1;
+            let BucketRow { start_ms, last_ms, count, amount_cents, level } = row;
+            export.push(Fact::Bucket { start_ms, last_ms, count, amount_cents, processor, level }, out);
+            // Behind the end of time there is nothing to go on with.
+            next_ms = start_ms.saturating_add(1);
+            ControlFlow::Continue(())
+        });
+        flow.is_break().then_some(next_ms)
+    }
+
+    fn export_known(&self, export: &mut Export, place: u64, out: &mut Vec<u8>) {
+        let index = usize::try_from(place - self.processed_forgotten).expect("an index into the queue");
+        let correlation_id = self.processed_order[index];
+        let payment = self.processed.get(correlation_id).expect("what is in the queue is in the table");
+        let (requested_at_ms, processor) = (payment.requested_at_ms(), payment.processor());
+        let amount_cents = payment.amount_cents;
+        export.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
+    }
+
+    /// To be told of every change of an open payment, with what it was before, or `None` if it is new.
+    pub(super) fn keep_from_export(&mut self, id: CorrelationId, before: Option<OpenPayment>) {
+        let Some(export) = &mut self.export else { return };
+        if export.is_past(id) || !export.skip.insert(id) {
+            return;
+        }
+        if let Some(before) = before {
+            export.aside.push((id, before));
+        }
+    }
+
+    /// Counts a processed payment in the buckets: at once, or when they may change again.
+    pub(super) fn record(&mut self, processor: Processor, at: UnixMillis, amount_cents: u64) {
+        match &mut self.export {
+            Some(Export {
+                phase: Phase::Begin | Phase::Open { .. } | Phase::Buckets { .. },
+                waiting,
+                ..
+            }) => {
+                waiting.push((processor, at, amount_cents));
+            }
+            _ => self.buckets[processor.index()].record(at, amount_cents),
+        }
+    }
+
+    fn catch_up(&mut self, waiting: Vec<(Processor, UnixMillis, u64)>) {
+        for (processor, at, amount_cents) in waiting {
+            self.buckets[processor.index()].record(at, amount_cents);
+        }
+    }
+
+    /// Takes in one row of a snapshot, in the order in which they were given out.
+    ///
+    /// # Errors
+    /// If the row cannot stand in a snapshot, or not there.
+    pub fn import(&mut self, fact: Fact) -> Result<(), Misfit> {
+        match fact {
+            Fact::Begin { open_len, known_len } => {
+                let room = |len: u64, len_max: usize| usize::try_from(len).unwrap_or(len_max).min(len_max);
+                self.open.reserve(room(open_len, self.config.open_len_max));
+                let known_len = room(known_len, self.config.known_len_max);
+                self.processed.reserve(known_len);
+                self.processed_order.reserve(known_len);
+            }
+            Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } => {
+                let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
+                if !self.open.insert_new(correlation_id, payment) {
+                    return Err(Misfit("an id is open once"));
+                }
+                self.conservation.accepted.add(amount_cents);
+                self.conservation.open.add(amount_cents);
+                self.conservation.in_doubt_count += u64::from(in_doubt);
+            }
+            Fact::Bucket { start_ms, last_ms, count, amount_cents, processor, level } => {
+                let row = BucketRow { start_ms, last_ms, count, amount_cents, level };
+                if !self.buckets[processor.index()].import(row) {
+                    return Err(Misfit("there is no such span of time"));
+                }
+                let books = &mut self.conservation;
+                for tally in [&mut books.accepted, &mut books.processed[processor.index()]] {
+                    tally.count += count;
+                    tally.amount_cents += amount_cents;
+                }
+            }
+            Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor } => {
+                let payment = ProcessedPayment::new(amount_cents, requested_at_ms, processor);
+                if !self.remember(correlation_id, payment) {
+                    return Err(Misfit("an id is remembered once"));
+                }
+            }
+            Fact::End => self.assert_conservation(),
+            Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged => {
+                return Err(Misfit("a change does not stand in a snapshot"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! A snapshot taken at any moment, in slices of any size between any changes, and the entries after it make the same
+//! ledger as all entries did.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ledger::{Entry, Known, LedgerConfig, Outcome, Stage, Summary};
+use crate::random::Random;
+
+const NOON_MS: u64 = 1_752_580_800_000;
+
+fn config(known_len_max: usize) -> LedgerConfig {
+    LedgerConfig { open_len_max: 10_000, known_len_max, bucket_bytes_max: 8 << 20, hash_seed: 5 }
+}
+
+fn id(number: u64) -> CorrelationId {
+    let mut random = Random::new(number);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    bytes[8..].copy_from_slice(&random.next_u64().to_be_bytes());
+    CorrelationId(bytes)
+}
+
+/// All that a ledger knows.
+fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
+    let mut open: Vec<_> = ledger.open.iter().collect();
+    open.sort_by_key(|(id, _)| *id);
+    open.iter_mut().for_each(|(_, payment)| payment.owner = None);
+    let known: Vec<_> = ledger.processed_order.iter().map(|id| (*id, ledger.lookup(*id))).collect();
+    let mut rows = Vec::new();
+    for processor in Processor::ALL {
+        assert!(
+            ledger.buckets[processor.index()]
+                .export(UnixMillis(0), |row| {
+                    rows.push((processor, row));
+                    ControlFlow::Continue(())
+                })
+                .is_continue()
+        );
+    }
+    (open, known, rows, ledger.conservation)
+}
+
+/// A change that fits the ledger.
+fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
+    let processor = if random.below(3) == 0 { Processor::Fallback } else { Processor::Default };
+    let open: Vec<_> = ledger.open.iter().collect();
+    let requested_at_ms = NOON_MS + random.below(4_000_000);
+    if open.is_empty() || random.below(5) < 2 {
+        // Now and then an id that was forgotten.
+        let number = if random.below(4) == 0 && *ids > 0 { random.below(*ids) } else { *ids };
+        if ledger.lookup(id(number)) == Known::Absent {
+            *ids += u64::from(number == *ids);
+            let stage = if random.below(4) == 0 { Stage::Waiting } else { Stage::at(processor) };
+            return Entry::Accepted {
+                correlation_id: id(number),
+                amount_cents: 1 + random.below(10_000),
+                stage,
+                requested_at_ms: if stage == Stage::Waiting { 0 } else { requested_at_ms },
+                in_doubt: false,
+            };
+        }
+        *ids += 1;
+        return Entry::Accepted {
+            correlation_id: id(*ids - 1),
+            amount_cents: 7,
+            stage: Stage::Waiting,
+            requested_at_ms: 0,
+            in_doubt: false,
+        };
+    }
+    let place = usize::try_from(random.below(open.len() as u64)).unwrap();
+    let (correlation_id, payment) = open[place];
+    let at = payment.stage.processor();
+    match (random.below(6), at) {
+        (0, Some(at)) => {
+            let outcome = Outcome::Unknown;
+            Entry::Resolved { correlation_id, processor: at, requested_at_ms, outcome }
+        }
+        (1, Some(at)) if !payment.in_doubt => {
+            let outcome = Outcome::Refused;
+            Entry::Resolved { correlation_id, processor: at, requested_at_ms, outcome }
+        }
+        (2, _) | (0 | 1, None) if !payment.in_doubt => {
+            Entry::Intended { correlation_id, processor, requested_at_ms }
+        }
+        _ => Entry::Resolved {
+            correlation_id,
+            processor: at.unwrap_or(processor),
+            requested_at_ms,
+            outcome: Outcome::Processed,
+        },
+    }
+}
+
+fn import(config: LedgerConfig, bytes: &[u8]) -> Ledger {
+    let mut ledger = Ledger::new(config);
+    for (sequence, block) in (1..).zip(bytes.chunks(galo_wire::journal::BLOCK_SIZE)) {
+        let record = Record::decode(block).unwrap();
+        assert_eq!(record.sequence, sequence);
+        ledger.import(record.fact).unwrap();
+    }
+    ledger
+}
+
+fn everything(ledger: &Ledger) -> Summary {
+    ledger.summarize(UnixMillis(0), UnixMillis(u64::MAX))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_snapshot_and_what_came_after_make_the_same_ledger(
+        seed: u64,
+        before in 0_usize..300,
+        slice in 1_usize..40,
+        between in 0_usize..6,
+        known_len_max in 1_usize..80,
+    ) {
+        let mut random = Random::new(seed);
+        let mut ids = 0;
+        let mut ledger = Ledger::new(config(known_len_max));
+        for _ in 0..before {
+            let entry = next_entry(&ledger, &mut random, &mut ids);
+            ledger.apply(entry);
+        }
+        let at_begin = dump(&ledger);
+        ledger.begin_export();
+        let (mut bytes, mut after) = (Vec::new(), Vec::new());
+        let mut change = |ledger: &mut Ledger, random: &mut Random| {
+            let entry = next_entry(ledger, random, &mut ids);
+            ledger.apply(entry);
+            after.push(entry);
+            // A summary sees what was processed a moment ago, export or not.
+            let processed = everything(ledger).totals;
+            assert_eq!(processed, ledger.conservation().processed);
+        };
+        loop {
+            (0..between).for_each(|_| change(&mut ledger, &mut random));
+            match ledger.export(slice, &mut bytes) {
+                Progress::More => {}
+                Progress::Done => break,
+                Progress::Gone => panic!("nothing was purged"),
+            }
+        }
+        assert_eq!(ledger.export(slice, &mut bytes), Progress::Gone);
+        (0..20).for_each(|_| change(&mut ledger, &mut random));
+
+        let mut again = import(config(known_len_max), &bytes);
+        if between == 0 {
+            prop_assert!(dump(&again) == at_begin);
+        }
+        after.into_iter().for_each(|entry| again.try_apply(entry).unwrap());
+        prop_assert!(dump(&again) == dump(&ledger), "{:?}\n\n{:?}", dump(&again), dump(&ledger));
+    }
+}
+
+#[test]
+fn what_was_rolled_up_stays_so() {
+    let mut random = Random::new(4);
+    let mut ledger = Ledger::new(LedgerConfig { bucket_bytes_max: 512 << 10, ..config(10) });
+    let mut now_ms = NOON_MS;
+    for number in 0..60_000 {
+        now_ms += random.below(if number < 30_000 { 4_500 } else { 100 });
+        let (correlation_id, amount_cents) = (id(number), 1 + random.below(1_000));
+        let (stage, requested_at_ms) = (Stage::AtDefault, now_ms + random.below(5_000));
+        ledger.apply(Entry::Accepted {
+            correlation_id,
+            amount_cents,
+            stage,
+            requested_at_ms,
+            in_doubt: false,
+        });
+        let (processor, outcome) = (Processor::ALL[usize::from(number % 5 == 0)], Outcome::Processed);
+        ledger.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+    }
+    let mut levels = [0; 4];
+    for buckets in &ledger.buckets {
+        let flow = buckets.export(UnixMillis(0), |row| {
+            levels[usize::from(row.level)] += 1;
+            ControlFlow::Continue(())
+        });
+        assert!(flow.is_continue());
+    }
+    assert!(levels.iter().all(|count| *count > 0), "every level is in the test: {levels:?}");
+    ledger.begin_export();
+    let mut bytes = Vec::new();
+    while ledger.export(100, &mut bytes) == Progress::More {}
+    // Lists that grew another way have other room to spare: within the same budget a little more may be rolled up.
+    let again = import(ledger.config, &bytes);
+    assert_eq!((everything(&again), again.conservation), (everything(&ledger), ledger.conservation));
+    let again = import(LedgerConfig { bucket_bytes_max: 1 << 20, ..ledger.config }, &bytes);
+    assert!(dump(&again) == dump(&ledger));
+    for _ in 0..2_000 {
+        let from = UnixMillis(NOON_MS + random.below(60_000_000));
+        let to = UnixMillis(from.0 + random.below(60_000_000));
+        assert_eq!(again.summarize(from, to), ledger.summarize(from, to));
+    }
+}
+
+#[test]
+fn hours_that_became_one_stay_one() {
+    let mut buckets = crate::buckets::Buckets::new(crate::buckets::BYTES_MAX_LEAST);
+    for hour in 0..1_000 {
+        buckets.record(UnixMillis(NOON_MS + hour * 3_600_000), 5);
+    }
+    let (mut rows, mut again) = (Vec::new(), crate::buckets::Buckets::new(crate::buckets::BYTES_MAX_LEAST));
+    let flow = buckets.export(UnixMillis(0), |row| {
+        rows.push(row);
+        ControlFlow::Continue(())
+    });
+    assert!(flow.is_continue());
+    assert!(rows[0].last_ms - rows[0].start_ms > 3_600_000, "hours were merged");
+    assert!(rows.iter().all(|row| again.import(*row)));
+    for hour in 0..1_001 {
+        let from = UnixMillis(NOON_MS + hour * 3_600_000);
+        assert_eq!(again.sum(from, UnixMillis(u64::MAX)), buckets.sum(from, UnixMillis(u64::MAX)));
+    }
+}
+
+#[test]
+fn a_purge_ends_an_export_and_an_abandoned_one_leaves_no_trace() {
+    let mut random = Random::new(9);
+    let mut ids = 0;
+    let mut ledger = Ledger::new(config(50));
+    let mut plain = Ledger::new(config(50));
+    for step in 0..900 {
+        if step == 300 {
+            ledger.begin_export();
+            assert_eq!(ledger.export(3, &mut Vec::new()), Progress::More);
+        }
+        if step == 600 {
+            ledger.abandon_export();
+            assert_eq!(ledger.export(3, &mut Vec::new()), Progress::Gone);
+        }
+        let entry = next_entry(&plain, &mut random, &mut ids);
+        ledger.apply(entry);
+        plain.apply(entry);
+        assert_eq!(everything(&ledger), everything(&plain));
+    }
+    assert!(dump(&ledger) == dump(&plain));
+    ledger.begin_export();
+    assert_eq!(ledger.export(3, &mut Vec::new()), Progress::More);
+    ledger.apply(Entry::Purged);
+    assert_eq!(ledger.export(3, &mut Vec::new()), Progress::Gone);
+    assert!(dump(&ledger) == dump(&Ledger::new(config(50))));
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let remembered = |number| Fact::Remembered {
+        correlation_id: id(number),
+        amount_cents: 1,
+        requested_at_ms: 1,
+        processor: Processor::Default,
+    };
+    let bucket = |start_ms, last_ms, count, level| Fact::Bucket {
+        start_ms,
+        last_ms,
+        count,
+        amount_cents: 1,
+        processor: Processor::Default,
+        level,
+    };
+    let mut ledger = Ledger::new(config(50));
+    ledger.import(remembered(1)).unwrap();
+    for fact in [
+        remembered(1),
+        Fact::Purged,
+        bucket(0, 0, 0, 0),
+        bucket(0, 0, 1 << 32, 0),
+        bucket(0, 999, 1, 2),
+        bucket(500, 1_499, 1, 1),
+        bucket(0, 3_599_999, 1, 4),
+        bucket(3_600_000, 0, 1, 3),
+    ] {
+        assert!(ledger.import(fact).is_err(), "{fact:?}");
+    }
+    ledger.import(bucket(1_000, 1_999, 1, 1)).unwrap();
+}

@@ -1,0 +1,427 @@
+//! One test for each label of the decision table.
+
+use galo_wire::{CorrelationId, Outcome, Processor, Stage};
+
+use super::*;
+use crate::ledger::{Known, Tally};
+use crate::time::UnixMillis;
+
+const BLOCK: usize = BLOCK_SIZE;
+
+fn config() -> LedgerConfig {
+    LedgerConfig { open_len_max: 1_000, known_len_max: 100, bucket_bytes_max: 1 << 20, hash_seed: 1 }
+}
+
+fn id(number: u64) -> CorrelationId {
+    let mut bytes = [7; 16];
+    bytes[..8].copy_from_slice(&number.to_le_bytes());
+    CorrelationId(bytes)
+}
+
+fn header(id: FileId) -> Header {
+    let FileId { kind, sequence } = id;
+    Header { kind, reserved: 0, first_sequence: sequence, incarnation: 5, known_len_max: 100 }
+}
+
+/// The change with this number: odd ones accept, even ones process what the one before accepted.
+fn entry(sequence: u64) -> Entry {
+    let correlation_id = id(sequence.div_ceil(2));
+    if sequence % 2 == 1 {
+        let (stage, requested_at_ms) = (Stage::AtDefault, 1_000 + sequence);
+        Entry::Accepted { correlation_id, amount_cents: sequence, stage, requested_at_ms, in_doubt: false }
+    } else {
+        let (processor, outcome) = (Processor::Default, Outcome::Processed);
+        Entry::Resolved { correlation_id, processor, requested_at_ms: 1_000 + sequence, outcome }
+    }
+}
+
+fn record(sequence: u64) -> [u8; BLOCK] {
+    Record { sequence, fact: entry(sequence).to_fact() }.encode()
+}
+
+/// A segment of these changes.
+fn segment(sequences: std::ops::RangeInclusive<u64>) -> (FileId, Vec<u8>) {
+    let id = FileId::segment(*sequences.start());
+    let records = sequences.flat_map(record);
+    (id, header(id).encode().into_iter().chain(records).collect())
+}
+
+/// The snapshot before this change.
+fn snapshot(sequence: u64) -> (FileId, Vec<u8>) {
+    let mut ledger = Ledger::new(config());
+    (1..sequence).for_each(|sequence| ledger.apply(entry(sequence)));
+    let id = FileId::snapshot(sequence);
+    let mut bytes = header(id).encode().to_vec();
+    ledger.begin_export();
+    while ledger.export(5, &mut bytes) == crate::ledger::snapshot::Progress::More {}
+    (id, bytes)
+}
+
+type Files = [(FileId, Vec<u8>)];
+
+fn read_in_pieces(files: &Files, size: usize) -> Result<(Recovered, Vec<Ending>), Damage> {
+    let names: Vec<_> = files.iter().map(|(id, _)| id.to_string()).collect();
+    let plan = Plan::new(names.iter().map(String::as_str))?;
+    let mut recovery = Recovery::new(config());
+    let mut endings = Vec::new();
+    for id in plan.snapshot.into_iter().chain(plan.segments) {
+        let (_, bytes) = files.iter().find(|(other, _)| *other == id).unwrap();
+        recovery.begin(id)?;
+        bytes.chunks(size).try_for_each(|piece| recovery.feed(piece))?;
+        endings.push(recovery.end()?);
+    }
+    Ok((recovery.finish(), endings))
+}
+
+/// Reads the files in pieces of several sizes, which must not matter.
+fn read(files: &Files) -> Result<(u64, Vec<Ending>), Damage> {
+    let results = [1, 7, 47, 48, 49, 100, 4_800, 1 << 20].map(|size| {
+        read_in_pieces(files, size).map(|(recovered, endings)| {
+            let next = recovered.next_sequence;
+            check_ledger(&recovered.ledger, next);
+            (next, endings)
+        })
+    });
+    let [first, others @ ..] = results;
+    others.into_iter().for_each(|other| assert_eq!(other, first));
+    first
+}
+
+/// The ledger is that of all changes before `next`.
+fn check_ledger(ledger: &Ledger, next: u64) {
+    let mut expected = Ledger::new(config());
+    (1..next).for_each(|sequence| expected.apply(entry(sequence)));
+    assert_eq!(ledger.conservation(), expected.conservation());
+    for number in 0..next {
+        assert_eq!(ledger.lookup(id(number)), expected.lookup(id(number)));
+    }
+    let everything = |ledger: &Ledger| ledger.summarize(UnixMillis(0), UnixMillis(u64::MAX));
+    assert_eq!(everything(ledger), everything(&expected));
+}
+
+fn refusal(files: &Files) -> Damage {
+    read(files).expect_err("this must not be believed")
+}
+
+#[test]
+fn fresh() {
+    assert_eq!(read(&[]), Ok((1, vec![])));
+    assert_eq!(Plan::new(["lock", "lost+found", "1.journal", "x.journal", "README"]), Ok(Plan::default()));
+}
+
+#[test]
+fn whole() {
+    use Ending::Whole;
+
+    assert_eq!(read(&[segment(1..=10)]), Ok((11, vec![Whole])));
+    assert_eq!(read(&[segment(8..=9), segment(1..=7), segment(10..=30)]), Ok((31, vec![Whole; 3])));
+    assert_eq!(read(&[snapshot(8), segment(8..=20)]), Ok((21, vec![Whole; 2])));
+    // A snapshot and a segment that has only its header; and nothing but headers.
+    let (id, bytes) = segment(8..=8);
+    assert_eq!(read(&[snapshot(8), (id, bytes[..BLOCK].to_vec())]), Ok((8, vec![Whole; 2])));
+    let (id, bytes) = segment(1..=1);
+    assert_eq!(read(&[(id, bytes[..BLOCK].to_vec())]), Ok((1, vec![Whole])));
+}
+
+#[test]
+fn torn_at_every_byte() {
+    let (id, bytes) = segment(1..=6);
+    for size in BLOCK..bytes.len() {
+        let (whole, torn) = (size / BLOCK, size % BLOCK);
+        let ending = match torn {
+            0 => Ending::Whole,
+            torn => Ending::Torn { size: (whole * BLOCK) as u64, torn_size: torn as u64 },
+        };
+        assert_eq!(read(&[(id, bytes[..size].to_vec())]), Ok((whole as u64, vec![ending])), "{size}");
+    }
+}
+
+#[test]
+fn torn_by_zeros_or_garbage_at_the_end() {
+    let (id, whole) = segment(1..=6);
+    let size = whole.len() as u64;
+    for rubbish in [vec![0; 5_000], vec![0xff; 1], (0..1_000_u32).map(|byte| (byte % 251) as u8).collect()] {
+        let torn_size = rubbish.len() as u64;
+        let bytes = [whole.clone(), rubbish].concat();
+        assert_eq!(read(&[(id, bytes)]), Ok((7, vec![Ending::Torn { size, torn_size }])));
+    }
+    // The last record is damaged: nobody can tell that from a torn one.
+    for bit in 0..BLOCK * 8 {
+        let mut bytes = whole.clone();
+        let place = bytes.len() - BLOCK + bit / 8;
+        bytes[place] ^= 1 << (bit % 8);
+        let ending = Ending::Torn { size: size - 48, torn_size: 48 };
+        assert_eq!(read(&[(id, bytes)]), Ok((6, vec![ending])));
+    }
+}
+
+#[test]
+fn torn_and_gone_on_from_there() {
+    let (id, mut bytes) = segment(1..=6);
+    bytes.extend([9; 20]);
+    let ending = Ending::Torn { size: 7 * 48, torn_size: 20 };
+    let files = [(id, bytes), segment(7..=9)];
+    assert_eq!(read(&files), Ok((10, vec![ending, Ending::Whole])));
+}
+
+#[test]
+fn unborn() {
+    let (id, bytes) = segment(7..=9);
+    for size in 0..BLOCK {
+        let files = [segment(1..=6), (id, bytes[..size].to_vec())];
+        assert_eq!(read(&files), Ok((7, vec![Ending::Whole, Ending::Unborn])));
+        // The very first one, and the one after a snapshot.
+        assert_eq!(read(&[(FileId::segment(1), bytes[..size].to_vec())]), Ok((1, vec![Ending::Unborn])));
+        let files = [snapshot(7), (id, bytes[..size].to_vec())];
+        assert_eq!(read(&files), Ok((7, vec![Ending::Whole, Ending::Unborn])));
+    }
+    // Its size reached the disk, its bytes did not.
+    for size in [BLOCK, BLOCK + 1, 10 * BLOCK] {
+        let files = [segment(1..=6), (id, vec![0; size])];
+        assert_eq!(read(&files), Ok((7, vec![Ending::Whole, Ending::Unborn])));
+    }
+}
+
+#[test]
+fn unfinished_and_superseded() {
+    let names = [
+        FileId::segment(1).to_string(),
+        FileId::segment(5).to_string(),
+        FileId::segment(9).to_string(),
+        FileId::snapshot(3).to_string(),
+        FileId::snapshot(5).to_string(),
+        FileId::snapshot(9).to_string() + UNFINISHED_SUFFIX,
+    ];
+    let plan = Plan {
+        snapshot: Some(FileId::snapshot(5)),
+        segments: vec![FileId::segment(5), FileId::segment(9)],
+        superseded: vec![FileId::segment(1), FileId::snapshot(3)],
+    };
+    assert_eq!(Plan::new(names.iter().map(String::as_str)), Ok(plan));
+    // A superseded file is not even looked at.
+    let files = [(FileId::segment(1), b"rubbish".to_vec()), snapshot(9), segment(9..=9)];
+    assert_eq!(read(&files), Ok((10, vec![Ending::Whole; 2])));
+}
+
+#[test]
+fn hole_at_every_bit() {
+    let (id, whole) = segment(1..=8);
+    for bit in 0..BLOCK * 8 {
+        let mut bytes = whole.clone();
+        bytes[4 * BLOCK + bit / 8] ^= 1 << (bit % 8);
+        let damage = Damage::Hole { file: id, offset: 4 * 48, whole_offset: 5 * 48 };
+        assert_eq!(read_in_pieces(&[(id, bytes)], 1 << 20).map(|_| ()), Err(damage), "{bit}");
+    }
+}
+
+#[test]
+fn hole_where_writes_were_lost() {
+    let (id, mut bytes) = segment(1..=300);
+    // A page that never reached the disk.
+    bytes[4_096..8_192].fill(0);
+    let first = 4_096 / 48 * 48;
+    let whole_offset = 8_192_u64.div_ceil(48) * 48;
+    assert_eq!(refusal(&[(id, bytes)]), Damage::Hole { file: id, offset: first, whole_offset });
+}
+
+#[test]
+fn hole_where_a_piece_was_cut_out_or_put_in() {
+    let (id, whole) = segment(1..=8);
+    for size in [1, 20, 47] {
+        let (offset, cut) = (3 * 48, 3 * BLOCK);
+        let bytes = [&whole[..cut], &whole[cut + size..]].concat();
+        let whole_offset = 4 * 48 - size as u64;
+        assert_eq!(refusal(&[(id, bytes)]), Damage::Hole { file: id, offset, whole_offset });
+        let bytes = [&whole[..cut], &vec![1; size], &whole[cut..]].concat();
+        let whole_offset = 3 * 48 + size as u64;
+        assert_eq!(refusal(&[(id, bytes)]), Damage::Hole { file: id, offset, whole_offset });
+    }
+    // A whole record behind rubbish that ends the file, be it the last bytes.
+    let bytes = [&whole[..], &[0; 500], &record(10)].concat();
+    let damage = Damage::Hole { file: id, offset: 9 * 48, whole_offset: 9 * 48 + 500 };
+    assert_eq!(refusal(&[(id, bytes)]), damage);
+    // A segment whose header was lost, and its records not.
+    let mut bytes = whole;
+    bytes[..BLOCK].fill(0);
+    assert_eq!(refusal(&[(id, bytes)]), Damage::Hole { file: id, offset: 0, whole_offset: 48 });
+}
+
+#[test]
+fn stray() {
+    let (id, whole) = segment(1..=8);
+    let swap = |first: usize, second: usize| {
+        let mut bytes = whole.clone();
+        let (left, right) = bytes.split_at_mut(second * BLOCK);
+        left[first * BLOCK..(first + 1) * BLOCK].swap_with_slice(&mut right[..BLOCK]);
+        bytes
+    };
+    let damage = Damage::Stray { file: id, offset: 3 * 48, expected: 3, found: 5 };
+    assert_eq!(refusal(&[(id, swap(3, 5))]), damage);
+    // One is missing, one is there twice.
+    let bytes = [&whole[..3 * BLOCK], &whole[4 * BLOCK..]].concat();
+    assert_eq!(refusal(&[(id, bytes)]), Damage::Stray { file: id, offset: 144, expected: 3, found: 4 });
+    let bytes = [&whole[..3 * BLOCK], &whole[2 * BLOCK..]].concat();
+    assert_eq!(refusal(&[(id, bytes)]), Damage::Stray { file: id, offset: 144, expected: 3, found: 2 });
+}
+
+#[test]
+fn missing() {
+    let missing = |expected, file| Damage::Missing { expected, file: FileId::segment(file) };
+    assert_eq!(refusal(&[segment(1..=6), segment(10..=12)]), missing(7, 10));
+    assert_eq!(refusal(&[segment(2..=6)]), missing(1, 2));
+    assert_eq!(refusal(&[snapshot(5), segment(6..=9)]), missing(5, 6));
+    // The end of a segment that is not the last.
+    let (id, bytes) = segment(1..=6);
+    let cut = bytes[..bytes.len() - 5].to_vec();
+    assert_eq!(refusal(&[(id, cut), segment(7..=9)]), missing(6, 7));
+    // Two that overlap.
+    assert_eq!(refusal(&[segment(1..=6), segment(5..=9)]), missing(7, 5));
+}
+
+#[test]
+fn segment_gone() {
+    let damage = Damage::SegmentGone { snapshot: FileId::snapshot(5) };
+    assert_eq!(refusal(&[snapshot(5)]), damage);
+    assert_eq!(refusal(&[snapshot(5), segment(1..=4)]), damage);
+    // What the operator is told to do works.
+    let advice = "create an empty file 00000000000000000005.journal";
+    assert!(damage.to_string().contains(advice), "{damage}");
+    let files = [snapshot(5), (FileId::segment(5), vec![])];
+    assert_eq!(read(&files), Ok((5, vec![Ending::Whole, Ending::Unborn])));
+}
+
+#[test]
+fn damaged_snapshot() {
+    let (id, whole) = snapshot(9);
+    for size in 0..whole.len() {
+        let files = [(id, whole[..size].to_vec()), segment(9..=10)];
+        let damage = read_in_pieces(&files, 1 << 20).map(|_| ()).expect_err("a snapshot has no torn end");
+        assert!(matches!(damage, Damage::Snapshot { file, .. } if file == id), "{damage}");
+    }
+    for bit in BLOCK * 8..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let files = [(id, bytes), segment(9..=10)];
+        let damage = read_in_pieces(&files, 1 << 20).map(|_| ()).expect_err("a flipped bit");
+        assert_eq!(damage, Damage::Snapshot { file: id, offset: (bit / 8 / BLOCK * BLOCK) as u64 });
+    }
+    let bytes = [&whole[..], &[0]].concat();
+    assert!(matches!(refusal(&[(id, bytes), segment(9..=10)]), Damage::Snapshot { .. }));
+}
+
+#[test]
+fn foreign_and_other_versions() {
+    let id = FileId::segment(1);
+    let refused = |bytes: &[u8]| match refusal(&[(id, bytes.to_vec())]) {
+        Damage::Header { file, error } if file == id => error,
+        other => panic!("{other}"),
+    };
+    assert_eq!(
+        refused(b"-- a file of somebody else's, long enough to have a header --"),
+        HeaderError::Foreign
+    );
+    assert_eq!(refused(b"short"), HeaderError::Foreign);
+    for version in [0_u16, 2, 77] {
+        let mut bytes = header(id).encode();
+        bytes[8..10].copy_from_slice(&version.to_le_bytes());
+        assert_eq!(refused(&bytes), HeaderError::Version(version));
+        let said = refusal(&[(id, bytes.to_vec())]).to_string();
+        assert!(said.contains(&format!("format version {version}, this build reads 1")), "{said}");
+    }
+    let mut bytes = header(id).encode();
+    bytes[20] ^= 4;
+    assert_eq!(refused(&bytes), HeaderError::Damaged);
+}
+
+#[test]
+fn misnamed() {
+    let (inside, bytes) = segment(7..=9);
+    let file = FileId::segment(1);
+    assert_eq!(refusal(&[(file, bytes.clone())]), Damage::Misnamed { file, inside });
+    let file = FileId::snapshot(7);
+    assert_eq!(refusal(&[(file, bytes), segment(7..=7)]), Damage::Misnamed { file, inside });
+}
+
+#[test]
+fn misfit() {
+    let file = FileId::segment(1);
+    let with = |facts: &[Fact]| {
+        let records = (1..).zip(facts).flat_map(|(sequence, &fact)| Record { sequence, fact }.encode());
+        [(file, header(file).encode().into_iter().chain(records).collect::<Vec<u8>>())]
+    };
+    let (accepted, processed) = (entry(1).to_fact(), entry(2).to_fact());
+    for facts in [
+        &[accepted, accepted][..],
+        &[accepted, processed, processed],
+        &[accepted, processed, accepted],
+        &[accepted, Fact::End],
+    ] {
+        let (offset, sequence) = ((facts.len() * BLOCK) as u64, facts.len() as u64);
+        match refusal(&with(facts)) {
+            Damage::Misfit { file: found, offset: at, sequence: number, .. } => {
+                assert_eq!((found, at, number), (file, offset, sequence));
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn every_refusal_is_one_line_that_names_a_file_and_says_what_to_do() {
+    let (id, whole) = segment(1..=8);
+    let mut hole = whole.clone();
+    hole[100] ^= 1;
+    let stray = [&whole[..3 * BLOCK], &whole[4 * BLOCK..]].concat();
+    let (snapshot_id, snapshot_bytes) = snapshot(9);
+    for files in [
+        vec![(id, hole)],
+        vec![(id, stray)],
+        vec![segment(2..=6)],
+        vec![snapshot(5)],
+        vec![(snapshot_id, snapshot_bytes[..99].to_vec()), segment(9..=9)],
+        vec![(id, vec![b'x'; 100])],
+        vec![(FileId::segment(3), whole)],
+    ] {
+        let said = refusal(&files).to_string();
+        assert!(!said.contains('\n') && !said.contains("  "), "{said}");
+        assert!(said.contains("0000000000000000000") && said.len() > 80, "{said}");
+    }
+}
+
+#[test]
+fn names_sort_like_numbers_and_no_other_spelling_counts() {
+    for file in [FileId::segment(1), FileId::snapshot(u64::MAX), FileId::segment(123_456_789)] {
+        assert_eq!(FileId::parse(&file.to_string()), Some(file));
+    }
+    for name in [
+        "",
+        "1.journal",
+        "00000000000000000001",
+        "00000000000000000001.journal.bak",
+        "+0000000000000000001.journal",
+        "99999999999999999999.journal",
+    ] {
+        assert_eq!(FileId::parse(name), None, "{name}");
+    }
+}
+
+#[test]
+fn what_a_smaller_process_forgot_is_forgotten_again() {
+    let id_of = |number: u64| id(number);
+    let file = FileId::segment(1);
+    let small = Header { known_len_max: 1, ..header(file) };
+    // 1 and 2 are processed, 1 is forgotten by that, and accepted again.
+    let entries = [entry(1), entry(2), entry(3), entry(4), entry(1)];
+    let records = (1..).zip(entries).flat_map(|(sequence, entry)| {
+        let fact = entry.to_fact();
+        Record { sequence, fact }.encode()
+    });
+    let bytes: Vec<u8> = small.encode().into_iter().chain(records).collect();
+    let (recovered, _) =
+        read_in_pieces(&[(file, bytes)], 1 << 20).unwrap_or_else(|damage| panic!("{damage}"));
+    assert!(matches!(recovered.ledger.lookup(id_of(1)), Known::Open(_)));
+    assert!(matches!(recovered.ledger.lookup(id_of(2)), Known::Processed { .. }));
+    assert_eq!(recovered.ledger.known_len_max(), 100);
+    let books = recovered.ledger.conservation();
+    assert_eq!(books.accepted, Tally { count: 3, amount_cents: 5 });
+}

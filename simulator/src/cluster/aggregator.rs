@@ -1,0 +1,415 @@
+//! The aggregator's process: the shell around the real coordinator, and its journal.
+//!
+//! One write is under way at a time; what is decided meanwhile waits for the next. Messages leave when the entries
+//! decided before them are on disk, and go to the *connection* that they were meant for: a session's number may
+//! belong to another gateway by then. A kill during a write leaves any part of its entries on disk.
+
+use galo_engine::Outcome;
+use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+use galo_engine::ledger::{Entry, LedgerConfig};
+use galo_engine::time::UnixMillis;
+use galo_wire::record::{Completion, Verdict};
+use galo_wire::{FrameWriter, Message, decode_frames};
+
+use super::bug::Bug;
+use super::clock::Clock;
+use super::dice::Dice;
+use super::disk::Disk;
+use super::gateway::as_replayed;
+use super::invariant::Invariant;
+use super::link::{Chunk, Side};
+use super::plan::{Plan, Sync};
+use super::world::{Event, World};
+
+/// Decisions, and what may leave once they are on disk.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<Entry>,
+    messages: Vec<(usize, SessionId, Message)>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.messages.is_empty()
+    }
+}
+
+/// See the module's documentation.
+pub struct Aggregator {
+    /// Counts starts and deaths.
+    pub life: u32,
+    /// `None` while it is down.
+    pub coordinator: Option<Coordinator>,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Its disk.
+    pub disk: Disk,
+    writing: Option<Batch>,
+    waiting: Batch,
+    /// The connection of each session.
+    sessions: Vec<Option<usize>>,
+    hash_seed: u64,
+}
+
+impl Aggregator {
+    /// An aggregator that has not started.
+    pub fn new(dice: &mut Dice) -> Self {
+        Self {
+            life: 0,
+            coordinator: None,
+            clock: Clock::new(dice),
+            disk: Disk::default(),
+            writing: None,
+            waiting: Batch::default(),
+            sessions: Vec::new(),
+            hash_seed: dice.number(),
+        }
+    }
+
+    /// Whether nothing waits to be written.
+    pub fn is_written(&self) -> bool {
+        self.writing.is_none() && self.waiting.is_empty()
+    }
+
+    /// What its coordinator is told.
+    pub fn config(&self, plan: &Plan) -> CoordinatorConfig {
+        CoordinatorConfig {
+            ledger: LedgerConfig {
+                open_len_max: plan.open_len_max,
+                known_len_max: 1_000_000,
+                bucket_bytes_max: 2 << 20,
+                hash_seed: self.hash_seed,
+            },
+            health_interval_us: plan.health_interval_us,
+            claim_grace_us: plan.claim_grace_us,
+            incarnation: u64::from(self.life),
+        }
+    }
+}
+
+impl World {
+    pub(super) fn start_aggregator(&mut self) {
+        if self.aggregator.coordinator.is_some() {
+            return;
+        }
+        self.aggregator.life += 1;
+        let now = self.aggregator.clock.now(self.now_us);
+        let mut coordinator = Coordinator::new(self.aggregator.config(&self.plan), now);
+        self.trace(|| {
+            format!("the aggregator starts, with {} entries", self.aggregator.disk.entries().len())
+        });
+        self.oracle.restarted(self.aggregator.disk.entries());
+        for _ in 0..if self.has(Bug::ReplayTwice) { 2 } else { 1 } {
+            for entry in self.aggregator.disk.entries() {
+                let entry = if self.bug == Some(Bug::ReplayFloat) { through_float(*entry) } else { *entry };
+                coordinator.restore(entry);
+            }
+        }
+        self.aggregator.coordinator = Some(coordinator);
+        self.compare_totals();
+        let life = self.aggregator.life;
+        self.after(50_000, Event::AggregatorTick(life));
+    }
+
+    /// SIGKILL. What was written stays; of a write under way, any part.
+    pub(super) fn kill_aggregator(&mut self) {
+        if self.aggregator.coordinator.is_none() {
+            return;
+        }
+        self.count_coordinator();
+        self.aggregator.coordinator = None;
+        self.aggregator.life += 1;
+        self.trace(|| "the aggregator dies".to_owned());
+        if let Some(batch) = self.aggregator.writing.take() {
+            let done = self.dice.index(batch.entries.len() + 1);
+            batch.entries.into_iter().take(done).for_each(|entry| self.write_entry(entry));
+        }
+        self.aggregator.waiting = Batch::default();
+        if self.has(Bug::CrashLosesTail) {
+            let lost = self.dice.index(10);
+            self.aggregator.disk.lose_tail(lost);
+        }
+        for connection in std::mem::take(&mut self.aggregator.sessions).into_iter().flatten() {
+            self.connections[connection].session = None;
+        }
+        for connection in 0..self.connections.len() {
+            if self.connections[connection].open[Side::Aggregator as usize] {
+                self.close(connection, Side::Aggregator, true);
+            }
+        }
+        let away_us = self.dice.skewed(self.plan.restart_us);
+        self.after(away_us, Event::AggregatorStart);
+    }
+
+    /// What a coordinator counted, before it is gone.
+    pub(super) fn count_coordinator(&mut self) {
+        let Some(coordinator) = &self.aggregator.coordinator else { return };
+        let counters = coordinator.counters();
+        self.coverage.handed_over += counters.handed_over;
+        self.coverage.claimed += counters.claimed;
+        self.coverage.withdrawn += counters.withdrawn;
+    }
+
+    pub(super) fn tick_aggregator(&mut self, life: u32) {
+        if self.aggregator.life != life {
+            return;
+        }
+        let now = self.aggregator.clock.now(self.now_us);
+        if let Some(coordinator) = &mut self.aggregator.coordinator {
+            coordinator.tick(now);
+        }
+        self.publish();
+        if self.plan.power_loss == Some(Sync::Interval) && self.dice.one_in(4) {
+            self.aggregator.disk.sync();
+        }
+        self.after(50_000, Event::AggregatorTick(life));
+    }
+
+    pub(super) fn aggregator_receives(&mut self, connection: usize, chunk: Chunk) {
+        let bytes = match chunk {
+            Chunk::Bytes(bytes) => bytes,
+            Chunk::End => {
+                self.aggregator_disconnected(connection);
+                return;
+            }
+        };
+        let mut inbox = std::mem::take(&mut self.connections[connection].inbox[Side::Aggregator as usize]);
+        inbox.extend(bytes);
+        let mut messages = Vec::new();
+        let used = decode_frames(&inbox, |message| messages.push(message));
+        self.oracle.check(Invariant::NoRejection, used.is_ok(), || format!("{used:?}"));
+        inbox.drain(..used.unwrap_or(0));
+        self.connections[connection].inbox[Side::Aggregator as usize] = inbox;
+        for message in messages {
+            self.aggregator_told(connection, message);
+        }
+        self.publish();
+    }
+
+    fn aggregator_told(&mut self, connection: usize, message: Message) {
+        let now = self.aggregator.clock.now(self.now_us);
+        let gateway = self.connections[connection].gateway;
+        self.trace(|| format!("the aggregator hears from gateway {gateway}: {message:?}"));
+        let Some(coordinator) = &mut self.aggregator.coordinator else { return };
+        let result = match (self.connections[connection].session, message) {
+            (None, Message::Hello(hello)) => coordinator.connect(hello).map(|session| {
+                let index = usize::from(session.0);
+                let sessions = &mut self.aggregator.sessions;
+                sessions.resize(sessions.len().max(index + 1), None);
+                sessions[index] = Some(connection);
+                self.connections[connection].session = Some(session);
+            }),
+            (Some(session), message) => coordinator.handle(session, message, now),
+            (None, _) => Ok(()),
+        };
+        self.oracle.check(Invariant::NoRejection, result.is_ok(), || format!("{result:?}"));
+        self.coverage.purges += u64::from(matches!(message, Message::PurgeQuery(_)));
+        let claimed = matches!(message, Message::Claim(_));
+        self.collect(claimed);
+        if claimed {
+            self.oracle.claim_handled();
+        }
+        self.compare_totals();
+        if let Message::SummaryQuery(query) = message
+            && let Some(coordinator) = &mut self.aggregator.coordinator
+        {
+            let lie = self.bug == Some(Bug::SummaryExclusive);
+            let truly = coordinator
+                .ledger()
+                .summarize(UnixMillis(query.from_ms), UnixMillis(query.to_ms.saturating_sub(1)));
+            if let Some((_, Message::SummaryReply(reply))) = coordinator.messages().last_mut() {
+                if lie {
+                    reply.default_requests = truly.totals[0].count;
+                }
+                self.oracle.summarized(query.from_ms, query.to_ms, reply);
+            }
+        }
+    }
+
+    fn compare_totals(&mut self) {
+        if let Some(coordinator) = &self.aggregator.coordinator {
+            self.oracle.compare_totals(coordinator);
+        }
+    }
+
+    /// Takes the entries that were just decided.
+    fn collect(&mut self, claimed: bool) {
+        let Some(coordinator) = &mut self.aggregator.coordinator else { return };
+        for entry in coordinator.entries().drain(..) {
+            self.oracle.decided(entry, claimed);
+            self.aggregator.waiting.entries.push(entry);
+        }
+    }
+
+    fn aggregator_disconnected(&mut self, connection: usize) {
+        let gateway = self.connections[connection].gateway;
+        self.trace(|| format!("the aggregator has lost gateway {gateway}"));
+        self.close(connection, Side::Aggregator, false);
+        let Some(session) = self.connections[connection].session.take() else { return };
+        let now = self.aggregator.clock.now(self.now_us);
+        if self.has(Bug::HandOverForgotten) {
+            return;
+        }
+        self.aggregator.sessions[usize::from(session.0)] = None;
+        let Some(coordinator) = &mut self.aggregator.coordinator else { return };
+        if self.bug == Some(Bug::DeathIsRefusal) {
+            let owned: Vec<_> = coordinator.ledger().open_of(Some(session)).collect();
+            for (correlation_id, payment) in owned {
+                if let Some(processor) = payment.stage.processor() {
+                    let refused = Completion {
+                        sequence: 0,
+                        correlation_id,
+                        requested_at_ms: payment.requested_at_ms,
+                        processor,
+                        outcome: Outcome::Refused,
+                    };
+                    let told = coordinator.handle(session, refused.into(), now);
+                    assert!(told.is_ok(), "a completion is no offence");
+                }
+            }
+        }
+        coordinator.disconnect(session, now);
+        self.publish();
+    }
+
+    /// Sends what was decided on its way: to disk first.
+    fn publish(&mut self) {
+        self.collect(false);
+        self.compare_totals();
+        let interval_us = self.plan.health_interval_us;
+        let Some(coordinator) = &mut self.aggregator.coordinator else { return };
+        let to_all: Vec<SessionId> = (0_u16..)
+            .zip(&self.aggregator.sessions)
+            .filter(|(_, connection)| connection.is_some())
+            .map(|(index, _)| SessionId(index))
+            .collect();
+        for (session, message) in coordinator.messages().drain(..) {
+            let mut receivers = vec![session];
+            if let Message::Lease(lease) = message {
+                if self.bug == Some(Bug::LeaseToAll) {
+                    receivers.clone_from(&to_all);
+                }
+                receivers.iter().for_each(|_| self.oracle.leased(lease.processor, interval_us));
+            }
+            for receiver in receivers {
+                if let Some(Some(connection)) = self.aggregator.sessions.get(usize::from(receiver.0)) {
+                    self.aggregator.waiting.messages.push((*connection, receiver, message));
+                }
+            }
+        }
+        if self.has(Bug::AnswersBeforeWrite) {
+            let messages = std::mem::take(&mut self.aggregator.waiting.messages);
+            self.release(messages);
+        }
+        self.write_next();
+    }
+
+    fn write_next(&mut self) {
+        while self.aggregator.writing.is_none() && !self.aggregator.waiting.is_empty() {
+            let batch = std::mem::take(&mut self.aggregator.waiting);
+            let delay_us =
+                if batch.entries.is_empty() { 0 } else { self.dice.skewed(self.plan.write_delay_us) };
+            self.aggregator.writing = Some(batch);
+            if delay_us > 0 {
+                let life = self.aggregator.life;
+                self.after(delay_us, Event::WriteEnded(life));
+                return;
+            }
+            self.finish_write();
+        }
+    }
+
+    pub(super) fn write_ended(&mut self, life: u32) {
+        if self.aggregator.life == life {
+            self.finish_write();
+            self.write_next();
+        }
+    }
+
+    fn finish_write(&mut self) {
+        let Some(batch) = self.aggregator.writing.take() else { return };
+        batch.entries.into_iter().for_each(|entry| self.write_entry(entry));
+        if self.plan.power_loss == Some(Sync::Always) {
+            self.aggregator.disk.sync();
+        }
+        self.release(batch.messages);
+    }
+
+    fn write_entry(&mut self, entry: Entry) {
+        self.trace(|| format!("written: {entry:?}"));
+        self.oracle.written(entry);
+        if self.has(Bug::EntryDropped) && self.dice.one_in(50) {
+            return;
+        }
+        self.aggregator.disk.write(entry);
+        let processed = matches!(entry, Entry::Resolved { outcome: Outcome::Processed, .. });
+        if self.has(Bug::CountTwice) && processed {
+            self.oracle.written(entry);
+            self.aggregator.disk.write(entry);
+        }
+    }
+
+    fn release(&mut self, messages: Vec<(usize, SessionId, Message)>) {
+        let mut frames: Vec<(usize, FrameWriter)> = Vec::new();
+        for (connection, session, message) in messages {
+            let message = match message {
+                Message::Grant(grant)
+                    if grant.verdict == Verdict::Conflict && self.has(Bug::ConflictIsReplay) =>
+                {
+                    as_replayed(grant).into()
+                }
+                message => message,
+            };
+            let connection = if self.has(Bug::WrongSession) {
+                let Some(Some(present)) = self.aggregator.sessions.get(usize::from(session.0)) else {
+                    continue;
+                };
+                *present
+            } else {
+                connection
+            };
+            if !self.connections[connection].open[Side::Aggregator as usize] {
+                continue;
+            }
+            match frames.iter_mut().find(|(to, _)| *to == connection) {
+                Some((_, writer)) => writer.push(message),
+                None => {
+                    let mut writer = FrameWriter::default();
+                    writer.push(message);
+                    frames.push((connection, writer));
+                }
+            }
+        }
+        for (connection, mut writer) in frames {
+            self.write(connection, Side::Aggregator, writer.take(Vec::new()));
+        }
+    }
+
+    /// The machine's power goes: every process, and what the disk had not synced.
+    pub(super) fn lose_power(&mut self) {
+        self.coverage.power_losses += 1;
+        self.trace(|| "power is lost".to_owned());
+        (0..self.gateways.len()).for_each(|number| self.kill_gateway(number, true));
+        self.kill_aggregator();
+        let lost = self.aggregator.disk.lose_power(&mut self.dice);
+        self.oracle.lost_power(&lost);
+    }
+}
+
+/// A float's cent: what `(amount * 100.0) as u64` does to some amounts.
+fn through_float(entry: Entry) -> Entry {
+    match entry {
+        Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt }
+            if amount_cents % 100 == 29 =>
+        {
+            Entry::Accepted {
+                correlation_id,
+                amount_cents: amount_cents - 1,
+                stage,
+                requested_at_ms,
+                in_doubt,
+            }
+        }
+        entry => entry,
+    }
+}

@@ -1,0 +1,81 @@
+//! Planted bugs: mistakes that a shell around the engine, or a disk, could make. The simulator must find each of them,
+//! or its checks prove nothing.
+//!
+//! They sit at the boundary, in the simulator's own shells: the engine that is simulated is the one that is shipped.
+
+/// Declares the bugs with the names they have on the command line.
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// A planted bug.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Bug { $($(#[doc = $doc])* $variant,)* }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name on the command line.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What it does.
+            #[must_use]
+            pub const fn story(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)*),)* }
+            }
+        }
+    };
+}
+
+bugs! {
+    /// The gateway sends a payment before the ledger has the intent.
+    IntentUnrecorded = "intent-unrecorded",
+    /// The gateway forgets unacknowledged completions when it reconnects.
+    CompletionsDropped = "completions-dropped",
+    /// The aggregator lets answers go before the journal's write has ended.
+    AnswersBeforeWrite = "answers-before-write",
+    /// A killed aggregator loses what was written last, as if the page cache died with it.
+    CrashLosesTail = "crash-loses-tail",
+    /// One journal entry in fifty is not written.
+    EntryDropped = "entry-dropped",
+    /// A restart replays the journal twice.
+    ReplayTwice = "replay-twice",
+    /// The journal writes each processed payment twice.
+    CountTwice = "count-twice",
+    /// A replayed amount is one cent off where a float would have been.
+    ReplayFloat = "replay-float",
+    /// A timeout counts as refused.
+    TimeoutIsRefused = "timeout-is-refused",
+    /// A reset counts as not sent.
+    ResetIsNotSent = "reset-is-not-sent",
+    /// A proxy's 502, 503 or 504 counts as the processor's 500.
+    BadGatewayIsRefused = "bad-gateway-is-refused",
+    /// A retry is stamped with the present time.
+    RetryRestamps = "retry-restamps",
+    /// A retry goes to the other processor.
+    RetrySwitches = "retry-switches",
+    /// The HTTP client repeats a broken request by itself and reports the second answer alone.
+    RetryHidesDoubt = "retry-hides-doubt",
+    /// A closed connection does not reach the coordinator.
+    HandOverForgotten = "hand-over-forgotten",
+    /// What a dead gateway had on its way counts as refused.
+    DeathIsRefusal = "death-is-refusal",
+    /// The gateway never says that it is ready.
+    ReadyForgotten = "ready-forgotten",
+    /// The gateway ignores withdrawals.
+    WithdrawalIgnored = "withdrawal-ignored",
+    /// Answers that waited for the journal go to whoever has the connection's number by then.
+    WrongSession = "wrong-session",
+    /// A POST that the ledger did not answer is answered 202.
+    UnreachableIsAccepted = "unreachable-is-accepted",
+    /// A lease goes to every gateway.
+    LeaseToAll = "lease-to-all",
+    /// A summary leaves out its last millisecond.
+    SummaryExclusive = "summary-exclusive",
+    /// The lookup of a 422 takes the clock's time for the stored one.
+    LookupRestamps = "lookup-restamps",
+    /// A new payment with a known id is granted whatever its amount: the conflict is answered as a replay.
+    ConflictIsReplay = "conflict-is-replay",
+}

@@ -1,0 +1,379 @@
+//! A gateway's process: the shell around the real dispatcher, as `gateway/src/core.rs` and `link.rs` are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
+use galo_engine::outcome::Reply;
+use galo_engine::router::RouterConfig;
+use galo_engine::time::Now;
+use galo_wire::record::{Completion, Grant, Hello, IntentRecorded, LookupQuery, Role, SummaryQuery};
+use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
+
+use super::bug::Bug;
+use super::client::Post;
+use super::clock::Clock;
+use super::dice::Dice;
+use super::invariant::Invariant;
+use super::link::{Chunk, Connection, Side};
+use super::world::{Event, World};
+
+/// Between two tries to connect, µs.
+const RETRY_US: u64 = 10_000;
+
+/// See the module's documentation.
+pub struct Gateway {
+    /// Counts starts and deaths.
+    pub life: u32,
+    /// `None` while it is down.
+    pub dispatcher: Option<Dispatcher>,
+    /// Its clocks.
+    pub clock: Clock,
+    /// It takes POSTs.
+    pub listening: bool,
+    /// It was asked to stop.
+    pub draining: bool,
+    connection: Option<usize>,
+    greeted: bool,
+    /// What is to be written.
+    pub frames: FrameWriter,
+    flush_planned: bool,
+    /// POSTs that wait for an answer, by ticket.
+    posts: BTreeMap<u32, Post>,
+    ticket_next: u32,
+    /// Requests to processors that it waits for.
+    pub requests: BTreeSet<usize>,
+    /// Attempts among them, by processor.
+    pub attempts_open: [u32; 2],
+}
+
+impl Gateway {
+    /// A gateway that has not started.
+    pub fn new(dice: &mut Dice) -> Self {
+        Self {
+            life: 0,
+            dispatcher: None,
+            clock: Clock::new(dice),
+            listening: false,
+            draining: false,
+            connection: None,
+            greeted: false,
+            frames: FrameWriter::default(),
+            flush_planned: false,
+            posts: BTreeMap::new(),
+            ticket_next: 0,
+            requests: BTreeSet::new(),
+            attempts_open: [0; 2],
+        }
+    }
+
+    /// The connection that it uses, if any.
+    pub fn connection(&self) -> Option<usize> {
+        self.connection
+    }
+}
+
+impl World {
+    pub(super) fn start_gateway(&mut self, number: usize) {
+        if self.gateways[number].dispatcher.is_some() {
+            return;
+        }
+        let config = DispatcherConfig {
+            router: RouterConfig {
+                fee_bps: [500, 1_500],
+                patience_us: self.plan.patience_us,
+                slow_us: 100_000,
+            },
+            queue_len_max: self.plan.queue_len_max,
+            concurrency_max: self.plan.concurrency_max,
+            accept_wait_us_max: self.plan.accept_wait_us,
+            seed: self.dice.number(),
+        };
+        let gateway = &mut self.gateways[number];
+        gateway.life += 1;
+        gateway.dispatcher = Some(Dispatcher::new(config));
+        gateway.listening = true;
+        gateway.draining = false;
+        gateway.flush_planned = false;
+        let life = gateway.life;
+        self.trace(|| format!("gateway {number} starts"));
+        self.after(0, Event::GatewayConnect(number, life));
+        self.after(5_000, Event::GatewayTick(number, life));
+    }
+
+    /// It is gone, with everything that it held. `lossy`: what it wrote last may be gone too.
+    pub(super) fn kill_gateway(&mut self, number: usize, lossy: bool) {
+        let gateway = &mut self.gateways[number];
+        let Some(dispatcher) = gateway.dispatcher.take() else { return };
+        gateway.life += 1;
+        gateway.listening = false;
+        gateway.frames.clear();
+        let posts = std::mem::take(&mut gateway.posts);
+        let requests = std::mem::take(&mut gateway.requests);
+        gateway.attempts_open = [0; 2];
+        gateway.greeted = false;
+        let connection = gateway.connection.take();
+        self.trace(|| format!("gateway {number} dies"));
+        let counters = *dispatcher.counters();
+        self.coverage.verified += counters.verifications;
+        self.coverage.unknown += counters.outcomes[0][2] + counters.outcomes[1][2];
+        if let Some(connection) = connection {
+            self.close(connection, Side::Gateway, lossy);
+        }
+        requests.into_iter().for_each(|request| self.abandon(request));
+        posts.into_values().for_each(|post| self.unanswered(post));
+        let away_us = self.dice.skewed(self.plan.restart_us);
+        self.after(away_us, Event::GatewayStart(number));
+    }
+
+    /// SIGTERM.
+    pub(super) fn stop_gateway(&mut self, number: usize) {
+        let gateway = &mut self.gateways[number];
+        if gateway.dispatcher.is_none() || gateway.draining {
+            return;
+        }
+        gateway.draining = true;
+        // Connections that HAProxy keeps may still bring a POST.
+        gateway.listening = self.dice.one_in(4);
+        let life = gateway.life;
+        self.coverage.drains += 1;
+        self.trace(|| format!("gateway {number} drains"));
+        self.event(number, |dispatcher, _| dispatcher.drain());
+        let until_us = self.now_us + self.plan.drain_us_max;
+        self.after(0, Event::GatewayDrain(number, life, until_us));
+    }
+
+    pub(super) fn drain_gateway(&mut self, number: usize, life: u32, until_us: u64) {
+        if self.gateways[number].life != life {
+            return;
+        }
+        let drained = self.gateways[number].dispatcher.as_ref().is_some_and(Dispatcher::is_drained);
+        if drained || self.now_us >= until_us {
+            self.kill_gateway(number, false);
+        } else {
+            self.after(2_000, Event::GatewayDrain(number, life, until_us));
+        }
+    }
+
+    pub(super) fn tick_gateway(&mut self, number: usize, life: u32) {
+        if self.gateways[number].life != life {
+            return;
+        }
+        self.event(number, Dispatcher::tick);
+        let busy = self.gateways[number].dispatcher.as_ref().is_some_and(Dispatcher::is_busy);
+        self.after(if busy { 5_000 } else { 25_000 }, Event::GatewayTick(number, life));
+    }
+
+    /// Tells the dispatcher, does what it says, and looks at what it holds.
+    pub(super) fn event(&mut self, number: usize, tell: impl FnOnce(&mut Dispatcher, Now)) {
+        let now = self.gateways[number].clock.now(self.now_us);
+        let Some(dispatcher) = &mut self.gateways[number].dispatcher else { return };
+        tell(dispatcher, now);
+        let mut actions = std::mem::take(dispatcher.actions());
+        for action in actions.drain(..) {
+            self.carry_out(number, action);
+        }
+        let open = self.gateways[number].attempts_open;
+        let (queue_len_max, concurrency_max) = (self.plan.queue_len_max, self.plan.concurrency_max);
+        let Some(dispatcher) = &mut self.gateways[number].dispatcher else { return };
+        if dispatcher.actions().is_empty() {
+            *dispatcher.actions() = actions;
+        }
+        let gauges = dispatcher.gauges(now);
+        let assigned = dispatcher.counters().assigned;
+        let places = (0..2).all(|index| {
+            gauges.in_flight[index] <= concurrency_max && open[index] <= gauges.in_flight[index]
+        });
+        let room = gauges.held as u64 <= queue_len_max as u64 + assigned;
+        self.oracle.check(Invariant::Bounded, places && room, || {
+            format!("gateway {number}: {open:?} attempts open, {assigned} assigned ever, {gauges:?}")
+        });
+    }
+
+    fn carry_out(&mut self, number: usize, action: Action) {
+        match action {
+            Action::Send(message) => {
+                self.send(number, message);
+                if self.has(Bug::IntentUnrecorded)
+                    && let Message::Intent(intent) = message
+                {
+                    let recorded =
+                        IntentRecorded { slot: intent.slot, correlation_id: intent.correlation_id };
+                    self.event(number, |dispatcher, now| dispatcher.handle(recorded.into(), now));
+                }
+            }
+            Action::Answer { ticket, answer } => {
+                if let Some(post) = self.gateways[number].posts.remove(&ticket) {
+                    let lie = answer == Answer::Unreachable && self.has(Bug::UnreachableIsAccepted);
+                    self.answered(number, post, if lie { Answer::Granted } else { answer });
+                }
+            }
+            Action::Attempt { slot, processor, correlation_id, amount, requested_at } => {
+                self.start_attempt(number, slot, processor, correlation_id, amount.get(), requested_at.0);
+            }
+            Action::Verify { slot, processor, correlation_id } => {
+                self.start_lookup(number, slot, processor, correlation_id);
+            }
+            Action::CheckHealth { processor } => self.start_check(number, processor),
+        }
+    }
+
+    /// Says something to the aggregator.
+    pub(super) fn send(&mut self, number: usize, message: impl Into<Message>) {
+        let message = message.into();
+        if self.has(Bug::ReadyForgotten) && matches!(message, Message::Ready(_)) {
+            return;
+        }
+        self.trace(|| format!("gateway {number} says {message:?}"));
+        let delay_us = self.dice.skewed(self.plan.flush_delay_us);
+        let gateway = &mut self.gateways[number];
+        gateway.frames.push(message);
+        if !gateway.flush_planned {
+            gateway.flush_planned = true;
+            let life = gateway.life;
+            self.after(delay_us, Event::GatewayFlush(number, life));
+        }
+    }
+
+    pub(super) fn flush_gateway(&mut self, number: usize, life: u32) {
+        let gateway = &mut self.gateways[number];
+        if gateway.life != life {
+            return;
+        }
+        gateway.flush_planned = false;
+        let bytes = gateway.frames.take(Vec::new());
+        if let Some(connection) = gateway.connection
+            && !bytes.is_empty()
+        {
+            self.write(connection, Side::Gateway, bytes);
+        }
+    }
+
+    pub(super) fn connect_gateway(&mut self, number: usize, life: u32) {
+        if self.gateways[number].life != life {
+            return;
+        }
+        if self.aggregator.coordinator.is_none() {
+            self.after(RETRY_US, Event::GatewayConnect(number, life));
+            return;
+        }
+        let connection = self.connections.len();
+        self.connections.push(Connection::new(number));
+        self.gateways[number].connection = Some(connection);
+        self.gateways[number].greeted = false;
+        let mut greeting = FrameWriter::default();
+        greeting.push(Hello {
+            protocol_version: PROTOCOL_VERSION,
+            role: Role::Gateway,
+            instance: u8::try_from(number + 1).expect("few gateways"),
+            thread: 0,
+            reserved: 0,
+            incarnation: u64::from(life),
+        });
+        self.write(connection, Side::Gateway, greeting.take(Vec::new()));
+    }
+
+    pub(super) fn gateway_receives(&mut self, connection: usize, chunk: Chunk) {
+        let number = self.connections[connection].gateway;
+        let bytes = match chunk {
+            Chunk::Bytes(bytes) => bytes,
+            Chunk::End => {
+                self.gateway_disconnected(number, connection);
+                return;
+            }
+        };
+        let mut inbox = std::mem::take(&mut self.connections[connection].inbox[Side::Gateway as usize]);
+        inbox.extend(bytes);
+        let mut messages = Vec::new();
+        let used = decode_frames(&inbox, |message| messages.push(message));
+        self.oracle.check(Invariant::NoRejection, used.is_ok(), || format!("{used:?}"));
+        inbox.drain(..used.unwrap_or(0));
+        self.connections[connection].inbox[Side::Gateway as usize] = inbox;
+        for message in messages {
+            self.gateway_told(number, message);
+        }
+    }
+
+    fn gateway_told(&mut self, number: usize, message: Message) {
+        self.trace(|| format!("gateway {number} hears {message:?}"));
+        match message {
+            Message::Hello(_) if !self.gateways[number].greeted => {
+                self.gateways[number].greeted = true;
+                self.maybe_spite();
+                if self.has(Bug::CompletionsDropped) {
+                    self.event(number, |dispatcher, now| {
+                        dispatcher.connected(now);
+                        dispatcher.actions().retain(|action| {
+                            !matches!(action, Action::Send(Message::Completion(Completion { .. })))
+                        });
+                    });
+                } else {
+                    self.event(number, Dispatcher::connected);
+                }
+            }
+            Message::SummaryReply(_) | Message::LookupReply(_) | Message::PurgeReply(_) => {}
+            Message::Withdrawal(_) if self.has(Bug::WithdrawalIgnored) => {}
+            message => self.event(number, |dispatcher, now| dispatcher.handle(message, now)),
+        }
+    }
+
+    fn gateway_disconnected(&mut self, number: usize, connection: usize) {
+        self.trace(|| format!("gateway {number} has lost the aggregator"));
+        self.close(connection, Side::Gateway, false);
+        let gateway = &mut self.gateways[number];
+        gateway.connection = None;
+        gateway.frames.clear();
+        let life = gateway.life;
+        if std::mem::take(&mut gateway.greeted) {
+            self.event(number, |dispatcher, _| dispatcher.disconnected());
+        }
+        self.after(RETRY_US, Event::GatewayConnect(number, life));
+    }
+
+    /// A POST arrives.
+    pub(super) fn gateway_posted(&mut self, number: usize, post: Post) {
+        let now = self.gateways[number].clock.now(self.now_us);
+        let gateway = &mut self.gateways[number];
+        let Some(dispatcher) = &mut gateway.dispatcher else { return };
+        let was_full = dispatcher.gauges(now).held >= self.plan.queue_len_max;
+        let ticket = gateway.ticket_next;
+        gateway.ticket_next += 1;
+        gateway.posts.insert(ticket, post);
+        let (id, amount) = (self.oracle.id(post.payment), post.amount());
+        self.event(number, |dispatcher, now| dispatcher.accept(ticket, id, amount, now));
+        if was_full {
+            let refused = !self.gateways[number].posts.contains_key(&ticket);
+            self.oracle
+                .check(Invariant::Bounded, refused, || format!("gateway {number} is full and takes {id}"));
+        }
+    }
+
+    /// An attempt's end, as this gateway's shell reports it.
+    pub(super) fn attempt_ended(&mut self, number: usize, slot: u32, reply: Reply, latency_us: u64) {
+        self.event(number, |dispatcher, now| dispatcher.attempt_ended(slot, reply, latency_us, now));
+    }
+
+    /// Somebody asks this gateway for a range, or for a payment.
+    pub(super) fn ask_gateway(&mut self, number: usize) {
+        if !self.gateways[number].greeted {
+            return;
+        }
+        if self.dice.one_in(3) && self.oracle.len() > 0 {
+            let payment = self.dice.index(self.oracle.len());
+            let correlation_id = self.oracle.id(payment);
+            self.send(number, LookupQuery { slot: 1, correlation_id });
+        } else {
+            let (a, b) = (self.oracle.bound_ms(&mut self.dice), self.oracle.bound_ms(&mut self.dice));
+            self.send(number, SummaryQuery { slot: 1, from_ms: a.min(b), to_ms: a.max(b) });
+        }
+    }
+
+    /// Whether it has said hello and heard the aggregator's.
+    pub(super) fn is_greeted(&self, number: usize) -> bool {
+        self.gateways[number].greeted
+    }
+}
+
+/// Used by a planted bug: the grant that a conflict becomes.
+pub fn as_replayed(grant: Grant) -> Grant {
+    Grant { verdict: galo_wire::record::Verdict::Replayed, ..grant }
+}

@@ -1,0 +1,96 @@
+//! What is checked, by name, and how often it was: a check that never ran proves nothing.
+
+/// Declares the invariants with the names that failures print.
+macro_rules! invariants {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// Something that must hold in every run.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Invariant { $($(#[doc = $doc])* $variant,)* }
+
+        impl Invariant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// Its name in reports.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+invariants! {
+    /// 1. Every id answered 2xx is processed in the end.
+    NothingLost = "nothing lost",
+    /// 2. No id is in both processors, and none is counted twice.
+    NothingTwice = "nothing twice",
+    /// 3. At rest ledger and processors agree on ids, cents and `requestedAt`.
+    Mirror = "mirror",
+    /// 4. Nothing is counted that no processor has, nothing stored that no client sent.
+    NoPhantom = "no phantom",
+    /// 5. accepted = processed + open, in count and cents.
+    Conservation = "conservation",
+    /// 6. S[a,c] = S[a,b) + S[b,c].
+    SummariesAddUp = "summaries add up",
+    /// 6. A summary is the sum of the payments processed in its range.
+    SummaryIsTrue = "summary is true",
+    /// 7. While an attempt may have been stored, its payment is tried nowhere else and with no other `requestedAt`.
+    UnknownIsNotFailed = "unknown is not failed",
+    /// 7. The very attempt is on disk before its first byte is sent.
+    IntentBeforeByte = "intent before byte",
+    /// 8. The payment is on disk before its 202.
+    AcceptedIsDurable = "202 means durable",
+    /// 8. No gateway holds a granted payment that the ledger has not heard of.
+    ClaimIsKnown = "claim is known",
+    /// Two answers about one id agree on its amount: 202 for the ledger's, 422 for any other.
+    OneAmount = "one amount per id",
+    /// 9. Queue, places and ledger stay within their bounds.
+    Bounded = "bounded",
+    /// 9. At rest nothing is held: no payment, no place at a processor, no completion.
+    NoLeak = "no leak",
+    /// Within the bound everything open is processed once the faults are over.
+    Liveness = "liveness",
+    /// Leases of one processor's health check are an interval apart, whoever gets them, and no check is refused.
+    OneHealthCheck = "one health check",
+    /// The ledger never hears of a payment processed elsewhere than where its attempt is recorded.
+    NoContradiction = "no contradiction",
+    /// Neither side sends a record that the other one refuses.
+    NoRejection = "no rejection",
+    /// A ledger rebuilt from the disk equals the one that was lost.
+    ReplayEquals = "replay equals",
+    /// None of the engine's own assertions fails.
+    EngineAssertion = "engine assertion",
+}
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Which.
+    pub invariant: Invariant,
+    /// When, in virtual µs since the run's start.
+    pub at_us: u64,
+    /// What was seen.
+    pub what: String,
+}
+
+/// How often each check ran, and the first that failed.
+#[derive(Clone, Debug, Default)]
+pub struct Checks {
+    /// By the invariant's place in [`Invariant::ALL`].
+    pub counts: [u64; Invariant::COUNT],
+    /// The first failure: what follows one proves nothing.
+    pub failure: Option<Failure>,
+}
+
+impl Checks {
+    /// Counts one check and notes its failure.
+    pub fn check(&mut self, invariant: Invariant, at_us: u64, holds: bool, what: impl FnOnce() -> String) {
+        self.counts[invariant as usize] += 1;
+        if !holds && self.failure.is_none() {
+            self.failure = Some(Failure { invariant, at_us, what: what() });
+        }
+    }
+}

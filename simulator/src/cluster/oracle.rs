@@ -1,0 +1,591 @@
+//! What is true, kept beside the run by simpler means than the engine's, and compared with it at each step.
+//!
+//! For each id: what clients sent, which attempts left a gateway and how they ended *as far as a gateway was told*, what
+//! each processor stored, what the coordinator decided and what of that is on disk. The oracle knows more than any
+//! process does, and must never tell one of them.
+
+use galo_engine::coordinator::Coordinator;
+use galo_engine::dispatcher::Answer;
+use galo_engine::ledger::{Conservation, Entry, Known, Ledger, Tally};
+use galo_engine::time::UnixMillis;
+use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_wire::record::SummaryReply;
+
+use super::dice::Dice;
+use super::invariant::{Checks, Invariant};
+use crate::processor::{Payment as Stored, Processor as Model};
+
+/// How far an id got in a sequence of entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// Never accepted, or purged.
+    Absent,
+    /// Accepted.
+    Open {
+        /// The recorded attempt's processor.
+        stage: Stage,
+        /// The recorded attempt's `requestedAt`.
+        requested_at_ms: u64,
+    },
+    /// Processed.
+    Processed {
+        /// Where.
+        processor: Processor,
+        /// As recorded.
+        requested_at_ms: u64,
+    },
+}
+
+/// An id in a sequence of entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
+    amount_cents: u64,
+    progress: Progress,
+}
+
+const ABSENT: Record = Record { amount_cents: 0, progress: Progress::Absent };
+
+/// An attempt that left a gateway.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    processor: Processor,
+    requested_at_ms: u64,
+    /// Its gateway was told that nothing was stored.
+    refused: bool,
+}
+
+/// Everything about one id.
+pub struct Truth {
+    id: CorrelationId,
+    /// Amounts that clients sent with it.
+    amounts_cents: Vec<u64>,
+    /// The amount of the POST that was answered 2xx.
+    accepted_cents: Option<u64>,
+    sent: Vec<Sent>,
+    /// By [`Processor::index`].
+    stored: [Option<Stored>; 2],
+    /// As the coordinator decided.
+    decided: Record,
+    /// As the disk has it.
+    written: Record,
+    /// Sent before a purge: nothing is promised.
+    purged: bool,
+    /// Entries of it went with the power: nothing is promised.
+    lost_power: bool,
+}
+
+impl Truth {
+    fn is_promised(&self) -> bool {
+        !self.purged && !self.lost_power
+    }
+}
+
+/// What entries come to when they are added up.
+#[derive(Clone, Default)]
+struct Books {
+    accepted: Tally,
+    processed: [Tally; 2],
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Oracle {
+    /// The checks' counts and the first failure.
+    pub checks: Checks,
+    /// The virtual time, µs.
+    pub now_us: u64,
+    truths: Vec<Truth>,
+    books: Books,
+    /// `requestedAt` and cents of what was decided to be processed, by [`Processor::index`].
+    processed: [Vec<(u64, u64)>; 2],
+    leased_us: [Option<u64>; 2],
+    purged: bool,
+    /// Something happened after which the processors hold more than the ledger: their own sums are not compared.
+    pub processors_differ: bool,
+}
+
+fn add(tally: &mut Tally, amount_cents: u64) {
+    tally.count += 1;
+    tally.amount_cents += amount_cents;
+}
+
+impl Oracle {
+    /// Checks something at this step.
+    pub fn check(&mut self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
+        self.checks.check(invariant, self.now_us, holds, what);
+    }
+
+    /// A client invents a payment. Its place is part of the id, so that it is found again without a table.
+    pub fn invent(&mut self, dice: &mut Dice) -> usize {
+        let index = self.truths.len();
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&dice.number().to_be_bytes());
+        bytes[8..].copy_from_slice(&dice.number().to_be_bytes());
+        bytes[..4].copy_from_slice(&u32::try_from(index).expect("few payments").to_be_bytes());
+        self.truths.push(Truth {
+            id: CorrelationId(bytes),
+            amounts_cents: Vec::new(),
+            accepted_cents: None,
+            sent: Vec::new(),
+            stored: [None; 2],
+            decided: ABSENT,
+            written: ABSENT,
+            purged: false,
+            lost_power: false,
+        });
+        index
+    }
+
+    /// The id of a payment.
+    pub fn id(&self, payment: usize) -> CorrelationId {
+        self.truths[payment].id
+    }
+
+    /// How many payments there are.
+    pub fn len(&self) -> usize {
+        self.truths.len()
+    }
+
+    /// A client sends it with this amount.
+    pub fn client_sent(&mut self, payment: usize, amount_cents: u64) {
+        let amounts = &mut self.truths[payment].amounts_cents;
+        if !amounts.contains(&amount_cents) {
+            amounts.push(amount_cents);
+        }
+    }
+
+    fn place(&mut self, id: CorrelationId) -> Option<usize> {
+        let [a, b, c, d, ..] = id.0;
+        let place = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        let known = self.truths.get(place).is_some_and(|truth| truth.id == id);
+        self.check(Invariant::NoPhantom, known, || format!("no client sent {id}"));
+        known.then_some(place)
+    }
+
+    /// A POST is answered.
+    pub fn answered(&mut self, payment: usize, amount_cents: u64, answer: Answer) {
+        let truth = &mut self.truths[payment];
+        if !truth.is_promised() {
+            return;
+        }
+        let written = truth.written;
+        let id = truth.id;
+        match answer {
+            Answer::Granted | Answer::Replayed => {
+                truth.accepted_cents = Some(amount_cents);
+                self.check(Invariant::AcceptedIsDurable, written.progress != Progress::Absent, || {
+                    format!("{id} is answered {answer:?} before it is on disk")
+                });
+                self.check(Invariant::OneAmount, written.amount_cents == amount_cents, || {
+                    format!("{id} with {amount_cents} is answered {answer:?}, the disk has {written:?}")
+                });
+            }
+            Answer::Conflict => {
+                let conflicts = written.progress != Progress::Absent && written.amount_cents != amount_cents;
+                self.check(Invariant::OneAmount, conflicts, || {
+                    format!("{id} with {amount_cents} is answered as a conflict, the disk has {written:?}")
+                });
+            }
+            Answer::Full | Answer::Unreachable => {}
+        }
+    }
+
+    /// A gateway sends the first byte of an attempt. Returns what to call it.
+    pub fn attempt_sent(
+        &mut self,
+        id: CorrelationId,
+        amount_cents: u64,
+        processor: Processor,
+        requested_at_ms: u64,
+    ) -> Option<(usize, usize)> {
+        let place = self.place(id)?;
+        let truth = &mut self.truths[place];
+        let attempt = (place, truth.sent.len());
+        truth.sent.push(Sent { processor, requested_at_ms, refused: false });
+        if !truth.is_promised() {
+            return Some(attempt);
+        }
+        let written = truth.written;
+        let same = |sent: &Sent| sent.processor == processor && sent.requested_at_ms == requested_at_ms;
+        let other = truth.sent.iter().find(|sent| !sent.refused && !same(sent)).copied();
+        let recorded = match written.progress {
+            Progress::Absent => false,
+            Progress::Open { stage, requested_at_ms: at } => {
+                stage == Stage::at(processor) && at == requested_at_ms
+            }
+            Progress::Processed { processor: at, requested_at_ms: at_ms } => {
+                at == processor && at_ms == requested_at_ms
+            }
+        };
+        let what = || format!("{id} leaves for {} at {requested_at_ms}", processor.name());
+        self.check(Invariant::UnknownIsNotFailed, other.is_none(), || {
+            format!("{}, but {other:?} may have been stored", what())
+        });
+        self.check(Invariant::IntentBeforeByte, recorded && written.amount_cents == amount_cents, || {
+            format!("{} with {amount_cents} cents, but the disk has {written:?}", what())
+        });
+        Some(attempt)
+    }
+
+    /// Whether an attempt of it has left a gateway.
+    pub fn was_sent(&self, id: CorrelationId) -> bool {
+        self.truths.iter().any(|truth| truth.id == id && !truth.sent.is_empty())
+    }
+
+    /// A gateway was told that an attempt stored nothing.
+    pub fn attempt_refused(&mut self, (place, attempt): (usize, usize)) {
+        self.truths[place].sent[attempt].refused = true;
+    }
+
+    /// A processor stored something.
+    pub fn stored(&mut self, processor: Processor, payment: Stored) {
+        let id = CorrelationId(payment.correlation_id.into_bytes());
+        let Some(place) = self.place(id) else { return };
+        let truth = &mut self.truths[place];
+        truth.stored[processor.index()] = Some(payment);
+        if !truth.is_promised() {
+            self.processors_differ = true;
+            return;
+        }
+        let elsewhere = truth.stored[processor.other().index()];
+        let cents_known = truth.amounts_cents.iter().any(|&cents| same_cents(payment, cents));
+        let refused = truth.sent.iter().all(|sent| sent.refused || sent.processor != processor);
+        self.check(Invariant::NothingTwice, elsewhere.is_none(), || {
+            format!("{id} is stored at both processors: {payment:?} and {elsewhere:?}")
+        });
+        self.check(Invariant::NoPhantom, cents_known, || {
+            format!("{id} is stored as {payment:?}, which no client sent")
+        });
+        self.check(Invariant::UnknownIsNotFailed, !refused, || {
+            format!("{id} is stored at {} although each attempt was refused", processor.name())
+        });
+    }
+
+    /// The coordinator decided `entry`; `claimed` if on a claim.
+    pub fn decided(&mut self, entry: Entry, claimed: bool) {
+        let Some(id) = id_of(entry) else {
+            self.purge();
+            return;
+        };
+        let Some(place) = self.place(id) else { return };
+        let truth = &mut self.truths[place];
+        let before = truth.decided;
+        let after = apply(before, entry);
+        let promised = truth.is_promised();
+        truth.decided = after.unwrap_or(before);
+        let stored = truth.stored;
+        self.check(Invariant::NothingTwice, after.is_some(), || {
+            format!("{entry:?} does not follow {before:?}")
+        });
+        match entry {
+            Entry::Accepted { amount_cents, .. } => {
+                add(&mut self.books.accepted, amount_cents);
+                if claimed {
+                    self.check(Invariant::ClaimIsKnown, false, || {
+                        format!("{id} is claimed, and the ledger has never heard of it or has purged it")
+                    });
+                }
+            }
+            Entry::Resolved { processor, requested_at_ms, outcome: Outcome::Processed, .. } => {
+                let amount_cents = before.amount_cents;
+                add(&mut self.books.processed[processor.index()], amount_cents);
+                self.processed[processor.index()].push((requested_at_ms, amount_cents));
+                if promised {
+                    let is_there = stored[processor.index()].is_some_and(|stored| {
+                        same_cents(stored, amount_cents) && same_time(stored, requested_at_ms)
+                    });
+                    self.check(Invariant::NoPhantom, is_there, || {
+                        format!("{entry:?} of {amount_cents} cents, but stored is {stored:?}")
+                    });
+                }
+            }
+            Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => {}
+        }
+    }
+
+    /// A claim was handled: had it to be accepted anew, [`Self::decided`] has said so.
+    pub fn claim_handled(&mut self) {
+        self.check(Invariant::ClaimIsKnown, true, String::new);
+    }
+
+    /// An entry is on disk.
+    pub fn written(&mut self, entry: Entry) {
+        let Some(id) = id_of(entry) else {
+            self.truths.iter_mut().for_each(|truth| truth.written = ABSENT);
+            return;
+        };
+        let Some(place) = self.place(id) else { return };
+        let before = self.truths[place].written;
+        let after = apply(before, entry);
+        self.truths[place].written = after.unwrap_or(before);
+        self.check(Invariant::NothingTwice, after.is_some(), || {
+            format!("{entry:?} is written after {before:?}")
+        });
+    }
+
+    fn purge(&mut self) {
+        self.purged = true;
+        for truth in &mut self.truths {
+            truth.purged = true;
+            truth.decided = ABSENT;
+        }
+        self.books = Books::default();
+        self.processed = Default::default();
+        self.processors_differ = true;
+    }
+
+    /// The aggregator begins again with what is on disk: what was decided and not written never was.
+    pub fn restarted(&mut self, entries: &[Entry]) {
+        self.books = Books::default();
+        self.processed = Default::default();
+        self.truths.iter_mut().for_each(|truth| truth.decided = ABSENT);
+        let mut amounts = vec![0; self.truths.len()];
+        for entry in entries {
+            let Some(id) = id_of(*entry) else {
+                self.books = Books::default();
+                self.processed = Default::default();
+                self.truths.iter_mut().for_each(|truth| truth.decided = ABSENT);
+                continue;
+            };
+            let Some(place) = self.place(id) else { continue };
+            let truth = &mut self.truths[place];
+            truth.decided = apply(truth.decided, *entry).unwrap_or(truth.decided);
+            match *entry {
+                Entry::Accepted { amount_cents, .. } => {
+                    amounts[place] = amount_cents;
+                    add(&mut self.books.accepted, amount_cents);
+                }
+                Entry::Resolved { processor, requested_at_ms, outcome: Outcome::Processed, .. } => {
+                    add(&mut self.books.processed[processor.index()], amounts[place]);
+                    self.processed[processor.index()].push((requested_at_ms, amounts[place]));
+                }
+                Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => {}
+            }
+        }
+        for truth in &mut self.truths {
+            truth.written = truth.decided;
+        }
+    }
+
+    /// Entries went with the power.
+    pub fn lost_power(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            self.processors_differ = true;
+            match id_of(*entry) {
+                Some(id) => {
+                    if let Some(place) = self.place(id) {
+                        self.truths[place].lost_power = true;
+                    }
+                }
+                // A purge that did not happen after all: whatever it touched is beyond promises.
+                None => self.truths.iter_mut().for_each(|truth| truth.lost_power = true),
+            }
+        }
+    }
+
+    /// After each record that the coordinator handled.
+    pub fn compare_totals(&mut self, coordinator: &Coordinator) {
+        let Conservation { accepted, processed, open, .. } = coordinator.ledger().conservation();
+        let books = self.books.clone();
+        let open_count = accepted.count - processed[0].count - processed[1].count;
+        let open_cents = accepted.amount_cents - processed[0].amount_cents - processed[1].amount_cents;
+        let holds = accepted == books.accepted
+            && processed == books.processed
+            && open == Tally { count: open_count, amount_cents: open_cents };
+        self.check(Invariant::Conservation, holds, || {
+            format!(
+                "accepted {accepted:?}, processed {processed:?}, open {open:?}; the entries come to {:?} and {:?}",
+                books.accepted, books.processed
+            )
+        });
+        if self.purged {
+            // An id that was purged and sent again may have been processed under its former life.
+            return;
+        }
+        let contradictions = coordinator.counters().contradictions;
+        self.check(Invariant::NoContradiction, contradictions == 0, || {
+            "a payment was processed elsewhere than where the ledger has its attempt".to_owned()
+        });
+    }
+
+    fn sum(&self, processor: Processor, from_ms: u64, to_ms: u64) -> Tally {
+        let mut tally = Tally::default();
+        let list = &self.processed[processor.index()];
+        list.iter()
+            .filter(|(at, _)| (from_ms..=to_ms).contains(at))
+            .for_each(|(_, cents)| add(&mut tally, *cents));
+        tally
+    }
+
+    /// A summary leaves the aggregator.
+    pub fn summarized(&mut self, from_ms: u64, to_ms: u64, reply: &SummaryReply) {
+        let answered = [
+            Tally { count: reply.default_requests, amount_cents: reply.default_amount_cents },
+            Tally { count: reply.fallback_requests, amount_cents: reply.fallback_amount_cents },
+        ];
+        let truth = Processor::ALL.map(|processor| self.sum(processor, from_ms, to_ms));
+        self.check(Invariant::SummaryIsTrue, answered == truth && reply.resolution_ms == 1, || {
+            format!("{from_ms}..={to_ms} is answered {reply:?}, but is {truth:?}")
+        });
+    }
+
+    /// A bound for a range: near some payment, or far from all.
+    pub fn bound_ms(&self, dice: &mut Dice) -> u64 {
+        let list = &self.processed[dice.index(2)];
+        if list.is_empty() || dice.one_in(10) {
+            return dice.pick(&[0, 1, u64::MAX, 1_790_000_000_000]);
+        }
+        (list[dice.index(list.len())].0 + dice.skewed(5_000)).saturating_sub(dice.skewed(5_000))
+    }
+
+    /// Random ranges of the ledger: they add up, and say what was processed.
+    pub fn compare_ranges(&mut self, ledger: &Ledger, dice: &mut Dice) {
+        let mut bounds = [self.bound_ms(dice), self.bound_ms(dice), self.bound_ms(dice)];
+        bounds.sort_unstable();
+        let [a, b, c] = bounds;
+        let sum = |from, to| ledger.summarize(UnixMillis(from), UnixMillis(to));
+        let whole = sum(a, c);
+        let first = b.checked_sub(1).filter(|before| *before >= a).map(|before| sum(a, before));
+        let second = sum(b, c);
+        for processor in Processor::ALL {
+            let index = processor.index();
+            let first = first.map_or(Tally::default(), |first| first.totals[index]);
+            let second = second.totals[index];
+            let both = Tally {
+                count: first.count + second.count,
+                amount_cents: first.amount_cents + second.amount_cents,
+            };
+            self.check(Invariant::SummariesAddUp, both == whole.totals[index], || {
+                format!("S[{a},{b}) + S[{b},{c}] = {both:?} at {}, but {whole:?}", processor.name())
+            });
+            let truth = self.sum(processor, a, c);
+            self.check(Invariant::SummaryIsTrue, whole.totals[index] == truth, || {
+                format!("S[{a},{c}] at {} is {whole:?}, but {truth:?} was processed", processor.name())
+            });
+        }
+    }
+
+    /// A lease leaves the aggregator.
+    pub fn leased(&mut self, processor: Processor, interval_us: u64) {
+        let now_us = self.now_us;
+        let before = self.leased_us[processor.index()].replace(now_us);
+        let holds = before.is_none_or(|before| before + interval_us <= now_us);
+        self.check(Invariant::OneHealthCheck, holds, || {
+            format!("the health of {} is asked at {before:?} and again now", processor.name())
+        });
+    }
+
+    /// At rest: everything agrees with everything.
+    pub fn compare_all(&mut self, ledger: &Ledger, models: [&mut Model; 2], dice: &mut Dice) {
+        let [default, fallback] = models;
+        for place in 0..self.truths.len() {
+            let truth = &self.truths[place];
+            if !truth.is_promised() {
+                continue;
+            }
+            let Truth { id, accepted_cents, stored, .. } = *truth;
+            let known = ledger.lookup(id);
+            if let Some(cents) = accepted_cents {
+                let found: Vec<_> = stored.iter().flatten().collect();
+                self.check(Invariant::NothingLost, !found.is_empty(), || {
+                    format!("{id} was answered 2xx, the ledger has {known:?}, no processor has it")
+                });
+                self.check(Invariant::Mirror, found.iter().all(|found| same_cents(**found, cents)), || {
+                    format!("{id} was answered 2xx for {cents} cents and is stored as {found:?}")
+                });
+            }
+            self.check(Invariant::NothingTwice, stored.iter().flatten().count() <= 1, || {
+                format!("{id} is stored twice: {stored:?}")
+            });
+            let agrees = match (known, stored) {
+                (Known::Absent, [None, None]) => true,
+                (Known::Processed { amount_cents, requested_at_ms, processor }, _) => {
+                    stored[processor.other().index()].is_none()
+                        && stored[processor.index()].is_some_and(|stored| {
+                            same_cents(stored, amount_cents) && same_time(stored, requested_at_ms)
+                        })
+                }
+                (Known::Absent | Known::Open(_), _) => false,
+            };
+            self.check(Invariant::Mirror, agrees, || {
+                format!("{id}: ledger {known:?}, processors {stored:?}")
+            });
+        }
+        for _ in 0..8 {
+            self.compare_ranges(ledger, dice);
+            if self.processors_differ {
+                continue;
+            }
+            let (a, b) = (self.bound_ms(dice), self.bound_ms(dice));
+            let (from, to) = (a.min(b), a.max(b));
+            let ours = ledger.summarize(UnixMillis(from), UnixMillis(to)).totals;
+            let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+            let now_us = self.now_us;
+            for (ours, model) in ours.into_iter().zip([&mut *default, &mut *fallback]) {
+                let theirs = model.summarize(now_us, Some(signed(from)), Some(signed(to)));
+                let holds =
+                    theirs.requests == ours.count && theirs.amount_cents == i128::from(ours.amount_cents);
+                self.check(Invariant::Mirror, holds, || {
+                    format!("{from}..={to}: we say {ours:?}, the processor {theirs:?}")
+                });
+            }
+        }
+    }
+
+    /// Two ledgers are the same, id by id.
+    pub fn compare_replay(&mut self, ledger: &Ledger, replayed: &Ledger) {
+        let ownerless = |known| match known {
+            Known::Open(payment) => Known::Open(galo_engine::ledger::OpenPayment { owner: None, ..payment }),
+            Known::Absent | Known::Processed { .. } => known,
+        };
+        let (ours, theirs) = (ledger.conservation(), replayed.conservation());
+        self.check(Invariant::ReplayEquals, ours == theirs, || format!("{ours:?}, replayed {theirs:?}"));
+        for place in 0..self.truths.len() {
+            let id = self.truths[place].id;
+            let (ours, theirs) = (ownerless(ledger.lookup(id)), ownerless(replayed.lookup(id)));
+            self.check(Invariant::ReplayEquals, ours == theirs, || {
+                format!("{id}: {ours:?}, replayed {theirs:?}")
+            });
+        }
+    }
+}
+
+fn same_cents(stored: Stored, cents: u64) -> bool {
+    u64::try_from(stored.amount_cents) == Ok(cents)
+}
+
+fn same_time(stored: Stored, requested_at_ms: u64) -> bool {
+    u64::try_from(stored.requested_at_ms) == Ok(requested_at_ms)
+}
+
+fn id_of(entry: Entry) -> Option<CorrelationId> {
+    match entry {
+        Entry::Accepted { correlation_id, .. }
+        | Entry::Intended { correlation_id, .. }
+        | Entry::Resolved { correlation_id, .. } => Some(correlation_id),
+        Entry::Purged => None,
+    }
+}
+
+/// What an entry makes of a record; `None` where it does not fit.
+fn apply(record: Record, entry: Entry) -> Option<Record> {
+    let Record { amount_cents, progress } = record;
+    let progress = match (progress, entry) {
+        (Progress::Absent, Entry::Accepted { amount_cents, stage, requested_at_ms, .. }) => {
+            return Some(Record { amount_cents, progress: Progress::Open { stage, requested_at_ms } });
+        }
+        (Progress::Open { .. }, Entry::Intended { processor, requested_at_ms, .. }) => {
+            Progress::Open { stage: Stage::at(processor), requested_at_ms }
+        }
+        (
+            Progress::Open { .. },
+            Entry::Resolved { outcome: Outcome::Processed, processor, requested_at_ms, .. },
+        ) => Progress::Processed { processor, requested_at_ms },
+        (Progress::Open { .. }, Entry::Resolved { outcome: Outcome::Refused, .. }) => {
+            Progress::Open { stage: Stage::Waiting, requested_at_ms: 0 }
+        }
+        (Progress::Open { .. }, Entry::Resolved { outcome: Outcome::Unknown, .. }) => progress,
+        (Progress::Absent | Progress::Open { .. } | Progress::Processed { .. }, _) => return None,
+    };
+    Some(Record { amount_cents, progress })
+}

@@ -1,0 +1,128 @@
+//! What one seed decides before its run begins: how much load, which faults, how small the bounds are.
+//!
+//! Each seed takes part of the dangers: a run in which everything goes wrong at once hides what one fault alone does.
+
+use super::dice::Dice;
+
+/// What the disk promises after a loss of power.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sync {
+    /// Synced before any answer leaves: nothing is lost.
+    Always,
+    /// Synced now and then: entries written since may be lost, in order from the end. Payments with an entry among
+    /// them are promised nothing.
+    Interval,
+}
+
+/// One run's parameters. Chances are in permille unless they say otherwise.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Two, sometimes three.
+    pub gateway_count: usize,
+    /// Payments that clients send.
+    pub payment_count: usize,
+    /// How long load and faults last, µs.
+    pub duration_us: u64,
+    /// Between two payments, at most, µs.
+    pub arrival_gap_us: u64,
+    /// The same id again at another gateway at about the same time.
+    pub duplicate: u64,
+    /// That duplicate has another amount.
+    pub other_amount: u64,
+    /// The same id again later.
+    pub repeat: u64,
+    /// One way between gateway and aggregator, at most, µs.
+    pub link_delay_us: u64,
+    /// What was written arrives in parts.
+    pub split: u64,
+    /// What a gateway has to say gathers for so long at most, µs.
+    pub flush_delay_us: u64,
+    /// The journal's write takes so long at most, µs; 0: it is done before anything else happens.
+    pub write_delay_us: u64,
+    /// One way between gateway and processor, at most, µs.
+    pub wire_delay_us: u64,
+    /// Gateways' hard timeout, µs.
+    pub attempt_timeout_us: u64,
+    /// How long a POST waits, µs.
+    pub accept_wait_us: u64,
+    /// Payments in one gateway.
+    pub queue_len_max: usize,
+    /// Attempts in flight per gateway and processor.
+    pub concurrency_max: u32,
+    /// See the router.
+    pub patience_us: u64,
+    /// Open payments in the ledger.
+    pub open_len_max: usize,
+    /// Between health checks, µs.
+    pub health_interval_us: u64,
+    /// How long a restarted aggregator waits for claims, µs.
+    pub claim_grace_us: u64,
+    /// SIGTERM: how long attempts may finish, µs.
+    pub drain_us_max: u64,
+    /// A step in a million is followed by a kill.
+    pub kill_per_million: u64,
+    /// A gateway that has just connected sees something killed soon after: reconnects are where the windows are.
+    pub spite: u64,
+    /// Between two faults, at most, µs; 0: none.
+    pub fault_gap_us: u64,
+    /// How long a killed process stays away, at most, µs.
+    pub restart_us: u64,
+    /// Requests to processors that go wrong on the way.
+    pub wire_fault: u64,
+    /// Answers of processors that go wrong on the way.
+    pub answer_fault: u64,
+    /// Processors switch themselves into bad states.
+    pub bad_processors: bool,
+    /// Wall clocks are set.
+    pub clock_steps: bool,
+    /// Somebody purges.
+    pub purges: bool,
+    /// The machine loses power, with what the disk promises then.
+    pub power_loss: Option<Sync>,
+}
+
+impl Plan {
+    /// Draws a plan.
+    pub fn draw(dice: &mut Dice) -> Self {
+        // One seed in forty has no fault at all: whatever fails there is plainly wrong.
+        let calm = dice.one_in(40);
+        let rough = |dice: &mut Dice, list: &[u64]| if calm { 0 } else { dice.pick(list) };
+        let duration_us = dice.between(500_000, 6_000_000);
+        let payment_count = dice.index(240) + 10;
+        let arrival_gap_us = 2 * duration_us / payment_count as u64;
+        let tight = dice.one_in(8);
+        Self {
+            gateway_count: if dice.one_in(8) { 3 } else { 2 },
+            payment_count,
+            duration_us,
+            arrival_gap_us: arrival_gap_us / dice.pick(&[1, 1, 2, 10]),
+            duplicate: dice.pick(&[0, 20, 100, 300]),
+            other_amount: dice.pick(&[0, 100, 500]),
+            repeat: dice.pick(&[0, 20, 100]),
+            link_delay_us: dice.pick(&[50, 200, 2_000, 20_000, 200_000]),
+            split: dice.pick(&[0, 50, 300, 700]),
+            flush_delay_us: dice.pick(&[0, 50, 500, 5_000]),
+            write_delay_us: dice.pick(&[0, 0, 100, 2_000, 30_000, 300_000]),
+            wire_delay_us: dice.pick(&[200, 2_000, 20_000]),
+            attempt_timeout_us: dice.pick(&[300_000, 1_000_000, 6_000_000]),
+            accept_wait_us: dice.pick(&[50_000, 300_000, 1_000_000]),
+            queue_len_max: if tight { dice.index(20) + 2 } else { 10_000 },
+            concurrency_max: if tight { dice.pick(&[1, 2, 5]) } else { dice.pick(&[8, 64, 400]) },
+            patience_us: dice.pick(&[0, 100_000, 2_000_000]),
+            open_len_max: if tight && dice.one_in(2) { dice.index(40) + 2 } else { 10_000 },
+            health_interval_us: dice.pick(&[500_000, 1_000_000, 5_000_000]),
+            claim_grace_us: dice.pick(&[0, 50_000, 500_000]),
+            drain_us_max: dice.pick(&[1_000, 100_000, 2_000_000]),
+            kill_per_million: rough(dice, &[0, 0, 200, 1_000, 4_000]),
+            spite: rough(dice, &[0, 0, 100, 500]),
+            fault_gap_us: rough(dice, &[0, 100_000, 500_000, 500_000, 2_000_000]),
+            restart_us: dice.pick(&[1_000, 50_000, 500_000, 2_000_000]),
+            wire_fault: rough(dice, &[0, 5, 30, 150]),
+            answer_fault: rough(dice, &[0, 5, 30, 150]),
+            bad_processors: !calm && dice.one_in(2),
+            clock_steps: !calm && dice.one_in(4),
+            purges: dice.one_in(25),
+            power_loss: (!calm && dice.one_in(12)).then(|| dice.pick(&[Sync::Always, Sync::Interval])),
+        }
+    }
+}

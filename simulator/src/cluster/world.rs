@@ -1,0 +1,418 @@
+//! The world of one run: everything that exists, what will happen, and the loop that lets it happen.
+
+use galo_engine::Processor;
+use galo_engine::coordinator::Coordinator;
+
+use super::aggregator::Aggregator;
+use super::bug::Bug;
+use super::client::Post;
+use super::dice::Dice;
+use super::gateway::Gateway;
+use super::invariant::Invariant;
+use super::link::{Connection, Side};
+use super::oracle::Oracle;
+use super::plan::Plan;
+use super::queue::Queue;
+use super::wire::{Request, Upstream};
+use super::{Options, Report};
+
+/// What will happen. A `life` makes an event void once its process has died.
+#[derive(Debug)]
+pub enum Event {
+    /// The next payment comes into being.
+    Arrive,
+    /// A POST reaches HAProxy.
+    Post(Post),
+    /// Somebody asks for a summary or a payment.
+    Audit,
+    /// A gateway's process starts.
+    GatewayStart(usize),
+    /// A gateway looks at the time.
+    GatewayTick(usize, u32),
+    /// A gateway writes what has gathered.
+    GatewayFlush(usize, u32),
+    /// A gateway tries to connect to the aggregator.
+    GatewayConnect(usize, u32),
+    /// A gateway that drains looks whether it is done; it stops at the time given.
+    GatewayDrain(usize, u32, u64),
+    /// The aggregator's process starts.
+    AggregatorStart,
+    /// The aggregator looks at the time.
+    AggregatorTick(u32),
+    /// The journal's write ended.
+    WriteEnded(u32),
+    /// Bytes, or the end of a stream, arrive at an end of a connection.
+    Deliver(usize, Side),
+    /// A request reaches its processor.
+    RequestArrives(usize),
+    /// A request's end reaches its gateway.
+    RequestEnds(usize, super::wire::Ending),
+    /// A processor has something to do.
+    ProcessorWakes(Processor),
+    /// Something breaks.
+    Fault,
+    /// A gateway, or the aggregator, is killed.
+    Kill(usize),
+    /// No more load, no more faults; everything is repaired.
+    Quiesce,
+    /// Is everything done?
+    Settle,
+}
+
+/// What happened in a run: zeroes over many seeds mean that something is not simulated at all.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Coverage {
+    /// Events handled.
+    pub steps: u64,
+    /// Payments that clients sent.
+    pub payments: u64,
+    /// Attempts sent to processors.
+    pub attempts: u64,
+    /// Attempts that ended as unknown.
+    pub unknown: u64,
+    /// 422s looked up.
+    pub verified: u64,
+    /// Gateways killed.
+    pub gateway_kills: u64,
+    /// Aggregators killed.
+    pub aggregator_kills: u64,
+    /// Gateways that were asked to stop.
+    pub drains: u64,
+    /// Connections cut.
+    pub cuts: u64,
+    /// Losses of power.
+    pub power_losses: u64,
+    /// Purges.
+    pub purges: u64,
+    /// Payments handed to another gateway.
+    pub handed_over: u64,
+    /// Payments claimed.
+    pub claimed: u64,
+    /// Intents and claims answered with a withdrawal.
+    pub withdrawn: u64,
+    /// POSTs answered as replayed.
+    pub replayed: u64,
+    /// POSTs answered as conflicting.
+    pub conflicts: u64,
+    /// POSTs answered as full.
+    pub full: u64,
+    /// POSTs that the ledger did not answer.
+    pub unreachable: u64,
+}
+
+macro_rules! coverage {
+    ($($field:ident),*) => {
+        impl Coverage {
+            /// Adds another run's.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$field += other.$field;)*
+            }
+
+            /// Names and numbers.
+            #[must_use]
+            pub fn list(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field)),*]
+            }
+        }
+    };
+}
+coverage!(
+    steps,
+    payments,
+    attempts,
+    unknown,
+    verified,
+    gateway_kills,
+    aggregator_kills,
+    drains,
+    cuts,
+    power_losses,
+    purges,
+    handed_over,
+    claimed,
+    withdrawn,
+    replayed,
+    conflicts,
+    full,
+    unreachable
+);
+
+/// See the module's documentation.
+pub struct World {
+    pub(super) plan: Plan,
+    pub(super) bug: Option<Bug>,
+    pub(super) dice: Dice,
+    pub(super) now_us: u64,
+    pub(super) queue: Queue<Event>,
+    pub(super) oracle: Oracle,
+    pub(super) coverage: Coverage,
+    pub(super) gateways: Vec<Gateway>,
+    pub(super) aggregator: Aggregator,
+    pub(super) connections: Vec<Connection>,
+    pub(super) requests: Vec<Request>,
+    pub(super) upstreams: [Upstream; 2],
+    /// Faults may happen.
+    pub(super) troubled: bool,
+    /// POSTs on their way to an answer.
+    pub(super) posts_pending: usize,
+    deadline_us: u64,
+    done: bool,
+    trace: bool,
+}
+
+impl World {
+    /// The world as `seed` makes it.
+    pub fn new(seed: u64, options: Options) -> Self {
+        let mut dice = Dice::new(seed);
+        let plan = Plan::draw(&mut dice);
+        let gateways = (0..plan.gateway_count).map(|_| Gateway::new(&mut dice)).collect();
+        let aggregator = Aggregator::new(&mut dice);
+        // The aggregator waits a little longer than the processors' window, as the real one does.
+        let window_us = plan.health_interval_us - 50_000;
+        let upstreams = ["0.05", "0.15"].map(|fee| Upstream::new(fee, window_us, &mut dice));
+        let world = Self {
+            bug: options.bug,
+            dice,
+            now_us: 0,
+            queue: Queue::new(),
+            oracle: Oracle::default(),
+            coverage: Coverage::default(),
+            gateways,
+            aggregator,
+            connections: Vec::new(),
+            requests: Vec::new(),
+            upstreams,
+            troubled: true,
+            posts_pending: 0,
+            deadline_us: u64::MAX,
+            done: false,
+            trace: options.trace,
+            plan,
+        };
+        world.trace(|| format!("seed {seed}: {:#?}", world.plan));
+        world
+    }
+
+    /// Prints a line of the trace.
+    pub(super) fn trace(&self, line: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>10} ms  {}", Milliseconds(self.now_us), line());
+        }
+    }
+
+    /// Plans an event.
+    pub(super) fn after(&mut self, delay_us: u64, event: Event) {
+        self.queue.push(self.now_us + delay_us, event);
+    }
+
+    /// Whether this bug is planted.
+    pub(super) fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> Report {
+        self.begin();
+        while !self.done
+            && self.oracle.checks.failure.is_none()
+            && let Some((at_us, event)) = self.queue.pop()
+        {
+            self.now_us = at_us;
+            self.oracle.now_us = at_us;
+            self.coverage.steps += 1;
+            let quiet = matches!(event, Event::GatewayTick(..) | Event::AggregatorTick(_) | Event::Settle);
+            self.handle(event);
+            if self.troubled && !quiet {
+                self.maybe_kill();
+            }
+        }
+        if let Some(failure) = &self.oracle.checks.failure {
+            self.trace(|| format!("FAILED: {}: {}", failure.invariant.name(), failure.what));
+        }
+        Report { checks: self.oracle.checks, coverage: self.coverage }
+    }
+
+    fn begin(&mut self) {
+        self.after(0, Event::AggregatorStart);
+        for gateway in 0..self.gateways.len() {
+            self.after(0, Event::GatewayStart(gateway));
+        }
+        self.after(1_000, Event::Arrive);
+        self.after(2_000, Event::Audit);
+        if self.plan.fault_gap_us > 0 {
+            let first_us = self.dice.between(0, self.plan.fault_gap_us);
+            self.after(first_us, Event::Fault);
+        }
+        let duration_us = self.plan.duration_us;
+        self.after(duration_us, Event::Quiesce);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrive => self.arrive(),
+            Event::Post(post) => self.post(post),
+            Event::Audit => self.audit(),
+            Event::GatewayStart(gateway) => self.start_gateway(gateway),
+            Event::GatewayTick(gateway, life) => self.tick_gateway(gateway, life),
+            Event::GatewayFlush(gateway, life) => self.flush_gateway(gateway, life),
+            Event::GatewayConnect(gateway, life) => self.connect_gateway(gateway, life),
+            Event::GatewayDrain(gateway, life, until_us) => self.drain_gateway(gateway, life, until_us),
+            Event::AggregatorStart => self.start_aggregator(),
+            Event::AggregatorTick(life) => self.tick_aggregator(life),
+            Event::WriteEnded(life) => self.write_ended(life),
+            Event::Deliver(connection, to) => self.deliver(connection, to),
+            Event::RequestArrives(request) => self.request_arrives(request),
+            Event::RequestEnds(request, ending) => self.request_ends(request, ending),
+            Event::ProcessorWakes(processor) => self.processor_wakes(processor),
+            Event::Fault => self.fault(),
+            Event::Kill(victim) if self.troubled => self.kill(victim),
+            Event::Kill(_) => {}
+            Event::Quiesce => self.quiesce(),
+            Event::Settle => self.settle(),
+        }
+    }
+
+    /// Something arrives at an end of a connection.
+    fn deliver(&mut self, connection: usize, to: Side) {
+        let split = self.dice.chance(self.plan.split);
+        let (chunk, more) = self.connections[connection].deliver(to, split, &mut self.dice);
+        if more {
+            let delay_us = self.link_delay_us();
+            self.after(delay_us, Event::Deliver(connection, to));
+        }
+        let Some(chunk) = chunk else { return };
+        if !self.connections[connection].open[to as usize] {
+            return;
+        }
+        match to {
+            Side::Gateway => self.gateway_receives(connection, chunk),
+            Side::Aggregator => self.aggregator_receives(connection, chunk),
+        }
+    }
+
+    pub(super) fn link_delay_us(&mut self) -> u64 {
+        1 + self.dice.skewed(self.plan.link_delay_us)
+    }
+
+    /// One end writes.
+    pub(super) fn write(&mut self, connection: usize, from: Side, bytes: Vec<u8>) {
+        if self.connections[connection].write(from, bytes) {
+            let delay_us = self.link_delay_us();
+            self.after(delay_us, Event::Deliver(connection, from.other()));
+        }
+    }
+
+    /// One end is closed by its process, or dies with it.
+    pub(super) fn close(&mut self, connection: usize, side: Side, lossy: bool) {
+        self.connections[connection].open[side as usize] = false;
+        self.end(connection, side, lossy);
+    }
+
+    /// One direction ends.
+    pub(super) fn end(&mut self, connection: usize, from: Side, lossy: bool) {
+        if self.connections[connection].end(from, lossy, &mut self.dice) {
+            let delay_us = self.link_delay_us();
+            self.after(delay_us, Event::Deliver(connection, from.other()));
+        }
+    }
+
+    /// The faults end; whoever is down comes back; from now on everything works.
+    fn quiesce(&mut self) {
+        self.trace(|| "no more faults".to_owned());
+        self.troubled = false;
+        let longest_hang_us = self.upstreams.iter().map(|upstream| upstream.hang_us_max).max().unwrap_or(0);
+        self.heal_processors();
+        self.deadline_us = self.now_us
+            + 60_000_000
+            + 4 * (longest_hang_us
+                + self.plan.attempt_timeout_us
+                + self.plan.restart_us
+                + self.plan.drain_us_max);
+        self.after(100_000, Event::Settle);
+    }
+
+    fn settle(&mut self) {
+        match self.unsettled() {
+            None => {
+                self.oracle.check(Invariant::Liveness, true, String::new);
+                self.finish();
+                self.done = true;
+            }
+            Some(what) if self.now_us > self.deadline_us => {
+                self.oracle.check(Invariant::Liveness, false, || what);
+            }
+            Some(_) => self.after(50_000, Event::Settle),
+        }
+    }
+
+    /// What is not done yet.
+    fn unsettled(&mut self) -> Option<String> {
+        let Some(coordinator) = &self.aggregator.coordinator else {
+            return Some("the aggregator is down".to_owned());
+        };
+        let open = coordinator.ledger().conservation().open;
+        if open.count > 0 {
+            let list: Vec<_> = (0..self.oracle.len())
+                .map(|place| (self.oracle.id(place), coordinator.ledger().lookup(self.oracle.id(place))))
+                .filter(|(_, known)| matches!(known, galo_engine::ledger::Known::Open(_)))
+                .take(3)
+                .collect();
+            return Some(format!("{} payments are open: {list:?}", open.count));
+        }
+        if !self.aggregator.is_written() {
+            return Some("the journal is being written".to_owned());
+        }
+        if self.posts_pending > 0 {
+            return Some(format!("{} POSTs have no answer", self.posts_pending));
+        }
+        for (number, gateway) in self.gateways.iter_mut().enumerate() {
+            let now = gateway.clock.now(self.now_us);
+            let Some(dispatcher) = &mut gateway.dispatcher else {
+                return Some(format!("gateway {number} is down"));
+            };
+            let gauges = dispatcher.gauges(now);
+            let asks = gateway.requests.iter().any(|request| self.requests[*request].is_about_payment());
+            if gauges.held > 0 || gauges.unacknowledged > 0 || asks || dispatcher.is_busy() {
+                return Some(format!("gateway {number} holds {gauges:?}"));
+            }
+        }
+        // A request that its gateway has given up may still be asleep in a processor, and insert in the end.
+        self.upstreams.iter().find_map(|upstream| upstream.work(&self.requests))
+    }
+
+    fn finish(&mut self) {
+        self.trace(|| "at rest".to_owned());
+        for number in 0..self.gateways.len() {
+            let now = self.gateways[number].clock.now(self.now_us);
+            let Some(dispatcher) = &mut self.gateways[number].dispatcher else { continue };
+            let gauges = dispatcher.gauges(now);
+            let holds = gauges.in_flight == [0, 0] && gauges.waiting == 0;
+            self.oracle.check(Invariant::NoLeak, holds, || format!("gateway {number} at rest: {gauges:?}"));
+        }
+        let now = self.aggregator.clock.now(self.now_us);
+        let mut replayed = Coordinator::new(self.aggregator.config(&self.plan), now);
+        self.aggregator.disk.entries().iter().for_each(|entry| replayed.restore(*entry));
+        let Some(coordinator) = &self.aggregator.coordinator else { return };
+        let [default, fallback] = &mut self.upstreams;
+        self.oracle.compare_replay(coordinator.ledger(), replayed.ledger());
+        for ledger in [coordinator.ledger(), replayed.ledger()] {
+            self.oracle.compare_all(ledger, [&mut default.model, &mut fallback.model], &mut self.dice);
+        }
+        for upstream in [default, fallback] {
+            let refused = upstream.model.statistics().health429;
+            self.oracle.check(Invariant::OneHealthCheck, refused == 0, || {
+                format!("{refused} health checks were refused")
+            });
+        }
+        self.count_coordinator();
+    }
+}
+
+/// Milliseconds with three decimals, without a float.
+struct Milliseconds(u64);
+
+impl std::fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&format!("{}.{:03}", self.0 / 1000, self.0 % 1000))
+    }
+}

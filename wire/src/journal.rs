@@ -1,0 +1,402 @@
+//! The journal's bytes: a header for each file, and records of one fixed size behind it.
+//!
+//! Headers and records are all [`BLOCK_SIZE`] bytes, so that block `n` stands at `48 n` and one that is cut short can be told
+//! from one that is damaged. Each ends in a CRC-32C over all bytes before it, the sequence number included: a record
+//! that strayed from its place is as wrong as one with a flipped bit.
+//!
+//! ```text
+//! header                                     record
+//! offset  size  field                        offset  size  field
+//!      0     8  "GALOJRNL"                        0     8  sequence
+//!      8     2  format version                    8    35  fact (rkyv: tag, then its fields)
+//!     10     1  file kind                        43     1  zero
+//!     11     1  zero                             44     4  CRC-32C of bytes 0..44
+//!     12     8  first sequence
+//!     20     8  incarnation
+//!     28     8  known ids at most
+//!     36     8  zero
+//!     44     4  CRC-32C of bytes 0..44
+//! ```
+//!
+//! All integers are little-endian. Segments and snapshots share the format: a snapshot is a file of facts that describe a state
+//! instead of changes. Changing a byte of this is a new [`JOURNAL_VERSION`]; the magic and the version stay where they
+//! are for ever, so that any build can name what it cannot read.
+//!
+//! Codec only; it never panics on what it is given. What damage means is decided in `galo_engine::recovery`.
+
+use rkyv::{Archive, Deserialize, Serialize, rancor};
+
+/// The size of a header and of a record, in bytes.
+pub const BLOCK_SIZE: usize = 48;
+
+/// The format that this build reads and writes.
+pub const JOURNAL_VERSION: u16 = 1;
+
+/// The bytes that the checksum covers.
+const CHECKED_SIZE: usize = BLOCK_SIZE - 4;
+
+const MAGIC: [u8; 8] = *b"GALOJRNL";
+
+/// What a file holds.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum FileKind {
+    /// Changes of the ledger, one behind the other.
+    Segment = 1,
+    /// The ledger's state before the segment of the same number.
+    Snapshot = 2,
+}
+
+/// The first block of a file.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// Segment or snapshot.
+    pub kind: FileKind,
+    /// Zero.
+    pub reserved: u8,
+    /// The sequence of the first change in this segment, or after this snapshot.
+    pub first_sequence: u64,
+    /// Of the process that wrote it.
+    pub incarnation: u64,
+    /// How many processed ids that process remembered: replaying must forget exactly those that it forgot.
+    pub known_len_max: u64,
+}
+
+/// Where the archived header begins: behind magic and version.
+const HEADER_START: usize = 10;
+const HEADER_END: usize = HEADER_START + size_of::<rkyv::Archived<Header>>();
+const _: () = assert!(HEADER_END == 36 && align_of::<rkyv::Archived<Header>>() == 1);
+
+pub use fact::Fact;
+
+mod fact {
+    #![allow(
+        missing_docs,
+        reason = "rkyv's derive leaves the fields of what it makes of an enum undocumented"
+    )]
+
+    use rkyv::{Archive, Deserialize, Serialize};
+
+    use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
+
+    /// One thing that is so, or that happened.
+    ///
+    /// The first four are changes and stand in segments; the others, with [`Fact::Accepted`] for an open payment, describe a state and
+    /// stand in snapshots.
+    #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Fact {
+        /// A payment was accepted and is open.
+        Accepted {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// How much.
+            amount_cents: u64,
+            /// The recorded attempt's `requestedAt`; 0 while waiting.
+            requested_at_ms: u64,
+            /// The processor of the recorded attempt, or waiting.
+            stage: Stage,
+            /// The attempt's outcome is unknown.
+            in_doubt: bool,
+        },
+        /// An open payment is about to be sent.
+        Intended {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// The `requestedAt` to be stored there.
+            requested_at_ms: u64,
+            /// Where to.
+            processor: Processor,
+        },
+        /// An attempt ended.
+        Resolved {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// The `requestedAt` stored there.
+            requested_at_ms: u64,
+            /// Where.
+            processor: Processor,
+            /// How.
+            outcome: Outcome,
+        },
+        /// Everything was forgotten.
+        Purged,
+        /// A snapshot begins: what room it takes.
+        Begin {
+            /// Open payments at most.
+            open_len: u64,
+            /// Remembered ids at most.
+            known_len: u64,
+        },
+        /// A payment was processed; these stand in the order in which they are forgotten.
+        Remembered {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// How much.
+            amount_cents: u64,
+            /// As stored by the processor.
+            requested_at_ms: u64,
+            /// Where.
+            processor: Processor,
+        },
+        /// What one processor processed in a span of time.
+        Bucket {
+            /// The span's first millisecond.
+            start_ms: u64,
+            /// Its last.
+            last_ms: u64,
+            /// Payments.
+            count: u64,
+            /// Their sum.
+            amount_cents: u64,
+            /// Where.
+            processor: Processor,
+            /// 0 a millisecond, 1 a second, 2 a minute, 3 hours.
+            level: u8,
+        },
+        /// A snapshot is complete.
+        End,
+    }
+}
+
+/// A fact and its place: in a segment the changes are counted over all segments from 1, in a snapshot the rows from 1.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Its number.
+    pub sequence: u64,
+    /// What.
+    pub fact: Fact,
+}
+
+const RECORD_SIZE: usize = size_of::<rkyv::Archived<Record>>();
+const _: () = assert!(RECORD_SIZE == 43 && align_of::<rkyv::Archived<Record>>() == 1);
+
+/// Why a block is no header that this build reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// It is shorter than a header.
+    #[error("its header is cut short")]
+    Short,
+    /// It begins with something else.
+    #[error("it is no file of Galo's journal")]
+    Foreign,
+    /// Another build wrote it.
+    #[error("it has format version {0}, this build reads {JOURNAL_VERSION}")]
+    Version(u16),
+    /// Damaged.
+    #[error("its header is damaged")]
+    Damaged,
+}
+
+impl Header {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; BLOCK_SIZE] {
+        let mut block = [0; BLOCK_SIZE];
+        block[..8].copy_from_slice(&MAGIC);
+        block[8..10].copy_from_slice(&JOURNAL_VERSION.to_le_bytes());
+        let buffer = rkyv::ser::writer::Buffer::from(&mut block[HEADER_START..HEADER_END]);
+        rkyv::api::serialize_using::<_, rancor::Failure>(self, &mut { buffer })
+            .expect("a header fits its own size");
+        seal(&mut block);
+        block
+    }
+
+    /// Whether a file of these few bytes may be one whose header was cut short.
+    #[must_use]
+    pub fn may_begin_with(bytes: &[u8]) -> bool {
+        let magic = &MAGIC[..bytes.len().min(MAGIC.len())];
+        bytes.starts_with(magic) || bytes.iter().all(|byte| *byte == 0)
+    }
+
+    /// Reads the first bytes of a file.
+    ///
+    /// # Errors
+    /// Why they are no header.
+    pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let block = bytes.first_chunk::<BLOCK_SIZE>().ok_or(HeaderError::Short)?;
+        if block[..8] != MAGIC {
+            return Err(HeaderError::Foreign);
+        }
+        match u16::from_le_bytes([block[8], block[9]]) {
+            JOURNAL_VERSION => {}
+            other => return Err(HeaderError::Version(other)),
+        }
+        if !is_sealed(block) {
+            return Err(HeaderError::Damaged);
+        }
+        let archived =
+            rkyv::access::<rkyv::Archived<Self>, rancor::Failure>(&block[HEADER_START..HEADER_END]);
+        let header = archived.and_then(rkyv::deserialize::<Self, rancor::Failure>);
+        header.map_err(|_| HeaderError::Damaged)
+    }
+}
+
+impl Record {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; BLOCK_SIZE] {
+        let mut block = [0; BLOCK_SIZE];
+        let buffer = rkyv::ser::writer::Buffer::from(&mut block[..RECORD_SIZE]);
+        rkyv::api::serialize_using::<_, rancor::Failure>(self, &mut { buffer })
+            .expect("a record fits its own size");
+        seal(&mut block);
+        block
+    }
+
+    /// Reads a record; `None` where the bytes are none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let block: &[u8; BLOCK_SIZE] = bytes.try_into().ok()?;
+        if !is_sealed(block) {
+            return None;
+        }
+        let archived = rkyv::access::<rkyv::Archived<Self>, rancor::Failure>(&block[..RECORD_SIZE]).ok()?;
+        rkyv::deserialize::<Self, rancor::Failure>(archived).ok()
+    }
+
+    /// The sequence number that these bytes would have, be they a record or not. Cheap: it is for a search.
+    #[must_use]
+    pub fn sequence_of(block: &[u8; BLOCK_SIZE]) -> u64 {
+        u64::from_le_bytes(*block.first_chunk().expect("a block is longer than a number"))
+    }
+}
+
+fn seal(block: &mut [u8; BLOCK_SIZE]) {
+    let checksum = crc32c::crc32c(&block[..CHECKED_SIZE]);
+    block[CHECKED_SIZE..].copy_from_slice(&checksum.to_le_bytes());
+}
+
+fn is_sealed(block: &[u8; BLOCK_SIZE]) -> bool {
+    crc32c::crc32c(&block[..CHECKED_SIZE]).to_le_bytes() == block[CHECKED_SIZE..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
+
+    const ID: CorrelationId = CorrelationId([0xa0, 0xa1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+
+    fn facts() -> [Fact; 8] {
+        [
+            Fact::Accepted {
+                correlation_id: ID,
+                amount_cents: 1990,
+                requested_at_ms: 0x0198_0000_0001,
+                stage: Stage::AtFallback,
+                in_doubt: true,
+            },
+            Fact::Intended {
+                correlation_id: ID,
+                requested_at_ms: 0x0198_0000_0001,
+                processor: Processor::Fallback,
+            },
+            Fact::Resolved {
+                correlation_id: ID,
+                requested_at_ms: 0x0198_0000_0001,
+                processor: Processor::Default,
+                outcome: Outcome::Unknown,
+            },
+            Fact::Purged,
+            Fact::Begin { open_len: 7, known_len: 9 },
+            Fact::Remembered {
+                correlation_id: ID,
+                amount_cents: 1990,
+                requested_at_ms: 0x0198_0000_0001,
+                processor: Processor::Fallback,
+            },
+            Fact::Bucket {
+                start_ms: 3_600_000,
+                last_ms: 7_199_999,
+                count: 3,
+                amount_cents: 5970,
+                processor: Processor::Fallback,
+                level: 3,
+            },
+            Fact::End,
+        ]
+    }
+
+    fn header() -> Header {
+        Header {
+            kind: FileKind::Snapshot,
+            reserved: 0,
+            first_sequence: 0x0102_0304,
+            incarnation: 0xfeed,
+            known_len_max: 800_000,
+        }
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn golden_bytes() {
+        assert_eq!(hex(&header().encode()), HEADER_GOLDEN);
+        for ((sequence, fact), golden) in (0x1122_u64..).zip(facts()).zip(RECORDS_GOLDEN) {
+            assert_eq!(hex(&Record { sequence, fact }.encode()), golden, "{fact:?}");
+        }
+    }
+
+    // Written down by an independent script, checksums included.
+    const HEADER_GOLDEN: &str =
+        "47414c4f4a524e4c010002000403020100000000edfe00000000000000350c000000000000000000000000003a9bf553";
+    const RECORDS_GOLDEN: [&str; 8] = [
+        "221100000000000000a0a102030405060708090a0b0c0d0e0fc60700000000000001000000980100000201000334ed02",
+        "231100000000000001a0a102030405060708090a0b0c0d0e0f010000009801000001000000000000000000007ec6caa5",
+        "241100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000000020000000000000000008cf6f5d1",
+        "2511000000000000030000000000000000000000000000000000000000000000000000000000000000000000fe8b1777",
+        "261100000000000004070000000000000009000000000000000000000000000000000000000000000000000020cdc00d",
+        "271100000000000005a0a102030405060708090a0b0c0d0e0fc607000000000000010000009801000001000079fb66e3",
+        "28110000000000000680ee360000000000ffdc6d00000000000300000000000000521700000000000001030021134c70",
+        "2911000000000000070000000000000000000000000000000000000000000000000000000000000000000000e8393030",
+    ];
+
+    #[test]
+    fn what_is_written_is_read() {
+        assert_eq!(Header::decode(&header().encode()), Ok(header()));
+        for fact in facts() {
+            let record = Record { sequence: u64::MAX, fact };
+            assert_eq!(Record::decode(&record.encode()), Some(record));
+        }
+    }
+
+    #[test]
+    fn every_prefix_and_every_flipped_bit_is_detected() {
+        let flipped = |block: [u8; BLOCK_SIZE], bit: usize| {
+            let mut block = block;
+            block[bit / 8] ^= 1 << (bit % 8);
+            block
+        };
+        for fact in facts() {
+            let block = Record { sequence: 77, fact }.encode();
+            assert!((0..BLOCK_SIZE).all(|size| Record::decode(&block[..size]).is_none()));
+            assert!((0..BLOCK_SIZE * 8).all(|bit| Record::decode(&flipped(block, bit)).is_none()));
+            // Two flipped bits, too: CRC-32C finds any three in a block of this size.
+            for bit in 0..BLOCK_SIZE * 8 {
+                assert!((0..bit).all(|other| Record::decode(&flipped(flipped(block, bit), other)).is_none()));
+            }
+        }
+        let block = header().encode();
+        assert!((0..BLOCK_SIZE).all(|size| Header::decode(&block[..size]) == Err(HeaderError::Short)));
+        for bit in 0..BLOCK_SIZE * 8 {
+            let error = Header::decode(&flipped(block, bit)).expect_err("a flipped bit");
+            match bit / 8 {
+                0..8 => assert_eq!(error, HeaderError::Foreign),
+                8..10 => assert!(matches!(error, HeaderError::Version(version) if version != 1)),
+                _ => assert_eq!(error, HeaderError::Damaged),
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_record_and_a_valid_checksum_is_not_enough() {
+        assert_eq!(Record::decode(&[0; BLOCK_SIZE]), None);
+        let mut block = Record { sequence: 1, fact: Fact::Purged }.encode();
+        // No fact has this tag.
+        block[8] = 200;
+        seal(&mut block);
+        assert_eq!(Record::decode(&block), None);
+    }
+}
