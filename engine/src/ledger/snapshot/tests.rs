@@ -163,7 +163,9 @@ fn what_was_rolled_up_stays_so() {
     let mut now_ms = NOON_MS;
     for number in 0..60_000 {
         now_ms += random.below(if number < 30_000 { 4_500 } else { 100 });
-        let (correlation_id, amount_cents) = (id(number), 1 + random.below(1_000));
+        // Now and then more than a small record holds.
+        let amount_cents = 1 + random.below(1_000) + if number % 7 == 0 { 1 << 33 } else { 0 };
+        let correlation_id = id(number);
         let (stage, requested_at_ms) = (Stage::AtDefault, now_ms + random.below(5_000));
         ledger.apply(Entry::Accepted {
             correlation_id,
