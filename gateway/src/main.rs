@@ -152,13 +152,18 @@ fn run_threads(
     let mut others = Vec::new();
     for number in 1..config.thread_count {
         let thread = start(number)?;
-        others
-            .push(std::thread::Builder::new().name(format!("gateway-{number}")).spawn(move || thread.run())?);
+        let name = format!("gateway-{number}");
+        others.push(std::thread::Builder::new().name(name).spawn(move || {
+            // At once, not when the first thread ends: a gateway that lacks a thread looks well and is not.
+            thread.run().unwrap_or_else(|error| {
+                exit::fatal(format_args!("thread {number}: {error}"), exit::ENVIRONMENT)
+            });
+        })?);
     }
     drop(listener);
     first.run()?;
     for other in others {
-        other.join().expect("a panic aborts the process")?;
+        other.join().expect("a panic aborts the process");
     }
     Ok(())
 }
