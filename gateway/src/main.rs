@@ -48,6 +48,10 @@ fn main() -> ExitCode {
     if let Err(error) = log::start(&env) {
         return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
     }
+    // The aggregator may come later, but where it is to be must be possible: waiting for ever would hide the mistake.
+    if let Err(error) = socket::check("AGGREGATOR_SOCKET", &config.aggregator_socket) {
+        return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT);
+    }
     let open_files_max = limits::raise_open_files();
     tracing::debug!("at most {open_files_max} open files");
     // Before any other thread exists, so that all of them inherit it.
