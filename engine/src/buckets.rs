@@ -495,7 +495,7 @@ impl<C: Bucket> Bucket for Node<C> {
                 return ControlFlow::Continue(());
             }
             let Total { count, amount_cents } = self.total;
-            let level = const { Self::LEVEL as u8 };
+            let level = u8::try_from(Self::LEVEL).expect("there are four");
             return each(BucketRow { start_ms, last_ms, count, amount_cents, level });
         };
         let first = children.partition_point(|child| Self::child_last_ms(start_ms, child) < from_ms);

@@ -116,7 +116,11 @@ impl Entry {
                 Self::Resolved { correlation_id, processor, requested_at_ms, outcome }
             }
             Fact::Purged => Self::Purged,
-            Fact::Begin { .. } | Fact::Remembered { .. } | Fact::Bucket { .. } | Fact::End => return None,
+            Fact::Begin { .. }
+            | Fact::Remembered { .. }
+            | Fact::Bucket { .. }
+            | Fact::Moments { .. }
+            | Fact::End => return None,
         })
     }
 }

@@ -89,7 +89,7 @@ async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
                     refusal = Some(Break::Version(theirs.protocol_version));
                 } else if let Some(writer) = writer.take() {
                     tracing::info!("connected to the aggregator");
-                    monoio::spawn(write_out(writer, Rc::clone(core)));
+                    monoio::spawn(write_out(writer, Rc::clone(core), core.link_number()));
                     core.connected();
                 }
             }
@@ -119,12 +119,15 @@ async fn read(reader: &mut OwnedReadHalf<UnixStream>, buffer: &mut Vec<u8>) -> s
     result
 }
 
-async fn write_out(mut writer: OwnedWriteHalf<UnixStream>, core: Rc<Core>) {
-    let link_number = core.link_number();
+/// Writes for the link of this number, which may be gone before this task has its first turn: a writer that outlived
+/// its link would take the next one's frames down a dead socket.
+async fn write_out(mut writer: OwnedWriteHalf<UnixStream>, core: Rc<Core>, link_number: u64) {
     let mut spare = Vec::with_capacity(64 << 10);
     loop {
         core.outgoing.lowered().await;
         if core.link_number() != link_number {
+            // It may have been raised for the next link's writer.
+            core.outgoing.raise();
             return;
         }
         while !core.frames.borrow().is_empty() {

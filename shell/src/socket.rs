@@ -4,6 +4,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a socket may go on answering before it counts as somebody's. The kernel closes a ring's files after the
+/// process is gone, on a worker of its own: a killed gateway's listener outlives it by some milliseconds, and whoever
+/// restarts it is quicker than that. A real mistake is still told well within a second.
+const LETTING_GO: Duration = Duration::from_millis(500);
+
+/// Between two looks at a socket that answers.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Why a socket could not be bound: one line that says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +59,8 @@ pub enum BindError {
 
 /// Binds a listening socket at `path`, for its owner and group (mode 0660).
 ///
-/// A socket file that nobody answers on is the trace of a killed process and is replaced; one that somebody answers on is
-/// left alone. The new socket is bound beside it and moved into place, so that there is no moment without a mode.
+/// A socket file that nobody answers on is the trace of a killed process and is replaced; one that somebody goes on
+/// answering on is left alone. The new socket is bound beside it and moved into place, so that there is no moment without a mode.
 ///
 /// # Errors
 /// See [`BindError`]; `name` is the variable that set `path`.
@@ -68,7 +77,7 @@ pub fn bind(name: &'static str, path: &Path) -> Result<UnixListener, BindError> 
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(BindError::NotASocket { name, path: at() });
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(BindError::InUse { name, path: at() }),
+        Ok(_) if keeps_answering(path) => return Err(BindError::InUse { name, path: at() }),
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error(error)),
@@ -84,6 +93,17 @@ pub fn bind(name: &'static str, path: &Path) -> Result<UnixListener, BindError> 
     std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o660)).map_err(io_error)?;
     std::fs::rename(&beside, path).map_err(io_error)?;
     Ok(listener)
+}
+
+fn keeps_answering(path: &Path) -> bool {
+    let start = Instant::now();
+    while UnixStream::connect(path).is_ok() {
+        if start.elapsed() >= LETTING_GO {
+            return true;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    false
 }
 
 #[cfg(test)]
@@ -105,6 +125,18 @@ mod tests {
         assert!(matches!(bind("A_SOCKET", &path), Err(BindError::InUse { .. })));
         UnixStream::connect(&path).expect("the living one still listens");
         drop(living);
+        std::fs::remove_dir_all(folder).expect("the folder is ours");
+    }
+
+    #[test]
+    fn a_socket_that_is_being_closed_is_waited_for() {
+        let folder = folder("closing");
+        let path = folder.join("a.sock");
+        let dying = bind("A_SOCKET", &path).expect("nothing is there");
+        // Answers the first look, and only that.
+        let closing = std::thread::spawn(move || dying.accept().map(drop));
+        drop(bind("A_SOCKET", &path).expect("whoever was there has gone"));
+        closing.join().expect("no panic").expect("it was looked at");
         std::fs::remove_dir_all(folder).expect("the folder is ours");
     }
 

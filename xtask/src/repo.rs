@@ -51,6 +51,11 @@ impl Home {
         self.run().join(format!("{name}.sock"))
     }
 
+    /// The ledger's journal. It outlives a Galo, as its payments do.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
     pub(crate) fn state_file(&self) -> PathBuf {
         self.run().join("state.json")
     }

@@ -27,10 +27,10 @@ use super::file::{self, JournalFile};
 use super::writer::Journal;
 use crate::server::Shared;
 
-/// Records of one slice: about 100 µs of the event loop, so that nobody's grant waits longer for it.
-const SLICE_LEN: usize = 1_024;
+/// Records of one slice: about 70 µs of the event loop (`docs/measurements/journal.md`), which is what a grant may wait for it.
+const SLICE_LEN: usize = 512;
 
-/// Between two slices: a snapshot takes a twentieth of the loop's time, within a third of a CPU too.
+/// Between two slices: a snapshot takes a thirtieth of the loop's time, and a tenth of a third of a CPU.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// What is known of the snapshots of this process.

@@ -214,6 +214,38 @@ impl Gateway {
         }
     }
 
+    /// From here on [`Self::poll`] and [`Self::flush_all`] are used alone.
+    pub fn set_nonblocking(&mut self) {
+        self.stream.set_nonblocking(true).unwrap();
+    }
+
+    /// The next message, if one is there.
+    pub fn poll(&mut self) -> Option<Message> {
+        if self.messages.is_empty() {
+            let mut bytes = [0; 65_536];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => panic!("the aggregator is gone"),
+                Ok(count) => self.received.extend_from_slice(&bytes[..count]),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}"),
+            }
+            let used = decode_frames(&self.received, |message| self.messages.push_back(message)).unwrap();
+            self.received.drain(..used);
+        }
+        self.messages.pop_front()
+    }
+
+    /// Writes everything, waiting for room by asking again.
+    pub fn flush_all(&mut self) {
+        let bytes = self.frames.take(Vec::new());
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match self.stream.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+    }
+
     /// The next message that `pick` wants; others are passed over. `None` if the aggregator is gone.
     pub fn wait<T>(&mut self, pick: impl Fn(Message) -> Option<T>) -> Option<T> {
         loop {

@@ -22,7 +22,7 @@ use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
 use foldhash::fast::FixedState;
-use galo_wire::journal::{Fact, Record};
+use galo_wire::journal::{Fact, Moment, Record};
 use galo_wire::{CorrelationId, Processor};
 
 use super::{Ledger, Misfit, OpenPayment, ProcessedPayment, SHARD_COUNT, Sharded, Tally};
@@ -53,6 +53,42 @@ enum Phase {
     Buckets { processor: Processor, from_ms: u64 },
     Known,
     End,
+}
+
+/// Milliseconds of one second that share a record.
+#[derive(Default)]
+struct Gathered {
+    second_ms: u64,
+    moments: [Moment; 3],
+    len: usize,
+}
+
+impl Gathered {
+    /// Takes in one bucket, and gives out what does not fit together with it.
+    fn take(&mut self, row: BucketRow, processor: Processor, mut push: impl FnMut(Fact)) {
+        let BucketRow { start_ms, last_ms, count, amount_cents, level } = row;
+        let second_ms = start_ms - start_ms % 1_000;
+        let offset_ms = u16::try_from(start_ms - second_ms).expect("below 1,000");
+        let (Ok(small_count), Ok(small_amount), 0) = (count.try_into(), amount_cents.try_into(), level)
+        else {
+            self.let_go(processor, &mut push);
+            push(Fact::Bucket { start_ms, last_ms, count, amount_cents, processor, level });
+            return;
+        };
+        if self.second_ms != second_ms || self.len == self.moments.len() {
+            self.let_go(processor, push);
+            self.second_ms = second_ms;
+        }
+        self.moments[self.len] = Moment { offset_ms, count: small_count, amount_cents: small_amount };
+        self.len += 1;
+    }
+
+    fn let_go(&mut self, processor: Processor, mut push: impl FnMut(Fact)) {
+        if self.len > 0 {
+            push(Fact::Moments { second_ms: self.second_ms, processor, moments: self.moments });
+            *self = Self::default();
+        }
+    }
 }
 
 /// How far an export has got.
@@ -193,17 +229,18 @@ impl Ledger {
         out: &mut Vec<u8>,
     ) -> Option<u64> {
         let mut next_ms = from_ms;
+        let mut gathered = Gathered::default();
         let flow = self.buckets[processor.index()].export(UnixMillis(from_ms), |row| {
             if rows_left == 0 {
                 return ControlFlow::Break(());
             }
             rows_left -= 1;
-            let BucketRow { start_ms, last_ms, count, amount_cents, level } = row;
-            export.push(Fact::Bucket { start_ms, last_ms, count, amount_cents, processor, level }, out);
+            gathered.take(row, processor, |fact| export.push(fact, out));
             // Behind the end of time there is nothing to go on with.
-            next_ms = start_ms.saturating_add(1);
+            next_ms = row.start_ms.saturating_add(1);
             ControlFlow::Continue(())
         });
+        gathered.let_go(processor, |fact| export.push(fact, out));
         flow.is_break().then_some(next_ms)
     }
 
@@ -271,13 +308,16 @@ impl Ledger {
             }
             Fact::Bucket { start_ms, last_ms, count, amount_cents, processor, level } => {
                 let row = BucketRow { start_ms, last_ms, count, amount_cents, level };
-                if !self.buckets[processor.index()].import(row) {
-                    return Err(Misfit("there is no such span of time"));
-                }
-                let books = &mut self.conservation;
-                for tally in [&mut books.accepted, &mut books.processed[processor.index()]] {
-                    tally.count += count;
-                    tally.amount_cents += amount_cents;
+                self.import_bucket(processor, row)?;
+            }
+            Fact::Moments { second_ms, processor, moments } => {
+                for Moment { offset_ms, count, amount_cents } in moments {
+                    if count > 0 {
+                        let start_ms = second_ms.saturating_add(offset_ms.into());
+                        let (count, amount_cents) = (count.into(), amount_cents.into());
+                        let row = BucketRow { start_ms, last_ms: start_ms, count, amount_cents, level: 0 };
+                        self.import_bucket(processor, row)?;
+                    }
                 }
             }
             Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor } => {
@@ -290,6 +330,18 @@ impl Ledger {
             Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged => {
                 return Err(Misfit("a change does not stand in a snapshot"));
             }
+        }
+        Ok(())
+    }
+
+    fn import_bucket(&mut self, processor: Processor, row: BucketRow) -> Result<(), Misfit> {
+        if !self.buckets[processor.index()].import(row) {
+            return Err(Misfit("there is no such span of time"));
+        }
+        let books = &mut self.conservation;
+        for tally in [&mut books.accepted, &mut books.processed[processor.index()]] {
+            tally.count += row.count;
+            tally.amount_cents += row.amount_cents;
         }
         Ok(())
     }

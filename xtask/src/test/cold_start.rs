@@ -24,6 +24,7 @@ pub(crate) fn check(report: &mut Report, options: &Options, home: &Home) {
         ("AGGREGATOR_SOCKET", home.socket("cold")),
         ("AGGREGATOR_HTTP_SOCKET", home.socket("cold-http")),
         ("GATEWAY_SOCKET", home.socket("cold-gateway")),
+        ("JOURNAL_DIR", home.journal()),
     ];
     let prepared = |name: &str| {
         let mut command = Command::new(program(options.profile, name));

@@ -18,10 +18,10 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// EX_CONFIG of sysexits.h.
 const CONFIGURATION_STATUS: i32 = 78;
 /// EX_OSERR, or the plain one: the configuration is well formed, but what surrounds the process does not fit it.
-const ENVIRONMENT_STATUSES: [i32; 2] = [71, 1];
+const ENVIRONMENT_STATUSES: [i32; 3] = [71, 1, 74];
 
 /// A program, the variable set wrong, the value, and whether the status must be 78 (where the environment does not fit, others may do).
-const MISTAKES: [(&str, &str, &str, bool); 17] = [
+const MISTAKES: [(&str, &str, &str, bool); 21] = [
     ("galo-gateway", "GATEWAY_INSTANCE", "0", true),
     ("galo-gateway", "GATEWAY_THREADS", "many", true),
     ("galo-gateway", "GATEWAY_DRIVER", "kqueue", true),
@@ -39,6 +39,10 @@ const MISTAKES: [(&str, &str, &str, bool); 17] = [
     ("galo-aggregator", "OPEN_LEN_MAX", "0", true),
     ("galo-aggregator", "KNOWN_LEN_MAX", "99999999999999999999", true),
     ("galo-aggregator", "BUCKET_BYTES_MAX", "32MB", true),
+    ("galo-aggregator", "JOURNAL_DIR", "/proc/journal", false),
+    ("galo-aggregator", "JOURNAL_SYNC", "sometimes", true),
+    ("galo-aggregator", "SEGMENT_BYTES", "16MB", true),
+    ("galo-aggregator", "SNAPSHOT_EVERY_BYTES", "often", true),
 ];
 
 /// Makes every mistake once.
@@ -56,6 +60,7 @@ pub(crate) fn check(report: &mut Report, profile: Profile, home: &Home) {
             command
                 .env("PROCESSOR_DEFAULT_URL", "http://127.0.0.1:9")
                 .env("PROCESSOR_FALLBACK_URL", "http://127.0.0.1:9")
+                .env("JOURNAL_DIR", home.journal())
                 .env(variable, value);
             refuses(&mut command, &[variable, value], strictly, &home.log("mistake"))
         });

@@ -78,6 +78,7 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
         environment: vec![
             ("AGGREGATOR_SOCKET", aggregator_socket.clone()),
             ("AGGREGATOR_HTTP_SOCKET", home.socket("aggregator-http").display().to_string()),
+            ("JOURNAL_DIR", home.journal().display().to_string()),
         ],
         limited: true,
     });

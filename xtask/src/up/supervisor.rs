@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,7 +21,7 @@ use super::console::Console;
 use super::restart::{Death, Restarts, Verdict};
 use super::service::{self, Service, services};
 use super::state::{Process, State};
-use super::{Options, child, compose_file, watch};
+use super::{Options, Processors, child, compose_file, watch};
 use crate::limits::{self, Cgroup};
 use crate::process::Identity;
 use crate::repo::{self, Fallible, Home};
@@ -63,6 +64,16 @@ struct Supervisor {
     hurried: bool,
 }
 
+/// Removes a journal, if there is one.
+fn forget(journal: &Path) -> Fallible<()> {
+    match fs::remove_dir_all(journal) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("cannot remove {}: {error}", journal.display()))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Starts everything, supervises, stops everything.
 ///
 /// # Errors
@@ -73,6 +84,10 @@ pub(crate) fn run(options: &Options) -> Fallible<()> {
     let home = options.home();
     home.create()?;
     let _lock = lock(&home)?;
+    if options.processors == Processors::Simulated {
+        // They begin with empty books, and a ledger that remembered the last ones' would contradict them.
+        forget(&home.journal())?;
+    }
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);

@@ -1,0 +1,158 @@
+//! What durability costs, and how long a start takes: `cargo bench -p galo-aggregator --bench durability [-- ROUNDS]`.
+//!
+//! The real process, one gateway's connection, an open loop of payments at a constant rate (accept, and a completion once it is
+//! granted); modes take turns within each round. Latency is from the moment an accept was due to its grant. CPU is
+//! the aggregator's own, from `/proc/<pid>/schedstat` of all its threads, and what kernel workers do for it is not in it.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Folder, NOON_MS, id};
+use galo_wire::{Message, Outcome};
+
+const RUN: Duration = Duration::from_secs(3);
+const MODES: [&str; 4] = ["memory", "never", "interval:100", "always"];
+
+fn cpu_ns(pid: u32) -> u64 {
+    std::fs::read_dir(format!("/proc/{pid}/task"))
+        .unwrap()
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default())
+        .map(|text| text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0))
+        .sum()
+}
+
+struct Run {
+    latencies_us: Vec<u32>,
+    cpu_us_per_payment: u64,
+    writes_per_payment: f64,
+}
+
+#[allow(clippy::cast_precision_loss, clippy::float_arithmetic, reason = "for people")]
+fn run(mode: &str, rate: u64, more: &[(&str, &str)]) -> Run {
+    let folder = Folder::new("bench");
+    let aggregator = folder.start(&[&[("JOURNAL_SYNC", mode), ("LOG", "error")], more].concat());
+    let mut gateway = folder.connect(1);
+    let cpu_begin = cpu_ns(aggregator.0.id());
+    let count = rate * RUN.as_secs();
+    let gap = Duration::from_nanos(1_000_000_000 / rate);
+    let begin = Instant::now();
+    let due = |number: u64| begin + gap * u32::try_from(number).unwrap();
+    let mut latencies_us = Vec::new();
+    let (mut sent, mut granted) = (0, 0);
+    gateway.set_nonblocking();
+    while granted < count {
+        let now = Instant::now();
+        while sent < count && due(sent) <= now {
+            gateway.push_accept(id(sent), 1 + sent % 10_000);
+            sent += 1;
+        }
+        while let Some(message) = gateway.poll() {
+            if let Message::Grant(grant) = message {
+                let late = Instant::now().saturating_duration_since(due(granted));
+                latencies_us.push(u32::try_from(late.as_micros()).unwrap());
+                gateway.push_completion(grant.correlation_id, NOON_MS + granted, Outcome::Processed);
+                granted += 1;
+            }
+        }
+        gateway.flush_all();
+    }
+    let cpu_us_per_payment = (cpu_ns(aggregator.0.id()) - cpu_begin) / 1_000 / count;
+    let writes = if mode == "memory" { 0.0 } else { folder.metric("galo_journal_writes_total") };
+    latencies_us.sort_unstable();
+    Run { latencies_us, cpu_us_per_payment, writes_per_payment: writes / count as f64 }
+}
+
+fn median<T: Ord + Copy>(mut values: Vec<T>) -> T {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+fn compare(rate: u64, rounds: usize, modes: &[(&str, &str, &[(&str, &str)])]) {
+    let mut runs: Vec<Vec<Run>> = modes.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for ((_, mode, more), runs) in modes.iter().zip(&mut runs) {
+            runs.push(run(mode, rate, more));
+        }
+    }
+    println!("{rate} payments/s, medians of {rounds} interleaved runs of {RUN:?}:");
+    for ((name, ..), runs) in modes.iter().zip(&runs) {
+        let of = |per_mille: usize| {
+            median(
+                runs.iter().map(|run| run.latencies_us[run.latencies_us.len() * per_mille / 1_000]).collect(),
+            )
+        };
+        let cpu = median(runs.iter().map(|run| run.cpu_us_per_payment).collect());
+        let writes = runs[runs.len() / 2].writes_per_payment;
+        println!(
+            "  {name:24} p50 {:>6} µs, p99 {:>6} µs, p99.9 {:>6} µs, CPU {cpu:>3} µs a payment, {writes:.2} writes a payment",
+            of(500),
+            of(990),
+            of(999)
+        );
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::float_arithmetic,
+    reason = "for people"
+)]
+fn restarts(payments: u64) {
+    const BATCH: u64 = 500;
+    for (name, snapshot_every) in [("no snapshot", "1000000000000"), ("snapshots as by default", "16777216")]
+    {
+        let folder = Folder::new("restart");
+        let variables = [("SNAPSHOT_EVERY_BYTES", snapshot_every), ("LOG", "error")];
+        let aggregator = folder.start(&variables);
+        let mut gateway = folder.connect(1);
+        for first in (0..payments).step_by(usize::try_from(BATCH).unwrap()) {
+            for number in first..first + BATCH {
+                gateway.push_accept(id(number), 1 + number % 10_000);
+            }
+            gateway.flush().unwrap();
+            (0..BATCH).for_each(|_| assert!(gateway.next_grant().is_some()));
+            let mut last = 0;
+            for number in first..first + BATCH {
+                last = gateway.push_completion(id(number), NOON_MS + number, Outcome::Processed);
+            }
+            gateway.flush().unwrap();
+            gateway.acknowledged(last).unwrap();
+        }
+        aggregator.kill();
+        let mut times = Vec::new();
+        let (mut records, mut replay) = (0.0, Vec::new());
+        for _ in 0..7 {
+            let begin = Instant::now();
+            let aggregator = folder.start(&variables);
+            let mut gateway = folder.connect(1);
+            assert_eq!(gateway.lookup(id(payments - 1)).amount_cents, 1 + (payments - 1) % 10_000);
+            times.push(begin.elapsed().as_millis());
+            records = folder.metric("galo_journal_replayed_records");
+            replay.push((folder.metric("galo_journal_replay_seconds") * 1_000.0) as u64);
+            aggregator.kill();
+        }
+        println!(
+            "{payments} payments, {name}: from exec to the first answer {} ms, of which replay {} ms ({records} records)",
+            median(times),
+            median(replay)
+        );
+    }
+}
+
+fn main() {
+    let rounds = std::env::args().filter_map(|text| text.parse().ok()).next().unwrap_or(5);
+    restarts(1_000_000);
+    let modes: Vec<(&str, &str, &[(&str, &str)])> =
+        MODES.iter().map(|mode| (*mode, *mode, &[][..])).collect();
+    for rate in [1_000, 10_000] {
+        compare(rate, rounds, &modes);
+    }
+    let snapshots: &[(&str, &str)] = &[("SNAPSHOT_EVERY_BYTES", "131072")];
+    let few: &[(&str, &str)] = &[];
+    compare(10_000, rounds, &[("never", "never", few), ("never, snapshots always", "never", snapshots)]);
+}
