@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod chaos;
 mod http;
 mod limits;
 mod metrics;
@@ -54,6 +55,8 @@ enum Command {
     },
     /// Run the contest's load against the running Galo (or one started for it) and print the score
     Rinha(rinha::Options),
+    /// Kill, hang and lose under load, then compare every payment with the processors' books
+    Chaos(chaos::Options),
     /// Check everything: formatting, lints, tests, documentation, tidiness, then a real Galo end to end
     Test(test::Options),
     /// Check what compilers do not: links, lengths, documented variables and dependencies
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Up { options, detach } => up::up(&options, detach),
         Command::Rinha(options) => rinha::rinha(&options),
+        Command::Chaos(options) => chaos::chaos(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
         Command::Sim { arguments } => sim::sim(&arguments),

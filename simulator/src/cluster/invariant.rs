@@ -33,7 +33,7 @@ invariants! {
     NoPhantom = "no phantom",
     /// 5. accepted = processed + open, in count and cents.
     Conservation = "conservation",
-    /// 6. S[a,c] = S[a,b) + S[b,c].
+    /// 6. `S[a,c] = S[a,b) + S[b,c]`.
     SummariesAddUp = "summaries add up",
     /// 6. A summary is the sum of the payments processed in its range.
     SummaryIsTrue = "summary is true",

@@ -1,0 +1,152 @@
+//! Chaos against a running Galo of real processes: `cargo xtask chaos` starts one of its own and runs this.
+//!
+//! Load at a constant rate, SIGKILL for one process after the other, processors that lose answers, hang, refuse and
+//! fail for seconds; then quiet, and the referee. Every payment's fate is known in the end, and each check is a line; the exit status
+//! is 0 only if all pass. Nothing here decides what Galo does or helps it: it talks HTTP, reads metrics, and kills by pid and start
+//! time out of the supervisor's state file.
+//!
+//! It must be run against a Galo and processors that begin empty, since a payment that it did not send is a phantom.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+mod client;
+mod killer;
+mod load;
+mod metrics;
+mod payment;
+mod processors;
+mod referee;
+mod report;
+mod run;
+mod supervisor;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::task::LocalSet;
+
+use crate::killer::Target;
+
+/// Load, kills and faults against a running Galo, then the reconciliation
+#[derive(Clone, Debug, Parser)]
+#[command(name = "chaos", version)]
+struct Arguments {
+    /// The API
+    #[arg(long)]
+    api: SocketAddr,
+    /// HAProxy's stats page
+    #[arg(long)]
+    stats: SocketAddr,
+    /// The default processor, of galo-simulator's model
+    #[arg(long)]
+    default: SocketAddr,
+    /// The fallback processor
+    #[arg(long)]
+    fallback: SocketAddr,
+    /// The token of the processors' admin paths
+    #[arg(long, default_value = "123")]
+    token: String,
+    /// The folder of Galo's sockets and of the supervisor's state.json
+    #[arg(long)]
+    run: PathBuf,
+    #[command(flatten)]
+    plan: Plan,
+}
+
+/// What is done to it.
+#[derive(Clone, Debug, clap::Args)]
+struct Plan {
+    /// How long the load lasts
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Payments a second; duplicates come on top
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Milliseconds from one kill to the next, on average; 0 for no kills
+    #[arg(long, default_value_t = 2000)]
+    kill_every_ms: u64,
+    /// Who is killed, in turn
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Target::Gateway, Target::Aggregator, Target::Haproxy])]
+    targets: Vec<Target>,
+    /// Share of payments that are sent twice at the same moment
+    #[arg(long, default_value_t = 0.1, value_parser = probability)]
+    duplicates: f64,
+    /// Share of payments whose id is sent again with another amount
+    #[arg(long, default_value_t = 0.01, value_parser = probability)]
+    contradictions: f64,
+    /// Probability that a processor stores a payment and closes the connection without an answer
+    #[arg(long, default_value_t = 0.02, value_parser = probability)]
+    lost_answers: f64,
+    /// Probability that a processor hangs, half of them before storing the payment, half after
+    #[arg(long, default_value_t = 0.01, value_parser = probability)]
+    hangs: f64,
+    /// How long a hang lasts; longer than the gateways' ATTEMPT_TIMEOUT_MS, or it is but a slow answer
+    #[arg(long, default_value_t = 5000)]
+    hang_ms: u64,
+    /// Probability of a refusal with nothing stored: 500, 429 and a connection closed before, a third each
+    #[arg(long, default_value_t = 0.01, value_parser = probability)]
+    refusals: f64,
+    /// Probability of an answer that is no HTTP, with the payment stored
+    #[arg(long, default_value_t = 0.002, value_parser = probability)]
+    garbage: f64,
+    /// Milliseconds from one outage to the next: default, fallback, both, in turn; 0 for none
+    #[arg(long, default_value_t = 7000)]
+    outage_every_ms: u64,
+    /// How long an outage lasts
+    #[arg(long, default_value_t = 1500)]
+    outage_ms: u64,
+    /// Everything drawn at random comes from here; without it, from the clock
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long the open payments may take to be processed once everything is well again
+    #[arg(long, default_value_t = 60)]
+    settle_seconds_max: u64,
+    /// Most POSTs of a million that may fail at first while gateways die
+    #[arg(long, default_value_t = 100)]
+    gateway_failures_ppm_max: u64,
+    /// Longest time from a gateway's death to its next 2xx
+    #[arg(long, default_value_t = 500)]
+    gateway_back_ms_max: u64,
+}
+
+fn probability(text: &str) -> Result<f64, &'static str> {
+    let value = text.parse::<f64>().ok().filter(|value| (0.0..=1.0).contains(value));
+    value.ok_or("expected a probability from 0 to 1")
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // A stall of seconds leaves thousands of requests waiting, each on its own connection.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap_or_default();
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("chaos: cannot start its runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match LocalSet::new().block_on(&runtime, run::run(&arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

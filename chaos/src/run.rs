@@ -1,0 +1,448 @@
+//! One run: chaos, quiet, judgement.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use fastrand::Rng;
+use http::HeaderValue;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::client::{Client, Origin};
+use crate::killer::{Killer, Target};
+use crate::load::{Load, Log, Plan as LoadPlan};
+use crate::metrics::{self, Page, Seen};
+use crate::payment::Payments;
+use crate::processors::{Faults, NAMES, Processor};
+use crate::referee::{Books, Findings, compare_lookup, judge, parse_summary, text_of_millis};
+use crate::report::{Aftermath, Checks, latency_line, percent};
+use crate::supervisor::{Process, Supervisor};
+use crate::{Arguments, Plan};
+
+/// Keep-alive connections of the load before the first request; a stall opens more.
+const CONNECTION_COUNT: usize = 32;
+/// The longest answer that HAProxy waits for is 5 s; a client that gives up earlier would blame it wrongly.
+const POST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lookups under way at once.
+const LOOKUP_COUNT: usize = 32;
+/// Random windows whose summaries are compared; each is cut in two as well.
+const WINDOW_COUNT: usize = 50;
+/// After a kill, requests of this long count as disturbed by it.
+const DISTURBED_US: u64 = 500_000;
+const POLL: Duration = Duration::from_millis(50);
+
+/// Runs everything. Says whether all checks passed.
+pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
+    let plan = &arguments.plan;
+    let seed = plan.seed.unwrap_or_else(seed_of_clock);
+    println!("chaos with seed {seed}");
+    let token = HeaderValue::from_str(&arguments.token).map_err(|error| format!("--token: {error}"))?;
+    let processors = [arguments.default, arguments.fallback].map(Origin::Tcp);
+    let processors: Vec<Processor> = NAMES
+        .into_iter()
+        .zip(processors)
+        .map(|(name, origin)| Processor::new(name, origin, token.clone()))
+        .collect();
+    let processors = Rc::new(processors);
+    for (number, processor) in (1..).zip(processors.iter()) {
+        if !processor.books().await?.is_empty() {
+            return Err("the processors' books are not empty, so nothing could be told from them".to_owned());
+        }
+        processor.set_faults(&plan.faults(seed ^ number)).await?;
+    }
+    let supervisor = Supervisor::new(arguments.run.join("state.json"));
+    let processes_before = supervisor.processes()?;
+    let aggregator = Origin::Unix(arguments.run.join("aggregator-http.sock"));
+    let api = || Client::new(Origin::Tcp(arguments.api), POST_TIMEOUT);
+
+    let client = api();
+    client.open(CONNECTION_COUNT).await.map_err(|failure| format!("the API: {failure}"))?;
+    let seen = Rc::new(RefCell::new(Seen::default()));
+    let watching = tokio::task::spawn_local(metrics::watch(aggregator.clone(), Rc::clone(&seen)));
+    let start = Instant::now();
+    let killer = Rc::new(Killer {
+        supervisor: supervisor.clone(),
+        run: arguments.run.clone(),
+        stats: Origin::Tcp(arguments.stats),
+        start,
+        kills: RefCell::default(),
+        missed: RefCell::default(),
+    });
+    let killing = (plan.kill_every_ms > 0).then(|| {
+        let beat = Duration::from_millis(plan.kill_every_ms);
+        tokio::task::spawn_local(Rc::clone(&killer).run(plan.targets.clone(), beat, seed))
+    });
+    let outages = (plan.outage_every_ms > 0)
+        .then(|| tokio::task::spawn_local(break_processors(plan.clone(), start, Rc::clone(&processors))));
+    let load = Load::new(client, start);
+    let payments = Payments::new(seed, plan.duplicates, plan.contradictions);
+    load.run(LoadPlan { rate: plan.rate, seconds: plan.seconds }, payments).await;
+    let load_took = start.elapsed();
+    killing.inspect(|task| task.abort());
+    outages.inspect(|task| task.abort());
+    let mut log = load.take_log();
+    log.posts.sort_unstable_by_key(|post| post.intended_us);
+
+    let quiet = Instant::now();
+    for processor in processors.iter() {
+        processor.set_faults(&Faults::default()).await?;
+        processor.set_failing(false).await?;
+    }
+    let settled = settle(plan, &aggregator, quiet).await;
+    watching.abort();
+
+    let lists = [processors[0].books().await?, processors[1].books().await?];
+    let books = Books::new(&lists);
+    let findings = judge(&log.sent, &books);
+    println!("load {:.1?}, settled {}", load_took, settled.clone().unwrap_or_else(|error| error));
+    print_figures(&log, &killer, &seen.borrow(), &findings, &lists.each_ref().map(Vec::len));
+    let (mut attempt_count, mut health429_count) = (0, 0);
+    for (processor, name) in processors.iter().zip(NAMES) {
+        let counts = processor.statistics().await?;
+        println!(
+            "processor {name}: POSTs {}, stored {}, known already {}, failed with 500 {}, refused with 429 {}; health checks refused {}",
+            counts.posts,
+            counts.inserted,
+            counts.duplicates,
+            counts.failures500,
+            counts.refused429,
+            counts.health429
+        );
+        attempt_count += counts.posts;
+        health429_count += counts.health429;
+    }
+
+    let mut checks = Checks::default();
+    checks.add("every open payment is processed in the end", settled);
+    check_books(&mut checks, &log, &findings, lists.iter().map(Vec::len).sum());
+    check_contradictions(&mut checks, &log);
+    let stored_count = lists.iter().map(Vec::len).sum::<usize>() as u64;
+    if plan.is_kind() {
+        let seen = format!("{attempt_count} attempts for {stored_count} payments");
+        let once = attempt_count == stored_count;
+        checks.add("each payment is dispatched once", if once { Ok(seen) } else { Err(seen) });
+    }
+    let api = Rc::new(api());
+    let differing = look_up_all(&api, &log, &Rc::new(books)).await;
+    let (differing, books) = differing;
+    checks.none("the ledger says of each id what the books say", &differing, log.sent.len());
+    checks.add(
+        "summaries of the whole and of windows equal the books",
+        check_summaries(&api, &books, seed).await,
+    );
+    let seen = seen.take();
+    check_seen(&mut checks, &seen, &books, &aggregator).await;
+    let health = format!("{health429_count} health checks were called too early");
+    checks.add(
+        "health checks keep to their interval",
+        if health429_count == 0 { Ok(health) } else { Err(health) },
+    );
+    check_processes(&mut checks, &processes_before, &supervisor, &killer);
+    check_gateways(&mut checks, plan, &killer, &log);
+    Ok(checks.finish())
+}
+
+impl Plan {
+    /// Nothing dies and no processor fails, so nothing has to be tried again.
+    fn is_kind(&self) -> bool {
+        let faults = [self.lost_answers, self.hangs, self.refusals, self.garbage];
+        self.kill_every_ms == 0 && self.outage_every_ms == 0 && faults.iter().all(|share| *share == 0.0)
+    }
+
+    fn faults(&self, seed: u64) -> Faults {
+        let [half_of_hangs, third_of_refusals] = [halve(self.hangs), third(self.refusals)];
+        Faults {
+            close_before_insert: third_of_refusals,
+            close_after_insert: self.lost_answers,
+            hang_before_insert: half_of_hangs,
+            hang_after_insert: half_of_hangs,
+            garbage: self.garbage,
+            random500: third_of_refusals,
+            random429: third_of_refusals,
+            hang_ms: self.hang_ms,
+            seed,
+        }
+    }
+}
+
+#[allow(clippy::float_arithmetic, reason = "a probability, no money")]
+fn halve(probability: f64) -> f64 {
+    probability / 2.0
+}
+
+#[allow(clippy::float_arithmetic, reason = "a probability, no money")]
+fn third(probability: f64) -> f64 {
+    probability / 3.0
+}
+
+fn seed_of_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, crate::load::micros)
+}
+
+/// Turns the failure switch of one processor, then the other's, then both, on and off again.
+async fn break_processors(plan: Plan, start: Instant, processors: Rc<Vec<Processor>>) {
+    let turns: [&[usize]; 3] = [&[0], &[1], &[0, 1]];
+    for (number, turn) in (1_u32..).zip(turns.into_iter().cycle()) {
+        tokio::time::sleep_until((start + Duration::from_millis(plan.outage_every_ms) * number).into()).await;
+        for failing in [true, false] {
+            for index in turn {
+                if let Err(error) = processors[*index].set_failing(failing).await {
+                    eprintln!("chaos: {error}");
+                }
+            }
+            if failing {
+                tokio::time::sleep(Duration::from_millis(plan.outage_ms)).await;
+            }
+        }
+    }
+}
+
+/// Waits until nothing is open, and until the last request that hung inside a processor has come out of it: until then
+/// the books may still grow.
+async fn settle(plan: &Plan, aggregator: &Origin, quiet: Instant) -> Result<String, String> {
+    let client = Client::new(aggregator.clone(), Duration::from_secs(1));
+    let hangs_over = quiet + Duration::from_millis(plan.hang_ms);
+    let give_up = quiet + Duration::from_secs(plan.settle_seconds_max);
+    let mut empty_after = None;
+    loop {
+        let page = client.get("/metrics").await.map(|answer| Page::parse(&answer.text()));
+        let open = page.as_ref().ok().and_then(|page| page.sum("galo_payments_open"));
+        match open {
+            Some(0) => {
+                let after = *empty_after.get_or_insert_with(|| quiet.elapsed());
+                if Instant::now() >= hangs_over {
+                    return Ok(format!("nothing open {after:.1?} after the last fault"));
+                }
+            }
+            Some(_) | None => empty_after = None,
+        }
+        if Instant::now() >= give_up {
+            let doubt = page.ok().and_then(|page| page.sum("galo_payments_in_doubt"));
+            return Err(format!(
+                "{open:?} open, {doubt:?} of them in doubt, {} s after the last fault",
+                plan.settle_seconds_max
+            ));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn print_figures(log: &Log, killer: &Killer, seen: &Seen, findings: &Findings, stored: &[usize; 2]) {
+    let acknowledged = log.sent.iter().filter(|sent| sent.is_acknowledged()).count();
+    let failed = log.posts.iter().filter(|post| post.failed_at_first()).count();
+    let failed_in_the_end = log.posts.iter().filter(|post| post.failed_in_the_end()).count();
+    let kills = killer.kills.borrow();
+    println!(
+        "payments sent {}, acknowledged {acknowledged}, processed {} + {}, of them without an answer {}",
+        log.sent.len(),
+        stored[0],
+        stored[1],
+        findings.unanswered_processed_count
+    );
+    println!(
+        "POSTs {}, failed {failed} ({}), after one retry {failed_in_the_end} ({}); replies {:?}",
+        log.posts.len(),
+        percent(failed, log.posts.len()),
+        percent(failed_in_the_end, log.posts.len()),
+        log.replies
+    );
+    println!("{}", latency_line("latency from the intended moment", log.posts.iter()));
+    let is_calm = |intended_us: u64| {
+        let before = kills.partition_point(|kill| kill.at_us <= intended_us);
+        before.checked_sub(1).is_none_or(|last| intended_us - kills[last].at_us > DISTURBED_US)
+    };
+    let calm = log.posts.iter().filter(|post| is_calm(post.intended_us));
+    println!("{}", latency_line("  half a second after any kill", calm));
+    println!("{}", Aftermath::header());
+    for target in [Target::Gateway, Target::Aggregator, Target::Haproxy] {
+        let aftermath = Aftermath::of(target, &kills, &log.posts);
+        if aftermath.kill_count() > 0 {
+            println!("{}", aftermath.line());
+        }
+    }
+    println!(
+        "handed over {}, claimed {}, withdrawn {}, stale completions {}, replayed {}; open at most {}, in doubt at most {}",
+        seen.total("galo_payments_handed_over_total"),
+        seen.total("galo_payments_claimed_total"),
+        seen.total("galo_payments_withdrawn_total"),
+        seen.total("galo_completions_stale_total"),
+        seen.total("galo_accepts_replayed_total"),
+        seen.open_max,
+        seen.in_doubt_max
+    );
+}
+
+fn check_books(checks: &mut Checks, log: &Log, findings: &Findings, stored_count: usize) {
+    let acknowledged = log.sent.iter().filter(|sent| sent.is_acknowledged()).count();
+    checks.none("lost: acknowledged, in no book", &findings.lost, acknowledged);
+    checks.none("twice: in both books, or in one twice", &findings.twice, stored_count);
+    checks.none("phantom: in a book, never sent", &findings.phantom, stored_count);
+    checks.none("altered: in a book with other cents", &findings.altered, stored_count);
+    checks.none("granted twice: two answers call one id new", &findings.granted_twice, acknowledged);
+    let refused: Vec<String> = log.refused.iter().map(|(id, reply)| format!("{id} {reply:?}")).collect();
+    checks.none("no good payment is called a bad one", &refused, log.posts.len());
+}
+
+fn check_contradictions(checks: &mut Checks, log: &Log) {
+    checks.add(
+        "an acknowledged id with another amount is refused with 422",
+        if !log.contradiction_accepted.is_empty() {
+            let examples: Vec<String> =
+                log.contradiction_accepted.iter().take(5).map(Uuid::to_string).collect();
+            Err(format!("{} were not, such as {}", log.contradiction_accepted.len(), examples.join(", ")))
+        } else if log.contradicted_count > 0 && log.contradiction_refused_count == 0 {
+            Err(format!("none of {} was answered", log.contradicted_count))
+        } else {
+            Ok(format!(
+                "{} of {} tried, the others unanswered",
+                log.contradiction_refused_count, log.contradicted_count
+            ))
+        },
+    );
+}
+
+/// `GET /payments/{id}` for every id that was ever sent. Gives the books back.
+async fn look_up_all(api: &Rc<Client>, log: &Log, books: &Rc<Books>) -> (Vec<String>, Rc<Books>) {
+    let ids: Rc<Vec<Uuid>> = Rc::new(log.sent.iter().map(|sent| sent.id).collect());
+    let next = Rc::new(RefCell::new(0..ids.len()));
+    let differing = Rc::new(RefCell::new(Vec::new()));
+    let mut tasks = JoinSet::new();
+    for _ in 0..LOOKUP_COUNT {
+        let (api, ids, books) = (Rc::clone(api), Rc::clone(&ids), Rc::clone(books));
+        let (next, differing) = (Rc::clone(&next), Rc::clone(&differing));
+        tasks.spawn_local(async move {
+            loop {
+                let Some(index) = next.borrow_mut().next() else { return };
+                let id = ids[index];
+                let result = match api.get(&format!("/payments/{id}")).await {
+                    Ok(answer) => compare_lookup(answer.status, &answer.text(), books.entry(id)),
+                    Err(failure) => Err(failure.to_string()),
+                };
+                if let Err(difference) = result {
+                    differing.borrow_mut().push(format!("{id}: {difference}"));
+                }
+            }
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+    (differing.take(), Rc::clone(books))
+}
+
+/// The whole, and windows cut in two.
+async fn check_summaries(api: &Client, books: &Books, seed: u64) -> Result<String, String> {
+    let (first_ms, last_ms) = books.span_ms().ok_or("nothing was processed")?;
+    compare_summary(api, books, None).await?;
+    let mut random = Rng::with_seed(seed);
+    let mut draw = || random.i64(first_ms - 1000..=last_ms + 1000);
+    let mut compared = 1;
+    for _ in 0..WINDOW_COUNT {
+        let mut cuts = [draw(), draw(), draw()];
+        cuts.sort_unstable();
+        let [from, cut, to] = cuts;
+        for window in [(from, to), (from, (cut - 1).max(from)), (cut, to)] {
+            compare_summary(api, books, Some(window)).await?;
+            compared += 1;
+        }
+    }
+    Ok(format!("{compared} summaries compared, per processor, in count and cents"))
+}
+
+async fn compare_summary(api: &Client, books: &Books, window: Option<(i64, i64)>) -> Result<(), String> {
+    let (path, expected) = match window {
+        None => ("/payments-summary".to_owned(), books.total()),
+        Some((from, to)) => (
+            format!("/payments-summary?from={}&to={}", text_of_millis(from), text_of_millis(to)),
+            books.between(from, to),
+        ),
+    };
+    let answer = api.get(&path).await.map_err(|failure| format!("{path}: {failure}"))?.ok(&path)?;
+    if let Some(resolution) = answer.headers.get("summary-resolution-ms") {
+        return Err(format!("{path}: only exact to {resolution:?} ms"));
+    }
+    let ours = parse_summary(&answer.text())?;
+    if ours == expected { Ok(()) } else { Err(format!("{path}: {ours:?}, the books say {expected:?}")) }
+}
+
+async fn check_seen(checks: &mut Checks, seen: &Seen, books: &Books, aggregator: &Origin) {
+    checks.add(
+        "accepted = processed + open, in count and cents, at every reading",
+        match &seen.unconserved_first {
+            Some(first) => {
+                Err(format!("{} of {} readings, first {first}", seen.unconserved_count, seen.reading_count))
+            }
+            None if seen.reading_count == 0 => Err("no reading at all".to_owned()),
+            None => Ok(format!("{} readings", seen.reading_count)),
+        },
+    );
+    let page = Client::new(aggregator.clone(), Duration::from_secs(1)).get("/metrics").await;
+    let page = page.map(|answer| Page::parse(&answer.text())).unwrap_or_default();
+    let totals = books.total();
+    let expected = (totals[0].count + totals[1].count, totals[0].cents + totals[1].cents);
+    let accepted = (
+        page.sum("galo_payments_accepted_total").unwrap_or(0),
+        page.sum("galo_payments_accepted_cents_total").unwrap_or(0),
+    );
+    checks.add(
+        "accepted in the end is what the books hold",
+        if accepted == expected {
+            Ok(format!("{} payments, {} cents", accepted.0, accepted.1))
+        } else {
+            Err(format!("{accepted:?} (payments, cents), the books say {expected:?}"))
+        },
+    );
+    let contradictions = seen.total("galo_contradictions_total");
+    checks.add(
+        "no payment was processed elsewhere than recorded",
+        if contradictions == 0 { Ok("0".to_owned()) } else { Err(contradictions.to_string()) },
+    );
+}
+
+/// Whoever died without being killed has a bug, however well everything went on.
+fn check_processes(checks: &mut Checks, before: &[Process], supervisor: &Supervisor, killer: &Killer) {
+    let kills = killer.kills.borrow();
+    let count = || -> Result<String, String> {
+        let mut wrong = Vec::new();
+        for process in supervisor.processes()? {
+            let earlier = before
+                .iter()
+                .find(|earlier| earlier.name == process.name)
+                .map_or(0, |earlier| earlier.restart_count);
+            let restarted = process.restart_count - earlier;
+            let killed = kills.iter().filter(|kill| kill.process == process.name).count() as u64;
+            if restarted != killed || process.identity.is_none() {
+                wrong.push(format!("{} was killed {killed} times and restarted {restarted}", process.name));
+            }
+        }
+        if wrong.is_empty() {
+            Ok(format!("{} kills, as many restarts", kills.len()))
+        } else {
+            Err(wrong.join(", "))
+        }
+    };
+    checks.add("nobody died but those killed", count());
+    let missed = killer.missed.borrow();
+    if !missed.is_empty() {
+        println!("not killed, since they were not there: {}", missed.join(", "));
+    }
+}
+
+fn check_gateways(checks: &mut Checks, plan: &Plan, killer: &Killer, log: &Log) {
+    let aftermath = Aftermath::of(Target::Gateway, &killer.kills.borrow(), &log.posts);
+    if aftermath.kill_count() == 0 {
+        return;
+    }
+    let (failed, limit) = (aftermath.failed_ppm(), plan.gateway_failures_ppm_max);
+    let seen = format!("{} POSTs, {failed} of a million (at most {limit})", aftermath.failed_at_first);
+    checks.add("POSTs that fail while gateways die", if failed <= limit { Ok(seen) } else { Err(seen) });
+    let slowest_us = aftermath.back_us.last().copied().unwrap_or(u64::MAX);
+    let limit = plan.gateway_back_ms_max;
+    let seen = format!(
+        "the slowest after {} ms (at most {limit}), {} of {} never",
+        slowest_us / 1000,
+        aftermath.gone,
+        aftermath.kill_count()
+    );
+    let is_good = aftermath.gone == 0 && slowest_us <= limit * 1000;
+    checks.add("a killed gateway answers again", if is_good { Ok(seen) } else { Err(seen) });
+}

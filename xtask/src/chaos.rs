@@ -1,0 +1,177 @@
+//! `cargo xtask chaos`: a Galo of its own, tormented and then judged by `galo-chaos`.
+//!
+//! Starts `up --detach` in a home of its own, on ports of its own, with empty books; runs the `chaos` program against
+//! it, which gets all flags that this command does not know itself; stops everything whatever came out. The logs stay in the
+//! home until the next run. Must never touch a Galo in another home, nor keep a journal of an earlier run: its payments
+//! would be phantoms.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::Command;
+
+use clap::{Args, CommandFactory, Parser};
+
+use crate::repo::{self, Fallible};
+use crate::up;
+
+/// The gateways' hard timeout of one attempt, unless the environment says otherwise: well below the processors' hangs, so
+/// that a hang leaves a payment in doubt within the run.
+const ATTEMPT_TIMEOUT: (&str, &str) = ("ATTEMPT_TIMEOUT_MS", "3000");
+
+/// All flags, in any order: this command's and those of the `chaos` program.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// --limits, --profile fast, --no-build, --port-base 18700, --home .galo/chaos; then what is done to it: --seconds 60
+    /// --rate 1000 --kill-every-ms 2000 --targets gateway,aggregator,haproxy --duplicates 0.1 --lost-answers 0.02 --hangs 0.01
+    /// --seed N and more (`cargo xtask chaos -- --help` explains all)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    flags: Vec<String>,
+}
+
+/// Where it runs.
+#[derive(Clone, Debug, Parser)]
+#[command(bin_name = "cargo xtask chaos")]
+struct Place {
+    /// Put each process under the compose file's CPU and memory limits (needs root)
+    #[arg(long)]
+    limits: bool,
+    /// The cargo profile to build with
+    #[arg(long, value_enum, default_value = "fast")]
+    profile: up::Profile,
+    /// Take the programs as they were built last
+    #[arg(long)]
+    no_build: bool,
+    /// First of the four ports that are used
+    #[arg(long, default_value_t = 18_700)]
+    port_base: u16,
+    /// Folder for sockets, state, journal and logs
+    #[arg(long, default_value = ".galo/chaos")]
+    home: PathBuf,
+}
+
+/// Tells this command's flags from the program's, which only the program knows.
+fn split(flags: &[String]) -> (Vec<String>, Vec<String>) {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let mut flags = flags.iter().filter(|flag| *flag != "--").cloned();
+    while let Some(flag) = flags.next() {
+        match flag.split('=').next().unwrap_or_default() {
+            "--limits" | "--no-build" => ours.push(flag),
+            "--profile" | "--port-base" | "--home" => {
+                let has_value = flag.contains('=');
+                ours.push(flag);
+                ours.extend(if has_value { None } else { flags.next() });
+            }
+            _ => theirs.push(flag),
+        }
+    }
+    (ours, theirs)
+}
+
+/// `cargo xtask chaos`.
+///
+/// # Errors
+///
+/// When it cannot be run, or a check fails.
+pub(crate) fn chaos(options: &Options) -> Fallible<()> {
+    let (ours, plan) = split(&options.flags);
+    let options = Place::try_parse_from(std::iter::once("chaos".to_owned()).chain(ours))
+        .map_err(|error| error.to_string())?;
+    let program = repo::program_folder(options.profile.name()).join("chaos");
+    if !options.no_build {
+        build(options.profile)?;
+    }
+    if plan.iter().any(|flag| flag == "--help" || flag == "-h") {
+        drop(Place::command().print_help());
+        return run(Command::new(&program).arg("--help"), "chaos --help");
+    }
+    let up = up::Options {
+        processors: up::Processors::Simulated,
+        limits: options.limits,
+        profile: options.profile,
+        no_build: options.no_build,
+        port: options.port_base,
+        stats_port: options.port_base + 1,
+        default_port: options.port_base + 2,
+        fallback_port: options.port_base + 3,
+        purge: false,
+        home: options.home.clone(),
+    };
+    if up::running(&up.home)?.is_some() {
+        return Err(format!("a Galo runs in {} already; stop it first", up.home().path().display()));
+    }
+    match fs::remove_dir_all(up.home().run()) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(format!("cannot empty {}: {error}", up.home().run().display()));
+        }
+        _ => {}
+    }
+    start(&up)?;
+    let address = |port: u16| format!("127.0.0.1:{port}");
+    let result = run(
+        Command::new(&program)
+            .args(["--api", &address(up.port), "--stats", &address(up.stats_port)])
+            .args(["--default", &address(up.default_port), "--fallback", &address(up.fallback_port)])
+            .arg("--run")
+            .arg(up.home().run())
+            .args(&plan),
+        "chaos",
+    );
+    let stopped = up::down(&up.home);
+    println!("logs {}", up.home().path().join("logs").display());
+    result.and(stopped)
+}
+
+/// `up --detach`, as a process of its own, since Galo's variables go through the environment of whoever starts it.
+fn start(up: &up::Options) -> Fallible<()> {
+    let myself = std::env::current_exe().map_err(|error| format!("cannot find my own program: {error}"))?;
+    let mut command = Command::new(myself);
+    command.args(["up", "--detach", "--profile", up.profile.name()]);
+    for (flag, port) in [
+        ("--port", up.port),
+        ("--stats-port", up.stats_port),
+        ("--default-port", up.default_port),
+        ("--fallback-port", up.fallback_port),
+    ] {
+        command.arg(flag).arg(port.to_string());
+    }
+    command.arg("--home").arg(&up.home);
+    if up.limits {
+        command.arg("--limits");
+    }
+    if up.no_build {
+        command.arg("--no-build");
+    }
+    if std::env::var_os(ATTEMPT_TIMEOUT.0).is_none() {
+        command.env(ATTEMPT_TIMEOUT.0, ATTEMPT_TIMEOUT.1);
+    }
+    run(&mut command, "up --detach")
+}
+
+fn build(profile: up::Profile) -> Fallible<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(repo::root()).args(["build", "--profile", profile.name(), "--package", "galo-chaos"]);
+    run(&mut command, "the build")
+}
+
+/// Runs a command with its output on the terminal.
+fn run(command: &mut Command, name: &str) -> Fallible<()> {
+    let status = command.status().map_err(|error| format!("cannot run {name}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{name} failed (above)")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_find_their_owner_in_any_order() {
+        let flags = "--seconds 5 --limits --home x --kill-every-ms 0 --profile=dev -- --seed 7";
+        let flags: Vec<String> = flags.split(' ').map(str::to_owned).collect();
+        let (ours, theirs) = split(&flags);
+        assert_eq!(ours.join(" "), "--limits --home x --profile=dev");
+        assert_eq!(theirs.join(" "), "--seconds 5 --kill-every-ms 0 --seed 7");
+        Place::command().debug_assert();
+    }
+}
