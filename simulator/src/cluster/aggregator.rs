@@ -103,10 +103,10 @@ impl World {
         let config = self.aggregator.config(&self.plan);
         let found = self.aggregator.disk.recover(config.ledger, &mut self.dice);
         let power_lost = std::mem::take(&mut self.aggregator.power_lost);
-        self.oracle.check(Invariant::JournalIsReadable, power_lost || found.damages.is_empty(), || {
-            format!("{:?}", found.damages)
-        });
-        if power_lost {
+        let readable = !found.hopeless && (power_lost || found.damages.is_empty());
+        self.oracle.check(Invariant::JournalIsReadable, readable, || format!("{:?}", found.damages));
+        // What is synced before each answer promises nothing that a loss of power could take.
+        if power_lost && self.plan.power_loss == Some(Sync::Interval) {
             self.oracle.lost_power(&found.lost);
         }
         let entries = self.aggregator.disk.entries();

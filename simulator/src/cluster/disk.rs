@@ -52,6 +52,8 @@ pub struct Found {
     pub ledger: Ledger,
     /// Why recovery refused, as often as it did.
     pub damages: Vec<Damage>,
+    /// No advice helps: the ledger is empty.
+    pub hopeless: bool,
     /// Records that were there and are gone.
     pub lost: Vec<Entry>,
 }
@@ -213,12 +215,15 @@ impl Disk {
                     let kept_len = usize::try_from(next_sequence - 1).expect("few records");
                     let lost = self.entries.split_off(kept_len.min(self.entries.len()));
                     self.begin_segment();
-                    return Found { ledger, damages, lost };
+                    return Found { ledger, damages, hopeless: false, lost };
                 }
                 Err(damage) => {
-                    self.do_as_told(&damage);
+                    let hopeless = !self.do_as_told(&damage);
                     damages.push(damage);
-                    assert!(damages.len() < 10, "the operator is told the same again: {damages:?}");
+                    if hopeless || damages.len() > 10 {
+                        let ledger = Ledger::new(config);
+                        return Found { ledger, damages, hopeless: true, lost: Vec::new() };
+                    }
                 }
             }
         }
@@ -256,8 +261,8 @@ impl Disk {
         }
     }
 
-    /// What the messages advise: give up what is not believed.
-    fn do_as_told(&mut self, damage: &Damage) {
+    /// What the messages advise without a copy: give up what is not believed. Says whether they advise anything.
+    fn do_as_told(&mut self, damage: &Damage) -> bool {
         match *damage {
             Damage::Hole { file, offset, .. } | Damage::Stray { file, offset, .. } => {
                 self.cut(file, offset);
@@ -266,8 +271,13 @@ impl Disk {
             Damage::Missing { file, .. } => {
                 self.files.retain(|id, _| id.kind == FileKind::Snapshot || id.sequence < file.sequence);
             }
-            _ => {}
+            Damage::SegmentGone { .. }
+            | Damage::Snapshot { .. }
+            | Damage::Header { .. }
+            | Damage::Misnamed { .. }
+            | Damage::Misfit { .. } => return false,
         }
+        true
     }
 
     /// A copy of the files, to try a start on.
