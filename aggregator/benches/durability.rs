@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use common::{Folder, NOON_MS, id};
 use galo_wire::{Message, Outcome};
 
+/// Its name, `JOURNAL_SYNC`, and other variables.
+type Mode<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 const RUN: Duration = Duration::from_secs(3);
 const MODES: [&str; 4] = ["memory", "never", "interval:100", "always"];
 
@@ -70,9 +73,6 @@ fn median<T: Ord + Copy>(mut values: Vec<T>) -> T {
     values.sort_unstable();
     values[values.len() / 2]
 }
-
-/// A mode's name in the table, its `JOURNAL_SYNC`, and what else it sets.
-type Mode<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 fn compare(rate: u64, rounds: usize, modes: &[Mode<'_>]) {
     let mut runs: Vec<Vec<Run>> = modes.iter().map(|_| Vec::new()).collect();
@@ -150,8 +150,7 @@ fn restarts(payments: u64) {
 fn main() {
     let rounds = std::env::args().filter_map(|text| text.parse().ok()).next().unwrap_or(5);
     restarts(1_000_000);
-    let modes: Vec<Mode<'_>> =
-        MODES.iter().map(|mode| (*mode, *mode, &[][..])).collect();
+    let modes: Vec<Mode<'_>> = MODES.iter().map(|mode| (*mode, *mode, &[][..])).collect();
     for rate in [1_000, 10_000] {
         compare(rate, rounds, &modes);
     }

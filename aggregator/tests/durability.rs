@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, id, outcome};
-use galo_wire::record::{Standing, Verdict};
+use galo_wire::record::{Claim, Standing, Verdict};
 use galo_wire::{Message, Outcome, Processor, Stage};
 
 /// Exit status: the journal could not be written, or not be believed.
@@ -198,6 +198,19 @@ fn a_purge_survives_and_leaves_little_behind() {
     let mut gateway = folder.connect(1);
     assert_eq!(gateway.lookup(id(1)).amount_cents, 6);
     assert_eq!(gateway.lookup(id(2)).standing, Standing::Absent);
+    // Nor does a gateway bring back what it was not told of: the snapshot knows that there was a purge.
+    let (requested_at_ms, stage, in_doubt) = (NOON_MS, Stage::AtDefault, false);
+    gateway.push_claim(Claim {
+        slot: 1,
+        correlation_id: id(3),
+        amount_cents: 5,
+        requested_at_ms,
+        stage,
+        in_doubt,
+    });
+    gateway.flush().unwrap();
+    gateway.wait(|message| matches!(message, Message::Withdrawal(_)).then_some(())).unwrap();
+    assert_eq!(gateway.lookup(id(3)).standing, Standing::Absent);
     drop(aggregator);
 }
 

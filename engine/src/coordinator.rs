@@ -114,8 +114,6 @@ pub struct Coordinator {
     orphans: bool,
     next_lease_us: [u64; 2],
     purge_generation: u32,
-    /// There was a purge, as far back as the ledger remembers.
-    purged: bool,
     counters: CoordinatorCounters,
     entries: Vec<Entry>,
     messages: Vec<(SessionId, Message)>,
@@ -135,7 +133,6 @@ impl Coordinator {
             orphans: false,
             next_lease_us: [now.monotonic_us + config.health_interval_us; 2],
             purge_generation: 0,
-            purged: false,
             counters: CoordinatorCounters::default(),
             entries: Vec::with_capacity(1024),
             messages: Vec::with_capacity(1024),
@@ -160,7 +157,6 @@ impl Coordinator {
         assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
         self.ledger.apply(entry);
         self.orphans = true;
-        self.purged |= entry == Entry::Purged;
     }
 
     /// The ledger, to read.
@@ -297,7 +293,6 @@ impl Coordinator {
             }
             Message::PurgeQuery(query) => {
                 self.apply(Entry::Purged);
-                self.purged = true;
                 self.purge_generation = self.purge_generation.wrapping_add(1);
                 for other in self.session_ids(|_| true) {
                     self.send(other, Purged { generation: self.purge_generation });
@@ -446,7 +441,7 @@ impl Coordinator {
         let waits = stage == Stage::Waiting;
         let requested_now_ms = if waits { 0 } else { requested_at_ms };
         match self.ledger.lookup(correlation_id) {
-            Known::Absent if self.purged => self.withdraw(session, slot, correlation_id),
+            Known::Absent if self.ledger.was_purged() => self.withdraw(session, slot, correlation_id),
             Known::Absent => {
                 self.apply(Entry::Accepted {
                     correlation_id,

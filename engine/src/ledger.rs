@@ -316,6 +316,7 @@ pub struct Ledger {
     processed_forgotten: u64,
     buckets: [Buckets; 2],
     conservation: Conservation,
+    purged: bool,
     export: Option<snapshot::Export>,
 }
 
@@ -332,6 +333,7 @@ impl Ledger {
             processed_forgotten: 0,
             buckets: [buckets(), buckets()],
             conservation: Conservation::default(),
+            purged: false,
             export: None,
         }
     }
@@ -340,6 +342,12 @@ impl Ledger {
     pub fn set_known_len_max(&mut self, known_len_max: usize) {
         self.config.known_len_max = known_len_max;
         self.forget_beyond(known_len_max);
+    }
+
+    /// Whether there ever was a purge: an id that is unknown may have been known then.
+    #[must_use]
+    pub fn was_purged(&self) -> bool {
+        self.purged
     }
 
     /// How many processed ids are remembered at most.
@@ -461,6 +469,7 @@ impl Ledger {
                 self.processed_forgotten = 0;
                 self.buckets.iter_mut().for_each(Buckets::clear);
                 self.conservation = Conservation::default();
+                self.purged = true;
                 self.export = None;
             }
         }

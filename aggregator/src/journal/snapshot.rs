@@ -44,7 +44,7 @@ pub struct SnapshotCounters {
     pub size: u64,
     /// How long the last one took, µs.
     pub duration_us: u64,
-    /// When the last one was completed, µs since the start.
+    /// When the last one was completed, µs of the monotonic clock.
     pub done_us: u64,
 }
 

@@ -33,7 +33,7 @@ pub struct JournalCounters {
     pub writes: u64,
     /// Syncs to the medium.
     pub syncs: u64,
-    /// When the last sync was done, µs since the start.
+    /// When the last sync was done, µs of the monotonic clock.
     pub synced_us: u64,
     /// Segments begun.
     pub segments: u64,
@@ -126,7 +126,7 @@ impl Journal {
         records * BLOCK_SIZE as u64
     }
 
-    /// µs since the start.
+    /// µs of the monotonic clock.
     #[must_use]
     pub fn now_us(&self) -> u64 {
         self.clock.now().monotonic_us

@@ -177,7 +177,7 @@ impl Ledger {
             Phase::Begin => {
                 let open_len = self.open.len as u64;
                 let known_len = export.known.end - export.known.start;
-                export.push(Fact::Begin { open_len, known_len }, out);
+                export.push(Fact::Begin { open_len, known_len, purged: self.purged }, out);
                 Phase::Open { shard: 0 }
             }
             Phase::Open { shard: SHARD_COUNT } => {
@@ -290,7 +290,8 @@ impl Ledger {
     /// If the row cannot stand in a snapshot, or not there.
     pub fn import(&mut self, fact: Fact) -> Result<(), Misfit> {
         match fact {
-            Fact::Begin { open_len, known_len } => {
+            Fact::Begin { open_len, known_len, purged } => {
+                self.purged = purged;
                 let room = |len: u64, len_max: usize| usize::try_from(len).unwrap_or(len_max).min(len_max);
                 self.open.reserve(room(open_len, self.config.open_len_max));
                 let known_len = room(known_len, self.config.known_len_max);

@@ -38,7 +38,7 @@ fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
                 .is_continue()
         );
     }
-    (open, known, rows, ledger.conservation)
+    (open, known, rows, ledger.conservation, ledger.purged)
 }
 
 /// A change that fits the ledger.
@@ -246,7 +246,14 @@ fn a_purge_ends_an_export_and_an_abandoned_one_leaves_no_trace() {
     assert_eq!(ledger.export(3, &mut Vec::new()), Progress::More);
     ledger.apply(Entry::Purged);
     assert_eq!(ledger.export(3, &mut Vec::new()), Progress::Gone);
-    assert!(dump(&ledger) == dump(&Ledger::new(config(50))));
+    let mut empty = Ledger::new(config(50));
+    empty.apply(Entry::Purged);
+    assert!(dump(&ledger) == dump(&empty));
+    // That there was a purge is not forgotten.
+    let mut bytes = Vec::new();
+    ledger.begin_export();
+    assert_eq!(ledger.export(100, &mut bytes), Progress::Done);
+    assert!(dump(&import(config(50), &bytes)) == dump(&empty) && empty.was_purged());
 }
 
 #[test]
