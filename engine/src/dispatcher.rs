@@ -44,7 +44,7 @@ use crate::time::{Now, UnixMillis};
 
 pub use action::{Action, Answer, Verification};
 pub use gauges::{DispatcherCounters, DispatcherGauges};
-use payment::{Payment, Place, State};
+use payment::{Payment, Place, State, Unacknowledged};
 
 /// What the dispatcher is told at start.
 #[derive(Clone, Copy, Debug)]
@@ -78,13 +78,6 @@ const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 
 /// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
 const VERIFY_COUNT_MAX: u16 = 5;
-
-/// A completion that the ledger has not acknowledged, with what it takes to say it again to a ledger that forgot.
-#[derive(Clone, Copy, Debug)]
-struct Unacknowledged {
-    completion: Completion,
-    amount_cents: u64,
-}
 
 /// See the module's documentation.
 pub struct Dispatcher {

@@ -1,5 +1,6 @@
 //! A payment in a gateway's hands, and where it stands there.
 
+use galo_wire::record::Completion;
 use galo_wire::{CorrelationId, Processor};
 
 use crate::money::AmountCents;
@@ -49,4 +50,11 @@ pub(super) struct Payment {
     pub(super) in_doubt: bool,
     /// No longer ours: only its attempt's end is awaited, to free the place.
     pub(super) withdrawn: bool,
+}
+
+/// A completion that the ledger has not acknowledged, with what it takes to say it again to a ledger that forgot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unacknowledged {
+    pub(super) completion: Completion,
+    pub(super) amount_cents: u64,
 }
