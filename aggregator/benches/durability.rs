@@ -71,7 +71,10 @@ fn median<T: Ord + Copy>(mut values: Vec<T>) -> T {
     values[values.len() / 2]
 }
 
-fn compare(rate: u64, rounds: usize, modes: &[(&str, &str, &[(&str, &str)])]) {
+/// A mode's name in the table, its `JOURNAL_SYNC`, and what else it sets.
+type Mode<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+fn compare(rate: u64, rounds: usize, modes: &[Mode<'_>]) {
     let mut runs: Vec<Vec<Run>> = modes.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
         for ((_, mode, more), runs) in modes.iter().zip(&mut runs) {
@@ -147,7 +150,7 @@ fn restarts(payments: u64) {
 fn main() {
     let rounds = std::env::args().filter_map(|text| text.parse().ok()).next().unwrap_or(5);
     restarts(1_000_000);
-    let modes: Vec<(&str, &str, &[(&str, &str)])> =
+    let modes: Vec<Mode<'_>> =
         MODES.iter().map(|mode| (*mode, *mode, &[][..])).collect();
     for rate in [1_000, 10_000] {
         compare(rate, rounds, &modes);

@@ -51,7 +51,11 @@ fn main() -> ExitCode {
     if let Err(error) = log::start(&env) {
         return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
     }
-    // The journal first: whoever connects finds the ledger whole.
+    let sockets = [("AGGREGATOR_SOCKET", &config.socket), ("AGGREGATOR_HTTP_SOCKET", &config.http_socket)];
+    if let Some(error) = sockets.iter().find_map(|(name, path)| socket::check(name, path).err()) {
+        return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT);
+    }
+    // The journal before the sockets: whoever connects finds the ledger whole.
     let opened = match open_journal(&config, incarnation, Clock) {
         Ok(opened) => opened,
         Err(error) => return exit::refuse_to_start(PROGRAM, &error, error.status()),

@@ -346,7 +346,7 @@ impl Coordinator {
             Known::Processed { amount_cents, .. } => same_amount_is(amount_cents),
             // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
             Known::Absent if now.monotonic_us > expires_at_us => Verdict::Expired,
-            Known::Absent if self.ledger.has_room() => {
+            Known::Absent if self.ledger.has_room(amount_cents) => {
                 self.apply(Entry::Accepted {
                     correlation_id,
                     amount_cents,
@@ -437,10 +437,14 @@ impl Coordinator {
     /// | not at all (memory lost) | as the gateway says, and its own |
     /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
     /// | with nobody, at the same stage | its own |
+    /// | with nobody, at the attempt that the gateway last had, which it saw refused or never sent | its own, waiting |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
     /// | with somebody, or processed | withdrawn |
     fn claim(&mut self, session: SessionId, claim: Claim) {
         let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
+        // A claim that waits names the attempt that it gave up, if there was one.
+        let waits = stage == Stage::Waiting;
+        let requested_now_ms = if waits { 0 } else { requested_at_ms };
         match self.ledger.lookup(correlation_id) {
             Known::Absent if self.purged => self.withdraw(session, slot, correlation_id),
             Known::Absent => {
@@ -448,7 +452,7 @@ impl Coordinator {
                     correlation_id,
                     amount_cents,
                     stage,
-                    requested_at_ms,
+                    requested_at_ms: requested_now_ms,
                     in_doubt,
                 });
                 self.ledger.set_owner(correlation_id, Some(session));
@@ -456,7 +460,16 @@ impl Coordinator {
             }
             Known::Open(payment) if payment.owner.is_none() => {
                 self.counters.claimed += 1;
-                if payment.stage == stage && payment.requested_at_ms == requested_at_ms {
+                if waits
+                    && !payment.in_doubt
+                    && payment.requested_at_ms == requested_at_ms
+                    && let Some(processor) = payment.stage.processor()
+                {
+                    // Nobody else has had it since: whoever takes over a recorded attempt has it in doubt.
+                    let outcome = Outcome::Refused;
+                    self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                    self.ledger.set_owner(correlation_id, Some(session));
+                } else if payment.stage == stage && payment.requested_at_ms == requested_now_ms {
                     if in_doubt
                         && !payment.in_doubt
                         && let Some(processor) = stage.processor()

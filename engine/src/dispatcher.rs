@@ -236,13 +236,13 @@ impl Dispatcher {
         for slot in slots {
             let payment = self.payments[key_of(slot)];
             let claim = |stage| {
-                let requested_at_ms = if stage == Stage::Waiting { 0 } else { payment.requested_at.0 };
                 Action::Send(
                     Claim {
                         slot,
                         correlation_id: payment.correlation_id,
                         amount_cents: payment.amount.get(),
-                        requested_at_ms,
+                        // While waiting: of the attempt that was given up, whose refusal the ledger may have missed.
+                        requested_at_ms: payment.requested_at.0,
                         stage,
                         in_doubt: payment.in_doubt,
                     }
@@ -661,7 +661,6 @@ impl Dispatcher {
         }
         let payment = self.payment(slot);
         payment.state = State::Waiting;
-        payment.requested_at = UnixMillis(0);
         let entry = (slot, payment.correlation_id);
         match end {
             End::Front => self.waiting.push_front(entry),

@@ -361,10 +361,12 @@ impl Ledger {
         })
     }
 
-    /// Whether one more payment may be accepted.
+    /// Whether one more payment of this amount may be accepted: there is a place for it, and the books can hold the sum (it
+    /// takes 184 million payments of the largest amount to fill them).
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub fn has_room(&self, amount_cents: u64) -> bool {
         self.open.len < self.config.open_len_max
+            && self.conservation.accepted.amount_cents.checked_add(amount_cents).is_some()
     }
 
     /// Processed ids remembered.

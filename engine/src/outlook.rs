@@ -158,7 +158,7 @@ impl Outlook {
                 self.breaker.next_probe_at_us().is_some_and(|at| at <= now.monotonic_us)
             },
             bad_since_other_works: self.bad_sent_us.is_some_and(|sent| sent >= other_works_since_us),
-            drain_us: backlog_len as u64 * expected_us / u64::from(self.capacity.reachable()),
+            drain_us: (backlog_len as u64).saturating_mul(expected_us) / u64::from(self.capacity.reachable()),
         }
     }
 

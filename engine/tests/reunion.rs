@@ -4,12 +4,12 @@
 
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig, Verification};
-use galo_engine::ledger::{Entry, LedgerConfig};
+use galo_engine::ledger::{Conservation, Entry, LedgerConfig};
 use galo_engine::money::AmountCents;
 use galo_engine::outcome::Reply;
 use galo_engine::router::RouterConfig;
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Processor};
+use galo_engine::{CorrelationId, Outcome, Processor};
 use galo_wire::record::{Hello, Role};
 use galo_wire::{Message, PROTOCOL_VERSION};
 
@@ -143,10 +143,8 @@ impl World {
     }
 }
 
-/// The ledger believes that three payments are at default; the gateway knows that they were refused, and would rather
-/// send them to fallback. Its intents cross the ledger's word that they stay at default.
-#[test]
-fn what_was_refused_while_the_ledger_was_away_is_still_worked_on() {
+/// Three payments at default; the ledger dies, and they are refused while it is away. Then it is back, from `journal`.
+fn refused_while_the_ledger_is_away(journal: impl Fn(&mut Vec<Entry>)) -> (usize, Conservation) {
     let mut world = World::new();
     world.connect();
     for number in 1..=3 {
@@ -160,6 +158,7 @@ fn what_was_refused_while_the_ledger_was_away_is_still_worked_on() {
     world.session = None;
     world.end_attempts(|_| FAILED);
     world.now_us += 1_000;
+    journal(&mut world.journal);
     world.coordinator = coordinator(world.now(), &world.journal);
     world.connect();
 
@@ -170,7 +169,36 @@ fn what_was_refused_while_the_ledger_was_away_is_still_worked_on() {
         world.end_attempts(|_| OK);
         world.pass(5_000);
     }
+    (attempted_elsewhere, world.coordinator.ledger().conservation())
+}
+
+/// The claim says which attempt was refused, so the payments are free to go where they can.
+#[test]
+fn what_was_refused_while_the_ledger_was_away_may_go_elsewhere() {
+    let (attempted_elsewhere, books) = refused_while_the_ledger_is_away(|_| {});
+    assert_eq!(attempted_elsewhere, 3);
+    assert_eq!((books.open.count, books.processed[1].count), (0, 3));
+}
+
+/// The ledger has them in doubt at default; the gateway knows only that they were refused, and would rather send them to
+/// fallback. Its intents cross the ledger's word that they stay at default.
+#[test]
+fn what_is_in_doubt_for_the_ledger_stays_and_is_still_worked_on() {
+    let (attempted_elsewhere, books) = refused_while_the_ledger_is_away(|journal| {
+        let doubts: Vec<Entry> = journal
+            .iter()
+            .filter_map(|entry| match *entry {
+                Entry::Accepted { correlation_id, requested_at_ms, .. } => Some(Entry::Resolved {
+                    correlation_id,
+                    processor: Processor::Default,
+                    requested_at_ms,
+                    outcome: Outcome::Unknown,
+                }),
+                Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => None,
+            })
+            .collect();
+        journal.extend(doubts);
+    });
     assert_eq!(attempted_elsewhere, 0, "for the ledger they may be at default");
-    let books = world.coordinator.ledger().conservation();
     assert_eq!((books.open.count, books.processed[0].count), (0, 3), "nobody works on what is left");
 }

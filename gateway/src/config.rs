@@ -115,7 +115,12 @@ impl Config {
                 expected: format!("http://host[:port][/prefix]; it {error}"),
             })
         };
-        Ok([resolve(default)?, resolve(fallback)?])
+        // Side by side: a resolver that hangs costs its wait once.
+        let [default, fallback] = std::thread::scope(|scope| {
+            let threads = [scope.spawn(|| resolve(default)), scope.spawn(|| resolve(fallback))];
+            threads.map(|thread| thread.join().expect("a panic aborts the process"))
+        });
+        Ok([default?, fallback?])
     }
 }
 

@@ -49,6 +49,10 @@ fn main() -> ExitCode {
     if let Err(error) = log::start(&env) {
         return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
     }
+    // The aggregator may come later, but where it is to be must be possible: waiting for ever would hide the mistake.
+    if let Err(error) = socket::check("AGGREGATOR_SOCKET", &config.aggregator_socket) {
+        return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT);
+    }
     let open_files_max = limits::raise_open_files();
     tracing::debug!("at most {open_files_max} open files");
     // Before any other thread exists, so that all of them inherit it.
@@ -156,13 +160,18 @@ fn run_threads(
     let mut others = Vec::new();
     for number in 1..config.thread_count {
         let thread = start(number)?;
-        others
-            .push(std::thread::Builder::new().name(format!("gateway-{number}")).spawn(move || thread.run())?);
+        let name = format!("gateway-{number}");
+        others.push(std::thread::Builder::new().name(name).spawn(move || {
+            // At once, not when the first thread ends: a gateway that lacks a thread looks well and is not.
+            thread.run().unwrap_or_else(|error| {
+                exit::fatal(format_args!("thread {number}: {error}"), exit::ENVIRONMENT)
+            });
+        })?);
     }
     drop(listener);
     first.run()?;
     for other in others {
-        other.join().expect("a panic aborts the process")?;
+        other.join().expect("a panic aborts the process");
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ fn a_link_that_breaks_at_once_takes_nothing_from_the_next_one() {
     let identity = Identity { instance: 1, driver: "epoll", start_us: 0 };
     let board = Board::for_threads(identity, 1).into_iter().next().unwrap();
     driver::run(Driver::Epoll, async {
-        let core = Core::start(&config, config.resolve().unwrap(), Clock::start(), board.plant());
+        let core = Core::start(&config, config.resolve().unwrap(), Clock, board.plant());
         monoio::spawn(Rc::clone(&core).keep_time());
         let (link_core, socket) = (Rc::clone(&core), path.clone());
         monoio::spawn(async move { link::maintain(link_core, &socket, hello(Role::Gateway, 1)).await });

@@ -8,7 +8,7 @@
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ pub enum BindError {
     },
     /// The system said no.
     #[error(
-        "{name}: cannot listen on {path:?}: {source}; check the folder's owner and mode, or change {name}"
+        "{name}: no socket can be at {path:?}: {source}; check the folder's owner and mode, or change {name}"
     )]
     Io {
         /// The variable that says where.
@@ -79,8 +79,7 @@ pub fn bind(name: &'static str, path: &Path) -> Result<UnixListener, BindError> 
 
     let at = || path.to_owned();
     let io_error = |source| BindError::Io { name, path: at(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() {
+    if !folder_of(path).is_dir() {
         return Err(BindError::NoFolder { name, path: at() });
     }
     match std::fs::symlink_metadata(path) {
@@ -103,6 +102,24 @@ pub fn bind(name: &'static str, path: &Path) -> Result<UnixListener, BindError> 
     std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o660)).map_err(io_error)?;
     std::fs::rename(&beside, path).map_err(io_error)?;
     Ok(listener)
+}
+
+/// Checks a path at which somebody else is to listen, now or later: it must be one at which a socket can be.
+///
+/// # Errors
+/// [`BindError::NoFolder`], or [`BindError::Io`] for a path that is too long; `name` is the variable that set `path`.
+pub fn check(name: &'static str, path: &Path) -> Result<(), BindError> {
+    if let Err(source) = SocketAddr::from_pathname(path) {
+        return Err(BindError::Io { name, path: path.to_owned(), source });
+    }
+    if !folder_of(path).is_dir() {
+        return Err(BindError::NoFolder { name, path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether a living process listens at `path`.
@@ -222,6 +239,17 @@ mod tests {
         let closing = std::thread::spawn(move || dying.accept().map(drop));
         drop(bind("A_SOCKET", &path).expect("whoever was there has gone"));
         closing.join().expect("no panic").expect("it was looked at");
+        std::fs::remove_dir_all(folder).expect("the folder is ours");
+    }
+
+    #[test]
+    fn a_path_for_somebody_elses_socket_is_checked() {
+        let folder = folder("check");
+        check("A_SOCKET", &folder.join("not-there-yet.sock")).expect("it may come later");
+        let error = check("A_SOCKET", &folder.join("none/a.sock")).expect_err("no such folder");
+        assert!(matches!(error, BindError::NoFolder { .. }), "{error}");
+        let error = check("A_SOCKET", &folder.join("a".repeat(200))).expect_err("too long for a socket");
+        assert!(matches!(error, BindError::Io { .. }), "{error}");
         std::fs::remove_dir_all(folder).expect("the folder is ours");
     }
 

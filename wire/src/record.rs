@@ -219,7 +219,7 @@ records! {
         correlation_id: CorrelationId,
         /// How much.
         amount_cents: u64,
-        /// The recorded attempt's `requestedAt`; 0 while waiting.
+        /// The recorded attempt's `requestedAt`; while waiting, of the attempt that was given up, 0 if there was none.
         requested_at_ms: u64,
         /// The processor that may have it.
         stage: Stage,

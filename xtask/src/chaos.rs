@@ -100,11 +100,13 @@ pub(crate) fn chaos(options: &Options) -> Fallible<()> {
     if up::running(&up.home)?.is_some() {
         return Err(format!("a Galo runs in {} already; stop it first", up.home().path().display()));
     }
-    match fs::remove_dir_all(up.home().run()) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(format!("cannot empty {}: {error}", up.home().run().display()));
+    for folder in [up.home().run(), up.home().journal()] {
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(format!("cannot empty {}: {error}", folder.display()));
+            }
+            _ => {}
         }
-        _ => {}
     }
     start(&up)?;
     let address = |port: u16| format!("127.0.0.1:{port}");

@@ -21,11 +21,12 @@ const CONFIGURATION_STATUS: i32 = 78;
 const ENVIRONMENT_STATUSES: [i32; 3] = [71, 1, 74];
 
 /// A program, the variable set wrong, the value, and whether the status must be 78 (where the environment does not fit, others may do).
-const MISTAKES: [(&str, &str, &str, bool); 21] = [
+const MISTAKES: [(&str, &str, &str, bool); 22] = [
     ("galo-gateway", "GATEWAY_INSTANCE", "0", true),
     ("galo-gateway", "GATEWAY_THREADS", "many", true),
     ("galo-gateway", "GATEWAY_DRIVER", "kqueue", true),
     ("galo-gateway", "GATEWAY_SOCKET", "/nonexistent/gateway.sock", false),
+    ("galo-gateway", "AGGREGATOR_SOCKET", "/nonexistent/aggregator.sock", false),
     ("galo-gateway", "PROCESSOR_DEFAULT_URL", "https://localhost:8001", true),
     ("galo-gateway", "PROCESSOR_FALLBACK_URL", "localhost", true),
     ("galo-gateway", "PROCESSOR_DEFAULT_FEE_BPS", "5%", true),
