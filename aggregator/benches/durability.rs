@@ -129,6 +129,7 @@ fn restarts(payments: u64) {
         aggregator.kill();
         let mut times = Vec::new();
         let (mut records, mut replay) = (0.0, Vec::new());
+        let mut cpu = Vec::new();
         for _ in 0..7 {
             let begin = Instant::now();
             let aggregator = folder.start(&variables);
@@ -136,13 +137,15 @@ fn restarts(payments: u64) {
             assert_eq!(gateway.lookup(id(payments - 1)).amount_cents, 1 + (payments - 1) % 10_000);
             times.push(begin.elapsed().as_millis());
             records = folder.metric("galo_journal_replayed_records");
+            cpu.push(cpu_ns(aggregator.0.id()) / 1_000_000);
             replay.push((folder.metric("galo_journal_replay_seconds") * 1_000.0) as u64);
             aggregator.kill();
         }
         println!(
-            "{payments} payments, {name}: from exec to the first answer {} ms, of which replay {} ms ({records} records)",
+            "{payments} payments, {name}: from exec to the first answer {} ms, of which replay {} ms ({records} records); {} ms of CPU",
             median(times),
-            median(replay)
+            median(replay),
+            median(cpu)
         );
     }
 }

@@ -211,6 +211,16 @@ impl Directory {
             .collect()
     }
 
+    /// Removes what the snapshot before `sequence` has made superfluous.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn remove_before(&self, sequence: u64) -> io::Result<()> {
+        let older = |name: &String| FileId::parse(name).is_some_and(|file| file.sequence < sequence);
+        let names = self.names()?;
+        names.iter().filter(|name| older(name)).try_for_each(|name| self.remove(name))
+    }
+
     /// Removes a file.
     ///
     /// # Errors

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::stream::Driver;
@@ -45,23 +44,21 @@ impl JournalFile {
             Self::Uring(file) => file.sync_data().await,
             Self::Epoll(file) => {
                 let file = Arc::clone(file);
-                tokio::task::spawn_blocking(move || file.sync_data()).await.map_err(io::Error::other)?
+                aside(move || file.sync_data()).await
             }
         }
     }
 }
 
-/// Removes a file without making the event loop wait for its pages to go.
+/// Does what the ring cannot, or not on every kernel: whatever creates, renames or removes a name may wait for the file
+/// system's own journal, as long as a sync takes. A thread waits for it; the event loop goes on.
 ///
 /// # Errors
-/// What the system said.
-pub async fn remove(path: PathBuf, driver: Driver) -> io::Result<()> {
-    match driver {
-        Driver::Uring => tokio_uring::fs::remove_file(path).await,
-        Driver::Epoll => {
-            tokio::task::spawn_blocking(move || std::fs::remove_file(path)).await.map_err(io::Error::other)?
-        }
-    }
+/// What `work` says.
+pub async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

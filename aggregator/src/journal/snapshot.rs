@@ -17,6 +17,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use galo_engine::ledger::snapshot::Progress;
@@ -95,19 +96,20 @@ async fn take(shared: &Shared, journal: &Journal) -> io::Result<Option<u64>> {
         }
     };
     journal.rotated(sequence).await;
-    std::fs::rename(journal.directory.path_of(&unfinished), journal.directory.path_of(&id.to_string()))?;
+    let directory = Arc::clone(&journal.directory);
+    file::aside(move || std::fs::rename(directory.path_of(&unfinished), directory.path_of(&id.to_string())))
+        .await?;
     JournalFile::new(journal.directory.handle()?, journal.driver).sync().await?;
     journal.superseded_until(sequence);
-    for name in journal.directory.names()? {
-        if FileId::parse(&name).is_some_and(|file| file.sequence < sequence) {
-            file::remove(journal.directory.path_of(&name), journal.driver).await?;
-        }
-    }
+    let directory = Arc::clone(&journal.directory);
+    file::aside(move || directory.remove_before(sequence)).await?;
     Ok(Some(size))
 }
 
 async fn write(shared: &Shared, journal: &Journal, id: FileId) -> io::Result<Option<u64>> {
-    let file = JournalFile::new(journal.directory.create(id, UNFINISHED_SUFFIX)?, journal.driver);
+    let directory = Arc::clone(&journal.directory);
+    let file = file::aside(move || directory.create(id, UNFINISHED_SUFFIX)).await?;
+    let file = JournalFile::new(file, journal.driver);
     let mut size = BLOCK_SIZE as u64;
     let mut bytes = Vec::with_capacity((SLICE_LEN + 1) * BLOCK_SIZE);
     loop {

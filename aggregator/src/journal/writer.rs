@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use galo_engine::coordinator::SessionId;
 use galo_engine::ledger::Entry;
@@ -16,7 +17,7 @@ use galo_wire::journal::BLOCK_SIZE;
 use tokio::sync::Notify;
 
 use super::directory::{Directory, Opened};
-use super::file::JournalFile;
+use super::file::{self, JournalFile};
 use super::queue::{Answers, BACKLOG_SIZE_MAX, Batch, Queue};
 use super::snapshot::SnapshotCounters;
 use super::{JournalConfig, Sync};
@@ -44,7 +45,7 @@ pub struct Journal {
     /// How it is kept.
     pub config: JournalConfig,
     /// Where it is kept.
-    pub directory: Directory,
+    pub directory: Arc<Directory>,
     /// How this process does its I/O.
     pub driver: Driver,
     clock: Clock,
@@ -95,7 +96,7 @@ impl Journal {
         let journal = Self {
             snapshot_size: Cell::new(config.snapshot_every_bytes),
             config,
-            directory,
+            directory: Arc::new(directory),
             driver,
             clock,
             queue: RefCell::new(Queue::new(next_sequence)),
@@ -231,7 +232,9 @@ impl Journal {
         if self.segment.borrow().id == id {
             return Ok(());
         }
-        let file = Rc::new(JournalFile::new(self.directory.create(id, "")?, self.driver));
+        let directory = Arc::clone(&self.directory);
+        let file = file::aside(move || directory.create(id, "")).await?;
+        let file = Rc::new(JournalFile::new(file, self.driver));
         let segment = Segment { id, file, size: BLOCK_SIZE as u64 };
         let old = std::mem::replace(&mut *self.segment.borrow_mut(), segment);
         self.count(|counters| counters.segments += 1);
