@@ -73,10 +73,10 @@ pub(crate) struct Killer {
 
 impl Killer {
     /// Kills until the task is aborted.
-    pub(crate) async fn run(self: Rc<Self>, targets: Vec<Target>, beat: Duration, seed: u64) {
+    pub(crate) async fn run(self: Rc<Self>, targets: Vec<Target>, at_once: u32, beat: Duration, seed: u64) {
         let mut random = Rng::with_seed(seed);
         let mut gateway = 0;
-        for (number, target) in (1_u32..).zip(targets.iter().copied().cycle()) {
+        for (number, target) in (0_u32..).zip(targets.iter().copied().cycle()) {
             let process = match target {
                 Target::Gateway => {
                     gateway = gateway % 2 + 1;
@@ -84,8 +84,11 @@ impl Killer {
                 }
                 Target::Aggregator | Target::Haproxy => target.name().to_owned(),
             };
-            let jitter = beat.mul_f64(random.f64()) / 2;
-            tokio::time::sleep_until((self.start + beat * number + jitter).into()).await;
+            if number.is_multiple_of(at_once) {
+                let jitter = beat.mul_f64(random.f64()) / 2;
+                let moment = self.start + beat * (number / at_once + 1) + jitter;
+                tokio::time::sleep_until(moment.into()).await;
+            }
             self.kill(target, process);
         }
     }

@@ -51,7 +51,7 @@ impl Reply {
         matches!(self, Self::Yes { .. })
     }
 
-    fn name(self) -> String {
+    pub(crate) fn name(self) -> String {
         match self {
             Self::Yes { replayed: false } => "202".to_owned(),
             Self::Yes { replayed: true } => "202 replayed".to_owned(),

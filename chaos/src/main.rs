@@ -19,6 +19,7 @@ mod referee;
 mod report;
 mod run;
 mod supervisor;
+mod trace;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +53,9 @@ struct Arguments {
     /// The folder of Galo's sockets and of the supervisor's state.json
     #[arg(long)]
     run: PathBuf,
+    /// A folder for posts.csv and kills.csv: what happened when, to look into what went wrong
+    #[arg(long)]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     plan: Plan,
 }
@@ -71,6 +75,9 @@ struct Plan {
     /// Who is killed, in turn
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Target::Gateway, Target::Aggregator, Target::Haproxy])]
     targets: Vec<Target>,
+    /// How many of them at the same moment
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    at_once: u32,
     /// Share of payments that are sent twice at the same moment
     #[arg(long, default_value_t = 0.1, value_parser = probability)]
     duplicates: f64,

@@ -18,7 +18,7 @@ use crate::processors::{Faults, NAMES, Processor};
 use crate::referee::{Books, Findings, compare_lookup, judge, parse_summary, text_of_millis};
 use crate::report::{Aftermath, Checks, latency_line, percent};
 use crate::supervisor::{Process, Supervisor};
-use crate::{Arguments, Plan};
+use crate::{Arguments, Plan, trace};
 
 /// Keep-alive connections of the load before the first request; a stall opens more.
 const CONNECTION_COUNT: usize = 32;
@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     });
     let killing = (plan.kill_every_ms > 0).then(|| {
         let beat = Duration::from_millis(plan.kill_every_ms);
-        tokio::task::spawn_local(Rc::clone(&killer).run(plan.targets.clone(), beat, seed))
+        tokio::task::spawn_local(Rc::clone(&killer).run(plan.targets.clone(), plan.at_once, beat, seed))
     });
     let outages = (plan.outage_every_ms > 0)
         .then(|| tokio::task::spawn_local(break_processors(plan.clone(), start, Rc::clone(&processors))));
@@ -84,6 +84,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     let mut log = load.take_log();
     log.posts.sort_unstable_by_key(|post| post.intended_us);
 
+    if let Some(folder) = &arguments.trace {
+        trace::write(folder, &log.posts, &killer.kills.borrow())?;
+    }
     let quiet = Instant::now();
     for processor in processors.iter() {
         processor.set_faults(&Faults::default()).await?;

@@ -116,6 +116,8 @@ pub(crate) fn chaos(options: &Options) -> Fallible<()> {
             .args(["--default", &address(up.default_port), "--fallback", &address(up.fallback_port)])
             .arg("--run")
             .arg(up.home().run())
+            .arg("--trace")
+            .arg(up.home().path().join("logs"))
             .args(&plan),
         "chaos",
     );
