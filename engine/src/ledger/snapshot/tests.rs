@@ -26,7 +26,12 @@ fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     let mut open: Vec<_> = ledger.open.iter().collect();
     open.sort_by_key(|(id, _)| *id);
     open.iter_mut().for_each(|(_, payment)| payment.owner = None);
-    let known: Vec<_> = ledger.processed_order.iter().map(|id| (*id, ledger.lookup(*id))).collect();
+    let known: Vec<_> = ledger
+        .processed
+        .places()
+        .map(|place| ledger.processed.at(place).id)
+        .map(|id| (id, ledger.lookup(id)))
+        .collect();
     let mut rows = Vec::new();
     for processor in Processor::ALL {
         assert!(
