@@ -33,6 +33,9 @@ const CHUNK_LEN: usize = 1_024;
 /// Ids that room is made for beforehand, at most: 5 MB, of which the fifth that says which places are free is touched at once.
 const RESERVED_LEN_MAX: usize = 900_000;
 
+/// Ids taken in before they are found: 1 MB. Each part of the table then gets some 256 of them while it stands in the first cache.
+const UNSETTLED_LEN_MAX: usize = 1 << 16;
+
 /// A processed id and what is known of it.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
@@ -47,6 +50,8 @@ pub(super) struct KnownIds {
     hasher: IdHash,
     shards: Vec<HashTable<u32>>,
     rows: Rows,
+    /// Hash and place of rows that no table has yet.
+    unsettled: Vec<(u64, u32)>,
 }
 
 /// The queue. Places are counted from when it was made: what stands at a place stays there.
@@ -109,6 +114,7 @@ impl KnownIds {
             hasher: IdHash::new(hash_seed),
             shards: (0..SHARD_COUNT).map(|_| HashTable::with_capacity(capacity)).collect(),
             rows: Rows::new(),
+            unsettled: Vec::new(),
         }
     }
 
@@ -128,11 +134,25 @@ impl KnownIds {
     }
 
     /// What is known of an id.
+    ///
+    /// # Panics
+    /// If ids were taken in and not settled.
     pub(super) fn get(&self, id: CorrelationId) -> Option<ProcessedPayment> {
+        assert!(self.unsettled.is_empty(), "ids that were taken in are settled before any is looked for");
         let hash = self.hasher.hash_one(id);
         let same = |place: &u32| self.rows.at_short(*place).id == id;
         let place = self.shards[shard_of(hash)].find(hash, same)?;
         Some(self.rows.at_short(*place).payment)
+    }
+
+    /// Brings the part of the table where an id would stand into the processor's caches. For many ids in a row: one look does
+    /// not wait for the one before.
+    pub(super) fn touch(&self, id: CorrelationId) {
+        let hash = self.hasher.hash_one(id);
+        // Whatever looks like the id is compared with a place that is not taken: the queue is not looked at.
+        let next = self.next_place();
+        let found = self.shards[shard_of(hash)].find(hash, |place| *place == next);
+        assert!(found.is_none(), "no table holds a place that is not taken");
     }
 
     /// Whether an id is among them.
@@ -144,22 +164,68 @@ impl KnownIds {
     ///
     /// # Panics
     /// With 2³² ids.
-    #[allow(clippy::cast_possible_truncation, reason = "the lower half is what is kept")]
     pub(super) fn insert_new(&mut self, id: CorrelationId, payment: ProcessedPayment) -> bool {
-        let Self { hasher, shards, rows } = self;
-        assert!(rows.places.end - rows.places.start < u32::MAX.into(), "places are told apart by their lower half");
-        let hash = hasher.hash_one(id);
-        let same = |place: &u32| rows.at_short(*place).id == id;
+        assert!(self.unsettled.is_empty(), "ids that were taken in are settled before others come");
+        let hash = self.hasher.hash_one(id);
+        let place = self.next_place();
+        if !self.insert_place(|_| id, hash, place) {
+            return false;
+        }
+        self.rows.push(Row { id, payment });
+        true
+    }
+
+    /// Puts an id at the end that is surely not there. It is not found before [`Self::settle`].
+    ///
+    /// One id after the other, each look at the table is a miss of the processor's caches; many at a time, part by part, few
+    /// are. Returns false if an id among those that were taken in before was there already.
+    pub(super) fn take_in(&mut self, id: CorrelationId, payment: ProcessedPayment) -> bool {
+        let place = self.next_place();
+        self.unsettled.push((self.hasher.hash_one(id), place));
+        self.rows.push(Row { id, payment });
+        self.unsettled.len() < UNSETTLED_LEN_MAX || self.settle()
+    }
+
+    /// Makes the ids that were taken in be found. Returns false if one of them was there already; then nothing may be
+    /// asked any more.
+    pub(super) fn settle(&mut self) -> bool {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        // Sorted by part: counted, then each put where its part's begin.
+        let mut ends = [0; SHARD_COUNT];
+        unsettled.iter().for_each(|(hash, _)| ends[shard_of(*hash)] += 1);
+        let mut begin = 0;
+        for end in &mut ends {
+            begin += std::mem::replace(end, begin);
+        }
+        let mut sorted = vec![(0, 0); unsettled.len()];
+        for (hash, place) in unsettled {
+            let end = &mut ends[shard_of(hash)];
+            sorted[*end] = (hash, place);
+            *end += 1;
+        }
+        sorted.into_iter().all(|(hash, place)| self.insert_place(|rows| rows.at_short(place).id, hash, place))
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is what is kept")]
+    fn next_place(&self) -> u32 {
+        assert!(self.len() < u32::MAX as usize, "places are told apart by their lower half");
+        self.rows.places.end as u32
+    }
+
+    /// The id is asked for only where another one looks like it.
+    fn insert_place(&mut self, id: impl Fn(&Rows) -> CorrelationId, hash: u64, place: u32) -> bool {
+        let Self { hasher, shards, rows, .. } = self;
+        let same = |place: &u32| rows.at_short(*place).id == id(rows);
         let hash_of = |place: &u32| hasher.hash_one(rows.at_short(*place).id);
         let Vacancy::Vacant(vacant) = shards[shard_of(hash)].entry(hash, same, hash_of) else { return false };
-        vacant.insert(rows.places.end as u32);
-        rows.push(Row { id, payment });
+        vacant.insert(place);
         true
     }
 
     /// Forgets the first one, if there is one.
     #[allow(clippy::cast_possible_truncation, reason = "the lower half is what is kept")]
     pub(super) fn forget_first(&mut self) {
+        assert!(self.unsettled.is_empty(), "ids that were taken in are settled before any is forgotten");
         if self.rows.places.is_empty() {
             return;
         }
@@ -174,6 +240,7 @@ impl KnownIds {
     pub(super) fn clear(&mut self) {
         self.shards.iter_mut().for_each(HashTable::clear);
         self.rows = Rows::new();
+        self.unsettled = Vec::new();
     }
 }
 
@@ -233,6 +300,33 @@ mod tests {
             assert!(known.len() == 0 && order.iter().all(|number| !known.contains(id(*number))));
             known.forget_first();
             assert!(known.insert_new(id(1), ProcessedPayment::new(1, 1, Processor::Default)));
+        }
+    }
+
+    #[test]
+    fn ids_that_are_taken_in_together_are_found_and_none_comes_twice() {
+        let payment = |number| ProcessedPayment::new(number, 1, Processor::Default);
+        for len in [0, 1, 5_000, UNSETTLED_LEN_MAX as u64 - 1, UNSETTLED_LEN_MAX as u64, 100_000] {
+            for twice in [None, Some(0), Some(len / 2), Some(len.saturating_sub(1))] {
+                let mut known = KnownIds::new(5, 100_000);
+                assert!(known.insert_new(id(len), payment(len)));
+                let mut fits = (0..len).all(|number| known.take_in(id(number), payment(number)));
+                if let Some(number) = twice {
+                    fits = fits && known.take_in(id(number), payment(number));
+                }
+                fits = fits && known.settle();
+                assert_eq!(fits, twice.is_none(), "{len} {twice:?}");
+                if fits {
+                    assert!(
+                        (0..=len)
+                            .all(|number| known.get(id(number)).is_some_and(|p| p.amount_cents == number))
+                    );
+                    assert_eq!(known.len() as u64, len + 1);
+                    (0..len / 2).for_each(|_| known.forget_first());
+                    // The one that was there before went first.
+                    assert!((0..len).all(|number| known.contains(id(number)) == (number + 1 >= len / 2)));
+                }
+            }
         }
     }
 

@@ -33,6 +33,8 @@ use crate::time::UnixMillis;
 /// payments a second, a minute's.
 const WAITING_LEN_MAX: usize = 1 << 16;
 
+const KNOWN_TWICE: Misfit = Misfit("an id is remembered once");
+
 /// Where an export stands.
 pub(super) struct Export {
     phase: Phase,
@@ -317,16 +319,28 @@ impl Ledger {
             }
             Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor } => {
                 let payment = ProcessedPayment::new(amount_cents, requested_at_ms, processor);
-                if !self.remember(correlation_id, payment) {
-                    return Err(Misfit("an id is remembered once"));
+                let known_len_max = self.config.known_len_max.saturating_sub(1);
+                if self.processed.len() > known_len_max {
+                    self.settle_known()?;
+                    self.forget_beyond(known_len_max);
+                }
+                if !self.processed.take_in(correlation_id, payment) {
+                    return Err(KNOWN_TWICE);
                 }
             }
-            Fact::End => self.assert_conservation(),
+            Fact::End => {
+                self.settle_known()?;
+                self.assert_conservation();
+            }
             Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged => {
                 return Err(Misfit("a change does not stand in a snapshot"));
             }
         }
         Ok(())
+    }
+
+    fn settle_known(&mut self) -> Result<(), Misfit> {
+        if self.processed.settle() { Ok(()) } else { Err(KNOWN_TWICE) }
     }
 
     fn import_bucket(&mut self, processor: Processor, row: BucketRow) -> Result<(), Misfit> {

@@ -279,8 +279,11 @@ fn what_cannot_be_is_refused() {
     };
     let mut ledger = Ledger::new(config(50));
     ledger.import(remembered(1)).unwrap();
+    ledger.import(remembered(1)).unwrap();
+    assert!(ledger.import(Fact::End).is_err(), "an id that comes twice is found at the end");
+    let mut ledger = Ledger::new(config(50));
+    ledger.import(remembered(1)).unwrap();
     for fact in [
-        remembered(1),
         Fact::Purged,
         bucket(0, 0, 0, 0),
         bucket(0, 0, 1 << 32, 0),
