@@ -184,6 +184,15 @@ impl Directory {
         self.handle.try_clone()
     }
 
+    /// Bytes that are free for us on its file system.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn free_size(&self) -> io::Result<u64> {
+        let room = nix::sys::statvfs::fstatvfs(&self.handle)?;
+        Ok(room.blocks_available().saturating_mul(room.fragment_size()))
+    }
+
     /// Creates a file with its header. One of that name is replaced: it has no record, or the next one would have another name.
     ///
     /// # Errors

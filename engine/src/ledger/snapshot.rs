@@ -166,6 +166,15 @@ impl Ledger {
         Progress::More
     }
 
+    /// The bytes of a snapshot that began now, at most.
+    #[must_use]
+    pub fn export_size_max(&self) -> u64 {
+        let rows = self.open.len + self.processed.len() + SHARD_COUNT;
+        // A bucket takes at least as much memory as its share of a record: 16 bytes where three share one, and a lonely one has
+        // a second to itself.
+        (rows * galo_wire::journal::BLOCK_SIZE + self.bucket_bytes()) as u64
+    }
+
     /// Forgets an export that cannot be finished.
     pub fn abandon_export(&mut self) {
         if let Some(export) = self.export.take() {
