@@ -427,6 +427,12 @@ impl Ledger {
         self.processed.touch(id);
     }
 
+    /// To be told how many payments are about to be processed: likewise.
+    pub(crate) fn touch_forgotten(&self, processed_len: usize) {
+        let len = (self.processed.len() + processed_len).saturating_sub(self.config.known_len_max);
+        self.processed.touch_first(len.min(processed_len));
+    }
+
     /// Applies one change that was decided elsewhere: read from a journal.
     ///
     /// # Errors

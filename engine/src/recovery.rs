@@ -343,7 +343,12 @@ impl Recovery {
         let (blocks, rest) = bytes.as_chunks::<BLOCK_SIZE>();
         for group in blocks.chunks(READ_AHEAD_LEN) {
             if matches!((file.id.kind, &file.state), (FileKind::Segment, State::Records)) {
-                group.iter().filter_map(Record::accepted_id).for_each(|id| self.ledger.touch(id));
+                let mut others_len = group.len();
+                for id in group.iter().filter_map(Record::accepted_id) {
+                    self.ledger.touch(id);
+                    others_len -= 1;
+                }
+                self.ledger.touch_forgotten(others_len);
             }
             group.iter().try_for_each(|block| self.block(&mut file, block))?;
         }

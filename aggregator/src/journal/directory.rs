@@ -21,8 +21,8 @@ use galo_wire::journal::{BLOCK_SIZE, Header};
 
 use super::{JournalConfig, Sync};
 
-/// Read in one go: whole blocks, few enough calls.
-const READ_SIZE: usize = 8_192 * BLOCK_SIZE;
+/// Read in one go: whole blocks, few enough calls, and few enough bytes to be in the second cache when they are looked at.
+const READ_SIZE: usize = 1_024 * BLOCK_SIZE;
 
 /// Why there is no journal to write to: one line for the operator.
 #[derive(Debug, thiserror::Error)]

@@ -155,6 +155,17 @@ impl KnownIds {
         assert!(found.is_none(), "no table holds a place that is not taken");
     }
 
+    /// Likewise, for the first ids in the queue, which are about to be forgotten.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is what is compared")]
+    pub(super) fn touch_first(&self, len: usize) {
+        let end = self.rows.places.end.min(self.rows.places.start + len as u64);
+        for place in self.rows.places.start..end {
+            let hash = self.hasher.hash_one(self.rows.at(place).id);
+            let found = self.shards[shard_of(hash)].find(hash, |other| *other == place as u32);
+            assert!(found.is_some(), "what is in the queue is in the table");
+        }
+    }
+
     /// Whether an id is among them.
     pub(super) fn contains(&self, id: CorrelationId) -> bool {
         self.get(id).is_some()
