@@ -89,7 +89,7 @@ impl Config {
                         fee("PROCESSOR_DEFAULT_FEE_BPS", 500)?,
                         fee("PROCESSOR_FALLBACK_FEE_BPS", 1_500)?,
                     ],
-                    patience_us: env.number("ROUTING_PATIENCE_MS", 2_000, 0..=86_400_000_u64)? * 1_000,
+                    patience_us: env.number("ROUTING_PATIENCE_MS", 30_000, 0..=86_400_000_u64)? * 1_000,
                     slow_us: SLOW_US,
                 },
                 queue_len_max: usize::try_from(per_thread(queue_len_max)).expect("64-bit, or bounded above"),
