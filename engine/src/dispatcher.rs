@@ -41,7 +41,7 @@ use crate::outlook::{Backlog, Change, Outlook, OutlookConfig, Reservation, Sent}
 use crate::pace::{self, Pace};
 use crate::random::Random;
 use crate::retry::{Backoff, Budget, BudgetConfig};
-use crate::router::{Choice, Decision, RouterConfig, Situation, route};
+use crate::router::{Choice, Decision, Reason, RouterConfig, Situation, route};
 use crate::time::{Now, UnixMillis};
 
 pub use action::{Action, Answer, Verification};
@@ -98,6 +98,8 @@ pub struct Dispatcher {
     arrivals: Arrivals,
     /// Of what leaves the queue.
     pace: Pace,
+    /// Which payment, by its arrival, was told to wait last, and why.
+    last_wait: Option<(u64, Reason)>,
     backoff: Backoff,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
     budgets: [Budget; 2],
@@ -131,6 +133,7 @@ impl Dispatcher {
             outlooks,
             arrivals: Arrivals::default(),
             pace: Pace::default(),
+            last_wait: None,
             backoff: Backoff { base_ms: 20, max_ms: 1000, factor_percent: 200 },
             budgets: [Budget::new(RETRY_BUDGET), Budget::new(RETRY_BUDGET)],
             random,
@@ -309,7 +312,7 @@ impl Dispatcher {
             Message::HealthNews(news) => {
                 let outlook = &mut self.outlooks[news.processor.index()];
                 outlook.news(news.failing, now);
-                if news.source == HealthSource::Check {
+                if news.source == HealthSource::Check || !news.failing {
                     outlook.checked(u64::from(news.response_ms) * 1000, now);
                 }
                 self.pump(now);
@@ -606,7 +609,12 @@ impl Dispatcher {
     fn decide(&mut self, arrived_us: u64, now: Now) -> Option<Place> {
         let situation = self.situation(arrived_us, now);
         let Decision { choice, reason } = route(&self.config.router, &situation);
-        self.counters.decisions[reason as usize] += 1;
+        // The same wait of the same payment, looked at again, is one decision.
+        let wait = (choice == Choice::Wait).then_some((arrived_us, reason));
+        if wait.is_none() || wait != self.last_wait {
+            self.counters.decisions[reason as usize] += 1;
+            self.last_wait = wait;
+        }
         match choice {
             Choice::Send(processor) => {
                 let reservation = self.outlooks[processor.index()].try_reserve(now)?;
@@ -617,6 +625,10 @@ impl Dispatcher {
     }
 
     fn situation(&mut self, arrived_us: u64, now: Now) -> Situation {
+        for processor in Processor::ALL {
+            let change = self.outlooks[processor.index()].pace_change(now);
+            self.tell(processor, change, now);
+        }
         let per_second = pace::per_second(self.arrivals.per_second());
         let backlog = Backlog { len: self.waiting.len(), per_second };
         let [default, fallback] = &mut self.outlooks;

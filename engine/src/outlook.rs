@@ -88,6 +88,8 @@ pub struct Outlook {
     fast_in_a_row: u32,
     /// When the most recent attempt was sent that was answered fast.
     fast_sent_us: u64,
+    /// What the other gateways were told last, or told us: too slow for new payments.
+    known_slow: bool,
 }
 
 /// A place that was taken for an attempt.
@@ -115,6 +117,8 @@ pub enum Change {
     Failed,
     /// It works again.
     Recovered,
+    /// It became too slow for new payments, or fast again.
+    Pace,
 }
 
 impl Outlook {
@@ -137,6 +141,7 @@ impl Outlook {
             checked_at_us: 0,
             fast_in_a_row: 0,
             fast_sent_us: 0,
+            known_slow: false,
         }
     }
 
@@ -292,10 +297,24 @@ impl Outlook {
         let _: Option<Change> = self.change(before, now);
     }
 
-    /// The health check's least response time.
+    /// Whether it has become slow, or fast again, since this was asked last. While the breaker is not closed that is
+    /// nobody's concern.
+    pub fn pace_change(&mut self, now: Now) -> Option<Change> {
+        if self.breaker.state(now.monotonic_us) != BreakerState::Closed {
+            return None;
+        }
+        let slow = self.expected_us(now) > self.config.slow_us;
+        let changed = slow != self.known_slow;
+        self.known_slow = slow;
+        changed.then_some(Change::Pace)
+    }
+
+    /// The health check's least response time, or what an answer took elsewhere.
     pub fn checked(&mut self, response_us: u64, now: Now) {
         self.check_us = response_us;
         self.checked_at_us = now.monotonic_us;
+        // Who said so has told everyone.
+        self.known_slow = self.expected_us(now) > self.config.slow_us;
     }
 
     /// The other processor has just come back: look at this one again at once.

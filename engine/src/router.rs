@@ -16,7 +16,8 @@
 //! loses the payment with probability `t` / one minute.
 //!
 //! Slow is not broken: a payment on its way is left alone, but new ones keep away from a processor whose answers take
-//! longer than [`RouterConfig::slow_us`], because an auditor who compares books meanwhile would see a difference.
+//! longer than [`RouterConfig::slow_us`], because an auditor who compares books meanwhile would see a difference. If
+//! nothing faster is left, the cheaper one is still used up to [`STALE_US`], beyond which the auditor would.
 //!
 //! Pure: a function of a [`Situation`], so that every combination can be enumerated in a test. `docs/routing.md` has
 //! the figures behind the constants.
@@ -30,6 +31,10 @@ pub const SETTLE_US_MAX: u64 = 600_000;
 /// How long a day is taken to go on, on average, µs.
 pub const HORIZON_US: u64 = 60_000_000;
 
+/// An answer that takes longer than this may be in one book and not yet in the other when an auditor looks, µs: the
+/// window that it compares ends 1.5 s before now, and 200 ms are margin.
+pub const STALE_US: u64 = 1_300_000;
+
 /// What the operator decides.
 #[derive(Clone, Copy, Debug)]
 pub struct RouterConfig {
@@ -39,6 +44,14 @@ pub struct RouterConfig {
     pub patience_us: u64,
     /// Beyond this a processor is too slow for new payments as long as there is another way, µs.
     pub slow_us: u64,
+}
+
+impl Default for RouterConfig {
+    /// Fees as in the contest's preview. Thirty seconds of patience outlast most outages; what bounds the risk is silence
+    /// and [`SETTLE_US_MAX`], not patience.
+    fn default() -> Self {
+        Self { fee_bps: [500, 1_500], patience_us: 30_000_000, slow_us: 1_000_000 }
+    }
 }
 
 impl RouterConfig {
@@ -208,6 +221,9 @@ pub fn route(config: &RouterConfig, situation: &Situation) -> Decision {
             None => wait(Reason::AwaitsCheaper),
         };
     }
+    if cheap.closed && cheap.has_capacity && cheap.expected_us <= STALE_US {
+        return send(cheaper, Reason::SlowButWorks);
+    }
     if dear.probe_ready {
         return send(dearer, Reason::Probe);
     }
@@ -251,7 +267,7 @@ mod tests {
             probe_ready: bits & 8 != 0,
             bad_since_other_works: bits & 16 != 0,
             drain_us: [0, SETTLE_US_MAX, 60_000_000][usize::from(bits / 32)],
-            expected_us: 1_000,
+            expected_us: if bits & 2 != 0 { STALE_US + 1 } else { 1_000 },
         })
     }
 
@@ -355,6 +371,26 @@ mod tests {
                 assert_ne!(route(&CONFIG, &situation).choice, Choice::Wait, "{situation:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_cheaper_one_that_is_a_little_slow_is_used_when_nothing_faster_is_left() {
+        let slow = View {
+            closed: true,
+            slow: true,
+            has_capacity: true,
+            probe_ready: false,
+            bad_since_other_works: false,
+            drain_us: 0,
+            expected_us: STALE_US,
+        };
+        let broken = View { closed: false, ..slow };
+        let fast = View { slow: false, expected_us: 1_000, ..slow };
+        let at =
+            |views| route(&CONFIG, &Situation { views, waited_us: 0, waited_by_choice_us: 0, quiet: false });
+        assert_eq!(at([slow, broken]), send(Processor::Default, Reason::SlowButWorks));
+        assert_eq!(at([View { expected_us: STALE_US + 1, ..slow }, broken]), wait(Reason::AwaitsAny));
+        assert_eq!(at([slow, fast]), wait(Reason::AwaitsCheaper));
     }
 
     #[test]
