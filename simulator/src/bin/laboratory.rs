@@ -156,7 +156,7 @@ fn files() -> Result<Vec<PathBuf>, String> {
 
 fn list() {
     println!("policies");
-    PolicyKind::ALL.iter().for_each(|kind| println!("  {}", kind.name()));
+    PolicyKind::ALL.iter().for_each(|kind| println!("  {:24}{}", kind.name(), kind.story()));
     println!("schedules");
     for path in files().unwrap_or_default() {
         match Schedule::read(&path) {

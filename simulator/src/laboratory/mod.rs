@@ -15,6 +15,7 @@
 
 #![expect(clippy::float_arithmetic, reason = "statistics of whole runs; money stays in integers")]
 
+mod baselines;
 mod bound;
 mod galo;
 mod generator;

@@ -60,7 +60,6 @@ pub enum Order {
         requested_at_ms: u64,
     },
     /// Give an attempt up: its connection is closed and nothing more is heard of it. It may still be processed.
-    #[expect(dead_code, reason = "Galo abandons nothing; policies with short timeouts do")]
     Abandon {
         /// From [`Order::Attempt`].
         token: u64,

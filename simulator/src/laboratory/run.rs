@@ -1,5 +1,8 @@
 //! One policy on one schedule, and what came of it.
 
+use super::baselines::{
+    Baseline, Breakers, DefaultOnly, FiveTries, HalfOpenTries, LatencyComparison, ShortTimeout,
+};
 use super::bound::Clairvoyant;
 use super::galo::Galo;
 use super::policy::{Figures, Policy};
@@ -15,23 +18,75 @@ pub use super::world::Second;
 pub enum PolicyKind {
     /// The engine's real code.
     Galo,
+    /// See [`DefaultOnly`].
+    DefaultOnly,
+    /// See [`Breakers`].
+    Breakers,
+    /// See [`HalfOpenTries`].
+    HalfOpenTries,
+    /// See [`ShortTimeout`].
+    ShortTimeout,
+    /// See [`FiveTries`].
+    FiveTries,
+    /// See [`LatencyComparison`].
+    LatencyComparison,
 }
 
 impl PolicyKind {
     /// All, Galo first.
-    pub const ALL: &[Self] = &[Self::Galo];
+    pub const ALL: &[Self] = &[
+        Self::Galo,
+        Self::DefaultOnly,
+        Self::Breakers,
+        Self::HalfOpenTries,
+        Self::ShortTimeout,
+        Self::FiveTries,
+        Self::LatencyComparison,
+    ];
 
     /// Its name in tables and on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Galo => "galo",
+            Self::DefaultOnly => "default-only",
+            Self::Breakers => "breakers",
+            Self::HalfOpenTries => "half-open",
+            Self::ShortTimeout => "short-timeout",
+            Self::FiveTries => "five-tries",
+            Self::LatencyComparison => "latency",
+        }
+    }
+
+    /// What it does, in a line.
+    #[must_use]
+    pub const fn story(self) -> &'static str {
+        match self {
+            Self::Galo => "the engine's real code: two gateways and the aggregator",
+            Self::DefaultOnly => {
+                "waits for default only: a probe each second, bursts while answers take less than 200 ms"
+            }
+            Self::Breakers => {
+                "a health check each 5 s, a breaker of 3 failures in 10 s with 5 s recovery, then fallback, then backoff"
+            }
+            Self::HalfOpenTries => {
+                "half-open with 30 % random tries, three retries with doubling delay, then fallback"
+            }
+            Self::ShortTimeout => "a 300 ms timeout to fallback, a queue of 20,000",
+            Self::FiveTries => "five tries at default half a second apart, then fallback",
+            Self::LatencyComparison => "fallback when default is three times slower",
         }
     }
 
     fn build(self, settings: &Settings, dice: &mut Dice) -> Box<dyn Policy> {
         match self {
             Self::Galo => Box::new(Galo::new(settings.galo, settings.fees, dice)),
+            Self::DefaultOnly => Box::new(Baseline::new(DefaultOnly::new(), dice)),
+            Self::Breakers => Box::new(Baseline::new(Breakers::default(), dice)),
+            Self::HalfOpenTries => Box::new(Baseline::new(HalfOpenTries::default(), dice)),
+            Self::ShortTimeout => Box::new(Baseline::new(ShortTimeout, dice)),
+            Self::FiveTries => Box::new(Baseline::new(FiveTries, dice)),
+            Self::LatencyComparison => Box::new(Baseline::new(LatencyComparison::new(), dice)),
         }
     }
 }
