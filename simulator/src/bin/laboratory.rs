@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use galo_simulator::laboratory::{
-    Fees, GaloConfig, PolicyKind, Run, Schedule, Settings, Spread, generate, play,
+    Fees, GaloConfig, PolicyKind, Run, Schedule, Settings, Spread, generate, generate_any_end, play,
 };
 
 /// The policy laboratory: schedules × policies under a virtual clock
@@ -26,6 +26,9 @@ struct Arguments {
     /// The seed of the first of them; tune with those below 1000000, judge with the others
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Random schedules may end with both processors down
+    #[arg(long)]
+    any_end: bool,
     /// Play this random schedule alone
     #[arg(long, conflicts_with = "random")]
     seed: Option<u64>,
@@ -181,7 +184,8 @@ fn pieces(arguments: &Arguments) -> Result<Vec<Piece>, String> {
         (None, Some(count)) => arguments.from..arguments.from + count,
         (None, None) => 0..0,
     };
-    pieces.extend(seeds.map(|seed| Piece { schedule: generate(seed), seed }));
+    let draw = if arguments.any_end { generate_any_end } else { generate };
+    pieces.extend(seeds.map(|seed| Piece { schedule: draw(seed), seed }));
     if pieces.is_empty() {
         return Err("nothing to play: --random COUNT, --seed N or --schedule FILE".to_owned());
     }

@@ -28,7 +28,7 @@ mod world;
 
 pub use bound::Clairvoyant;
 pub use galo::GaloConfig;
-pub use generator::generate;
+pub use generator::{generate, generate_any_end};
 pub use policy::Figures;
 pub use run::{PolicyKind, Run, Second, play};
 pub use schedule::{ClientPoint, Condition, Moment, Schedule, ScheduleError, Stage};
