@@ -76,7 +76,8 @@ pub struct Outlook {
     answered_until_us: u64,
     /// In the order of sending, and so by time: searched by halving.
     outstanding: VecDeque<Outstanding>,
-    last_sent_us: u64,
+    /// When the last place was taken. Not when its attempt was sent: until then others must not think it due.
+    reserved_at_us: u64,
     /// When the most recent attempt was sent that failed or has been silent for long.
     bad_sent_us: Option<u64>,
     /// Since when the breaker has been closed.
@@ -90,6 +91,8 @@ pub struct Outlook {
     fast_sent_us: u64,
     /// What the other gateways were told last, or told us: too slow for new payments.
     known_slow: bool,
+    /// Since when it is too slow for new payments; in the far future while it is not.
+    slow_since_us: u64,
 }
 
 /// A place that was taken for an attempt.
@@ -134,7 +137,7 @@ impl Outlook {
             answered_us: None,
             answered_until_us: 0,
             outstanding: VecDeque::with_capacity(config.concurrency_max as usize * 2),
-            last_sent_us: 0,
+            reserved_at_us: 0,
             bad_sent_us: None,
             closed_since_us: 0,
             check_us: 0,
@@ -142,6 +145,7 @@ impl Outlook {
             fast_in_a_row: 0,
             fast_sent_us: 0,
             known_slow: false,
+            slow_since_us: u64::MAX,
         }
     }
 
@@ -187,9 +191,11 @@ impl Outlook {
         let closed = self.breaker.state(now.monotonic_us) == BreakerState::Closed;
         let expected_us = self.expected_us(now);
         let slow = expected_us > self.config.slow_us;
+        self.slow_since_us = if slow { self.slow_since_us.min(now.monotonic_us) } else { u64::MAX };
         self.notice_silence(now);
-        let trickle_ready = now.monotonic_us.saturating_sub(self.last_sent_us) >= TRICKLE_US
-            && self.outstanding.len() < TRICKLE_COUNT_MAX;
+        let sent_before = self.outstanding.partition_point(|it| it.sent_us < self.slow_since_us);
+        let trickle_ready = now.monotonic_us.saturating_sub(self.reserved_at_us) >= TRICKLE_US
+            && self.outstanding.len() - sent_before < TRICKLE_COUNT_MAX;
         View {
             closed,
             slow,
@@ -218,6 +224,7 @@ impl Outlook {
         if !self.capacity.try_acquire() {
             return None;
         }
+        self.reserved_at_us = now.monotonic_us;
         if self.breaker.state(now.monotonic_us) == BreakerState::Closed {
             return Some(Reservation::Regular);
         }
@@ -239,7 +246,6 @@ impl Outlook {
     /// A reserved attempt is on its way.
     pub fn sent(&mut self, slot: u32, now: Now) {
         self.outstanding.push_back(Outstanding { slot, sent_us: now.monotonic_us });
-        self.last_sent_us = now.monotonic_us;
     }
 
     /// A sent attempt ended.
@@ -352,7 +358,7 @@ impl Outlook {
             self.fast_in_a_row = self.fast_in_a_row.saturating_add(1);
             if self.fast_in_a_row <= FAST_IN_A_ROW {
                 // The next one of the trickle may go at once: three make sure.
-                self.last_sent_us = self.last_sent_us.min(now.monotonic_us.saturating_sub(TRICKLE_US));
+                self.reserved_at_us = self.reserved_at_us.min(now.monotonic_us.saturating_sub(TRICKLE_US));
             }
             if self.fast_in_a_row == FAST_IN_A_ROW {
                 self.latency = Latency::new();

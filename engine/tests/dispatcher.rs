@@ -283,6 +283,32 @@ fn while_the_cheaper_one_is_down_payments_wait_for_their_patience_and_then_take_
 }
 
 #[test]
+fn a_slow_processor_gets_one_payment_a_second_however_many_wait() {
+    let mut bench = Bench::new();
+    bench.attempt(9);
+    bench.fails(Processor::Fallback);
+    bench.now_us += 2_000_000;
+    for number in 1..=6 {
+        let actions = bench.accept(number);
+        // The first is the probe: planned at once, on its way as soon as it is granted.
+        for message in sent(&actions) {
+            let Message::Accept(accept) = message else { continue };
+            bench.grant(accept.slot, number);
+        }
+    }
+    let mut probe_count = 0;
+    for _ in 0..450 {
+        // Nothing is recorded, and so nothing is sent: the place that was taken must be enough to hold back the next.
+        for message in sent(&bench.tick_after(5_000)) {
+            let Message::Intent(intent) = message else { panic!("only intents: {message:?}") };
+            probe_count += u32::from(intent.processor == Processor::Default);
+        }
+        bench.accept(7);
+    }
+    assert_eq!(probe_count, 2, "in two seconds and a quarter");
+}
+
+#[test]
 fn when_no_more_payments_come_those_that_wait_take_the_dearer_one() {
     let waited_us = wait_for_the_dearer_one(u64::from(u32::MAX));
     assert!((QUIET_US_MIN..QUIET_US_MIN + 50_000).contains(&waited_us), "{waited_us}");
