@@ -34,6 +34,9 @@ pub use run::{PolicyKind, Run, Second, play};
 pub use schedule::{ClientPoint, Condition, Moment, Schedule, ScheduleError, Stage};
 pub use statistics::Spread;
 
+#[cfg(test)]
+mod tests;
+
 /// Where the wall clock begins: some time in 2026.
 const EPOCH_MS: u64 = 1_790_000_000_000;
 

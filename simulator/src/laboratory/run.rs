@@ -174,6 +174,17 @@ fn share(part: u64, whole: u64) -> f64 {
 pub fn play(schedule: &Schedule, settings: &Settings, kind: PolicyKind, timeline: bool) -> Run {
     let mut dice = Dice::new(settings.seed);
     let policy = kind.build(settings, &mut dice);
+    play_with(schedule, settings, kind, policy, timeline)
+}
+
+/// Plays a schedule with a policy that may be none of ours.
+pub(super) fn play_with(
+    schedule: &Schedule,
+    settings: &Settings,
+    kind: PolicyKind,
+    policy: Box<dyn Policy>,
+    timeline: bool,
+) -> Run {
     let Findings { posted, booked, stored, doubles, audits, risky, attempts, figures, seconds } =
         World::new(schedule, *settings, policy, timeline).run();
     let bound = Clairvoyant::new(schedule, settings, posted.iter().map(|posted| posted.at_us));
