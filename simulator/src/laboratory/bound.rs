@@ -18,8 +18,8 @@ use std::collections::VecDeque;
 
 use galo_engine::Processor;
 
-use super::Settings;
 use super::schedule::{Condition, Schedule};
+use super::{Fees, Settings};
 
 /// Requests that run at once in one processor.
 const RUNNING_MAX: usize = 800;
@@ -27,15 +27,13 @@ const RUNNING_MAX: usize = 800;
 /// An attempt that takes longer can be seen as a difference.
 const SLOW_MS: u32 = 1_000;
 
-/// What can be earned, in ten-thousandths of a cent.
+/// What can be earned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clairvoyant {
-    /// By anybody.
-    pub profit_units: u64,
-    /// By who keeps away from slow places.
-    pub audit_profit_units: u64,
-    /// How the first is earned: payments at the cheaper and at the dearer processor.
+    /// By anybody: payments at each processor, by [`Processor::index`].
     pub counts: [u64; 2],
+    /// By who keeps away from slow places.
+    pub audit_counts: [u64; 2],
 }
 
 /// A processor through time.
@@ -76,19 +74,11 @@ impl Clairvoyant {
             }
         }
         let places = Processor::ALL.map(|processor| Places::new(schedule, settings, processor, length));
-        Self::of(&arrivals, &places, settings.fees.earned_units())
+        Self::of(&arrivals, &places, settings.fees.cheaper())
     }
 
-    fn of(
-        arrivals: &[u32],
-        [default, fallback]: &[Places; 2],
-        [default_units, fallback_units]: [u64; 2],
-    ) -> Self {
-        let (cheap, dear, cheap_units, dear_units) = if default_units >= fallback_units {
-            (default, fallback, default_units, fallback_units)
-        } else {
-            (fallback, default, fallback_units, default_units)
-        };
+    fn of(arrivals: &[u32], places: &[Places; 2], cheaper: Processor) -> Self {
+        let (cheap, dear) = (&places[cheaper.index()], &places[cheaper.other().index()]);
         let rank = |cheap_which, dear_which| rank(arrivals, [(cheap, cheap_which), (dear, dear_which)]);
         let cheap_alone = rank(Which::All, Which::None);
         let both = rank(Which::All, Which::All).max(cheap_alone);
@@ -97,13 +87,29 @@ impl Clairvoyant {
         let fast = rank(Which::Fast, Which::Fast).max(fast_cheap);
         let not_slow_dear = rank(Which::All, Which::Fast).max(fast);
         let all = both.max(not_slow_dear);
-        let counts = [cheap_alone, both - cheap_alone];
+        let by_processor = |cheap: u64, dear: u64| match cheaper {
+            Processor::Default => [cheap, dear],
+            Processor::Fallback => [dear, cheap],
+        };
         Self {
-            profit_units: counts[0] * cheap_units + counts[1] * dear_units,
-            audit_profit_units: (fast_cheap + not_slow_dear - fast) * cheap_units
-                + (fast - fast_cheap + all - not_slow_dear) * dear_units,
-            counts,
+            counts: by_processor(cheap_alone, all - cheap_alone),
+            audit_counts: by_processor(
+                fast_cheap + not_slow_dear - fast,
+                fast - fast_cheap + all - not_slow_dear,
+            ),
         }
+    }
+
+    /// What the first bound earns, in ten-thousandths of a cent.
+    #[must_use]
+    pub fn profit_units(&self, fees: Fees) -> u64 {
+        fees.profit_units(self.counts)
+    }
+
+    /// What the second bound earns.
+    #[must_use]
+    pub fn audit_profit_units(&self, fees: Fees) -> u64 {
+        fees.profit_units(self.audit_counts)
     }
 }
 
@@ -263,6 +269,10 @@ mod tests {
         brute.best((0, 0, [Vec::new(), Vec::new()]))
     }
 
+    fn earned(counts: [u64; 2], units: [u64; 2]) -> u64 {
+        counts[0] * units[0] + counts[1] * units[1]
+    }
+
     /// A few milliseconds of a processor that takes one attempt in each.
     fn draw_places(dice: &mut Dice, length: usize, delays: &[u32]) -> Places {
         let mut condition = Condition::default();
@@ -288,10 +298,11 @@ mod tests {
         for case in 0..400 {
             let arrivals = draw_arrivals(&mut dice, 7);
             let places = [draw_places(&mut dice, 7, &[0]), draw_places(&mut dice, 7, &[0])];
-            for units in [[9, 7], [7, 9]] {
-                let bound = Clairvoyant::of(&arrivals, &places, units);
-                assert_eq!(bound.profit_units, brute_force(&arrivals, &places, units, false), "case {case}");
-                assert_eq!(bound.audit_profit_units, bound.profit_units);
+            for (units, cheaper) in [([9, 7], Processor::Default), ([7, 9], Processor::Fallback)] {
+                let bound = Clairvoyant::of(&arrivals, &places, cheaper);
+                let best = brute_force(&arrivals, &places, units, false);
+                assert_eq!(earned(bound.counts, units), best, "case {case}");
+                assert_eq!(bound.audit_counts, bound.counts, "case {case}");
             }
         }
     }
@@ -306,13 +317,14 @@ mod tests {
             for usable in places.iter_mut().flat_map(|places| &mut places.usable) {
                 usable.fast = !dice.one_in(4);
             }
-            let bound = Clairvoyant::of(&arrivals, &places, [9, 7]);
-            assert!(bound.audit_profit_units <= bound.profit_units, "case {case}");
+            let bound = Clairvoyant::of(&arrivals, &places, Processor::Default);
+            let [most, audit] = [bound.counts, bound.audit_counts].map(|counts| earned(counts, [9, 7]));
+            assert!(audit <= most, "case {case}");
             let can = |fast_only| brute_force(&arrivals, &places, [1, 1], fast_only);
             if can(true) == can(false) {
                 let best = brute_force(&arrivals, &places, [9, 7], true);
-                assert_eq!(bound.audit_profit_units, best, "case {case}");
-                compared += u32::from(bound.audit_profit_units < bound.profit_units);
+                assert_eq!(audit, best, "case {case}");
+                compared += u32::from(audit < most);
             }
         }
         assert!(compared > 50, "{compared} cases in which it matters");
@@ -325,7 +337,7 @@ mod tests {
         for case in 0..400 {
             let arrivals = draw_arrivals(&mut dice, 8);
             let places = [draw_places(&mut dice, 8, &[0, 2, 3]), draw_places(&mut dice, 8, &[0, 2, 3])];
-            let bound = Clairvoyant::of(&arrivals, &places, [9, 7]).profit_units;
+            let bound = earned(Clairvoyant::of(&arrivals, &places, Processor::Default).counts, [9, 7]);
             let best = brute_force(&arrivals, &places, [9, 7], false);
             assert!(bound >= best, "case {case}: {best} can be earned, {bound} is the bound");
             met += u32::from(bound == best);

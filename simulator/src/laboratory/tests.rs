@@ -69,12 +69,26 @@ fn nobody_earns_more_than_the_bound_and_nobody_invents_payments() {
         for kind in PolicyKind::ALL {
             let run = play(&schedule, &Settings { fees, ..settings(seed) }, *kind, false);
             let name = kind.name();
-            assert!(run.profit_units <= run.bound.profit_units, "seed {seed}, {name}: {run:?}");
-            assert!(run.bound.audit_profit_units <= run.bound.profit_units, "seed {seed}, {name}");
+            assert!(run.profit_units() <= run.bound.profit_units(fees), "seed {seed}, {name}: {run:?}");
+            let bounds = [run.bound.audit_profit_units(fees), run.bound.profit_units(fees)];
+            assert!(bounds[0] <= bounds[1], "seed {seed}, {name}: {bounds:?}");
             assert!(run.lag() >= 0, "seed {seed}, {name}: {run:?}");
             let booked: u64 = run.processed.iter().sum();
             assert!(booked <= run.stored.iter().sum(), "seed {seed}, {name}: {run:?}");
         }
+    }
+}
+
+#[test]
+fn a_run_at_other_fees_is_the_same_run() {
+    for kind in PolicyKind::ALL {
+        let preview = play(&short(4), &settings(4), *kind, true);
+        let played = play(&short(4), &Settings { fees: Fees::FINAL, ..settings(4) }, *kind, true);
+        match preview.at_fees(Fees::FINAL) {
+            Some(derived) => assert_eq!(format!("{derived:?}"), format!("{played:?}"), "{}", kind.name()),
+            None => assert_eq!(*kind, PolicyKind::Galo),
+        }
+        assert!(preview.at_fees(Fees { bps: [2_000, 1_000] }).is_none());
     }
 }
 
@@ -91,7 +105,8 @@ fn galo_pays_nobody_twice() {
 fn without_trouble_everybody_earns_everything() {
     for kind in PolicyKind::ALL {
         let run = play(&steady(Vec::new()), &settings(1), *kind, false);
-        assert_eq!((run.profit_units, run.lag()), (run.bound.profit_units, 0), "{}", kind.name());
+        assert_eq!(run.profit_units(), run.bound.profit_units(run.fees), "{}", kind.name());
+        assert_eq!(run.lag(), 0, "{}", kind.name());
         assert_eq!((run.inconsistencies, run.risky, run.doubles), (0, 0, 0), "{}", kind.name());
     }
 }
