@@ -1,8 +1,9 @@
 //! One run of k6 with `k6/schedule.js`, and what it wrote.
 //!
-//! k6 says on stderr when the load begins; the stages are counted from that moment. Everything else that it says there is passed on.
-//! A k6 that dies, or never begins, is an error with its own words above it.
+//! k6 says on stderr when the load begins; the stages are counted from that moment. Everything else that it says there is passed
+//! on, the same line twice at most and then counted. A k6 that dies, or never begins, is an error with its own words above it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::Path;
@@ -20,6 +21,9 @@ use crate::up;
 
 /// The line of `k6/schedule.js`, followed by milliseconds since 1970.
 const BEGUN: &str = "begun_at_ms=";
+
+/// So often the same line is shown before it is only counted.
+const REPEATS_MAX: u64 = 2;
 
 /// What `k6/schedule.js` writes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -91,13 +95,16 @@ pub(crate) fn run(
     let (running, over) = channel::<()>();
     let (status, lateness) = std::thread::scope(|scope| {
         let listener = scope.spawn(move || {
+            let mut words_seen = Repeats::default();
             for line in BufReader::new(words).lines().map_while(Result::ok) {
                 match begun_at(&line) {
                     // A second beginning has nobody waiting for it.
                     Some(moment) => drop(begin.send(moment)),
-                    None => eprintln!("{line}"),
+                    None if words_seen.is_worth_printing(&line) => eprintln!("{line}"),
+                    None => {}
                 }
             }
+            words_seen.summary().iter().for_each(|line| eprintln!("{line}"));
         });
         let follower = scope.spawn(move || match begun.recv() {
             Ok(begun) => {
@@ -123,6 +130,26 @@ pub(crate) fn run(
     Ok((load, lateness))
 }
 
+/// Counts equal lines: a gateway that refuses says the same a thousand times.
+#[derive(Default)]
+struct Repeats {
+    counts: BTreeMap<String, u64>,
+}
+
+impl Repeats {
+    fn is_worth_printing(&mut self, line: &str) -> bool {
+        let count = self.counts.entry(line.to_owned()).or_insert(0);
+        *count += 1;
+        *count <= REPEATS_MAX
+    }
+
+    /// The lines that were kept back, and how often they came in all.
+    fn summary(&self) -> Vec<String> {
+        let kept_back = self.counts.iter().filter(|(_, count)| **count > REPEATS_MAX);
+        kept_back.map(|(line, count)| format!("{line} ({count} times)")).collect()
+    }
+}
+
 /// The moment of the beginning on our monotonic clock, if the line tells it.
 fn begun_at(line: &str) -> Option<Instant> {
     let begun_ms: u64 = line.strip_prefix(BEGUN)?.parse().ok()?;
@@ -144,5 +171,13 @@ mod tests {
         for line in ["", "begun_at_ms=", "begun_at_ms=soon", "POST /payments answered 503 begun_at_ms=1"] {
             assert!(begun_at(line).is_none(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_same_words_are_shown_twice_and_counted() {
+        let mut repeats = Repeats::default();
+        let shown = ["a", "b", "a", "a", "a"].map(|line| repeats.is_worth_printing(line));
+        assert_eq!(shown, [true, true, true, false, false]);
+        assert_eq!(repeats.summary(), ["a (4 times)"]);
     }
 }
