@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use galo_simulator::laboratory::{
-    Fees, GaloConfig, PolicyKind, Run, Schedule, Settings, Spread, generate, generate_any_end, play,
+    Fees, GaloConfig, PolicyKind, Report, Run, Schedule, Settings, Summary, generate, generate_any_end, play,
 };
 
 /// The policy laboratory: schedules × policies under a virtual clock
@@ -56,6 +56,9 @@ struct Arguments {
     /// Print a random schedule as JSON (`--seed`) instead of playing it
     #[arg(long, requires = "seed")]
     print: bool,
+    /// Play what docs/measurements/routing.md shows (`--random`, 200 unless told) and write it anew
+    #[arg(long, conflicts_with_all = ["seed", "schedule", "policies", "fees"])]
+    report: bool,
     /// Galo's ROUTING_PATIENCE_MS
     #[arg(long)]
     patience_ms: Option<u64>,
@@ -69,6 +72,12 @@ struct Arguments {
     #[arg(long, default_value_t = 5_000)]
     requests_per_second: u64,
 }
+
+/// Seeds from here on are for judging alone.
+const HELD_OUT_FROM: u64 = 1_000_000;
+
+/// The schedule that the report shows second by second.
+const TIMELINE: &str = "contest-like";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum FeesChoice {
@@ -115,21 +124,26 @@ fn main() -> ExitCode {
         list();
         return ExitCode::SUCCESS;
     }
-    let pieces = match pieces(&arguments) {
-        Ok(pieces) => pieces,
+    let done = if arguments.report { report(&arguments) } else { look(&arguments) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("laboratory: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+fn look(arguments: &Arguments) -> Result<(), String> {
+    let pieces = pieces(arguments)?;
     if arguments.print {
         for piece in &pieces {
             println!("{}", serde_json::to_string_pretty(&piece.schedule).expect("a schedule is plain data"));
         }
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
     let begin = Instant::now();
-    let runs = play_all(&pieces, &arguments);
+    let runs = play_all(&pieces, arguments);
     for fees in arguments.fees.list() {
         let runs: Vec<&Run> = runs.iter().filter(|run| run.fees == *fees).collect();
         print_table(*fees, &runs, pieces.len(), &arguments.policies.0);
@@ -139,7 +153,40 @@ fn main() -> ExitCode {
         }
     }
     println!("{} runs in {} ms", runs.len(), begin.elapsed().as_millis());
-    ExitCode::SUCCESS
+    Ok(())
+}
+
+/// Plays everything that the page shows and writes it.
+fn report(arguments: &Arguments) -> Result<(), String> {
+    let begin = Instant::now();
+    let (first, count) = (HELD_OUT_FROM.max(arguments.from), arguments.random.unwrap_or(200));
+    let random: Vec<Piece> =
+        (first..first + count).map(|seed| Piece { schedule: generate(seed), seed }).collect();
+    let read = |path: &PathBuf| Schedule::read(path).map_err(|error| error.to_string());
+    let ours = files()?
+        .iter()
+        .map(|path| Ok(Piece { schedule: read(path)?, seed: 0 }))
+        .collect::<Result<Vec<_>, String>>()?;
+    let shown = ours.iter().find(|piece| piece.schedule.name == TIMELINE);
+    let shown = shown.ok_or_else(|| format!("no schedule is called {TIMELINE}"))?;
+    let timeline = play(&shown.schedule, &settings(arguments, Fees::PREVIEW, 0), PolicyKind::Galo, true);
+    let (random, our_runs) = (play_all(&random, arguments), play_all(&ours, arguments));
+    let fees = FeesChoice::Both.list();
+    for fees in fees {
+        let runs: Vec<&Run> = random.iter().filter(|run| run.fees == *fees).collect();
+        print_table(*fees, &runs, usize::try_from(count).unwrap_or(0), PolicyKind::ALL);
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements");
+    let report = Report {
+        seeds: (first, count),
+        random: &random,
+        ours: &our_runs,
+        timeline: (&shown.schedule, &timeline),
+        fees,
+    };
+    report.write(&folder).map_err(|error| error.to_string())?;
+    println!("docs/measurements/routing.md is written, after {} s", begin.elapsed().as_secs());
+    Ok(())
 }
 
 fn folder() -> PathBuf {
@@ -192,13 +239,7 @@ fn pieces(arguments: &Arguments) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
-fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
-    let mut tasks = Vec::new();
-    for fees in arguments.fees.list() {
-        for kind in &arguments.policies.0 {
-            tasks.extend(pieces.iter().map(|piece| (piece, *fees, *kind)));
-        }
-    }
+fn settings(arguments: &Arguments, fees: Fees, seed: u64) -> Settings {
     let defaults = GaloConfig::default();
     let galo = GaloConfig {
         patience_ms: arguments.patience_ms.unwrap_or(defaults.patience_ms),
@@ -206,29 +247,41 @@ fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
         concurrency_max: arguments.concurrency_max.unwrap_or(defaults.concurrency_max),
         ..defaults
     };
+    let requests_per_second_max = [arguments.requests_per_second; 2];
+    Settings { galo, requests_per_second_max, ..Settings::new(fees, seed) }
+}
+
+/// Every piece with every policy at all fees, in that order. What fees cannot change is played once.
+fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
+    let tasks: Vec<(PolicyKind, &Piece)> =
+        arguments.policies.0.iter().flat_map(|kind| pieces.iter().map(|piece| (*kind, piece))).collect();
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(tasks.len()));
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs.max(1) {
             scope.spawn(|| {
-                while let Some((index, (piece, fees, kind))) = {
+                while let Some((index, (kind, piece))) = {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     tasks.get(index).map(|task| (index, task))
                 } {
-                    let settings = Settings {
-                        galo,
-                        requests_per_second_max: [arguments.requests_per_second; 2],
-                        ..Settings::new(*fees, piece.seed)
-                    };
-                    let run = play(&piece.schedule, &settings, *kind, arguments.verbose);
-                    done.lock().expect("no thread panics and lives").push((index, run));
+                    let mut runs: Vec<Run> = Vec::new();
+                    for fees in arguments.fees.list() {
+                        let known = runs.first().and_then(|run| run.at_fees(*fees));
+                        let settings = settings(arguments, *fees, piece.seed);
+                        runs.push(
+                            known.unwrap_or_else(|| {
+                                play(&piece.schedule, &settings, *kind, arguments.verbose)
+                            }),
+                        );
+                    }
+                    done.lock().expect("no thread panics and lives").push((index, runs));
                 }
             });
         }
     });
     let mut done = done.into_inner().expect("no thread panics and lives");
     done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, run)| run).collect()
+    done.into_iter().flat_map(|(_, runs)| runs).collect()
 }
 
 fn print_table(fees: Fees, runs: &[&Run], schedule_count: usize, kinds: &[PolicyKind]) {
@@ -253,26 +306,22 @@ fn print_table(fees: Fees, runs: &[&Run], schedule_count: usize, kinds: &[Policy
         "risky"
     );
     for kind in kinds {
-        let runs: Vec<&Run> = runs.iter().copied().filter(|run| run.policy == *kind).collect();
-        let regret = Spread::of(runs.iter().map(|run| run.regret() * 100.0));
-        let audit = Spread::of(runs.iter().map(|run| run.audit_regret() * 100.0));
-        let fallback = Spread::of(runs.iter().map(|run| run.fallback_share() * 100.0));
-        let risk = Spread::of(runs.iter().map(|run| run.risk() * 100.0));
+        let line = Summary::of(*kind, runs);
         println!(
             "{:14}{:>8.2}{:>8.2}{:>8.2}{:>8.2}{:>9.2}{:>9}{:>8}{:>7}{:>8}{:>8}{:>8.2}%{:>8.2}%",
             kind.name(),
-            regret.median,
-            regret.mean,
-            regret.p90,
-            regret.worst,
-            audit.median,
-            runs.iter().map(|run| run.inconsistencies).sum::<u64>(),
-            runs.iter().filter(|run| run.inconsistencies > 0).count(),
-            runs.iter().map(|run| run.lag()).sum::<i64>(),
-            runs.iter().filter(|run| run.lag() != 0).count(),
-            runs.iter().map(|run| run.doubles).sum::<u64>(),
-            fallback.mean,
-            risk.mean,
+            line.regret.median,
+            line.regret.mean,
+            line.regret.p90,
+            line.regret.worst,
+            line.audit_regret.median,
+            line.inconsistencies.0,
+            line.inconsistencies.1,
+            line.lag.0,
+            line.lag.1,
+            line.doubles,
+            line.fallback_share,
+            line.risk,
         );
     }
 }
