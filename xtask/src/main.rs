@@ -8,6 +8,7 @@
 mod chaos;
 mod decimal;
 mod http;
+mod lab;
 mod limits;
 mod metrics;
 mod process;
@@ -72,6 +73,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Play schedules of outages with Galo's routing and others, and compare what they earn
+    Lab {
+        /// For the laboratory: `--random 200`, `--seed 7 --verbose`, `--schedule all`, `--report`, `--help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// What `up --detach` runs in the background
     #[command(hide = true)]
     Supervise { options: String },
@@ -91,6 +98,7 @@ fn main() -> ExitCode {
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
         Command::Sim { arguments } => sim::sim(&arguments),
+        Command::Lab { arguments } => lab::lab(&arguments),
         Command::Test(options) => test::test(&options),
         Command::Tidy => tidy::tidy(),
         Command::Supervise { options } => up::supervise(&options),

@@ -13,7 +13,7 @@ mod aggregator;
 mod bug;
 mod client;
 mod clock;
-mod dice;
+pub(crate) mod dice;
 mod disk;
 mod fault;
 mod gateway;
@@ -21,7 +21,7 @@ mod invariant;
 mod link;
 mod oracle;
 mod plan;
-mod queue;
+pub(crate) mod queue;
 mod wire;
 mod world;
 
