@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod chaos;
+mod hostile;
 mod http;
 mod limits;
 mod metrics;
@@ -57,6 +58,8 @@ enum Command {
     Rinha(rinha::Options),
     /// Kill, hang and lose under load, then compare every payment with the processors' books
     Chaos(chaos::Options),
+    /// Hostile requests, bodies, crowds and processors against the real programs, case by case
+    Hostile(hostile::Options),
     /// Check everything: formatting, lints, tests, documentation, tidiness, then a real Galo end to end
     Test(test::Options),
     /// Check what compilers do not: links, lengths, documented variables and dependencies
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Up { options, detach } => up::up(&options, detach),
         Command::Rinha(options) => rinha::rinha(&options),
         Command::Chaos(options) => chaos::chaos(&options),
+        Command::Hostile(options) => hostile::hostile(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
         Command::Sim { arguments } => sim::sim(&arguments),
