@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod chaos;
+mod decimal;
 mod hostile;
 mod http;
 mod limits;
@@ -13,7 +14,9 @@ mod metrics;
 mod process;
 mod repo;
 mod rinha;
+mod schedule;
 mod sim;
+mod table;
 mod test;
 mod tidy;
 mod tools;
@@ -22,7 +25,7 @@ mod up;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The commands of Galo's developers.
 #[derive(Debug, Parser)]
@@ -56,6 +59,8 @@ enum Command {
     },
     /// Run the contest's load against the running Galo (or one started for it) and print the score
     Rinha(rinha::Options),
+    /// Run schedules of clients and faulty processors through k6 against a real Galo; print what each earned
+    Schedule(schedule::Options),
     /// Kill, hang and lose under load, then compare every payment with the processors' books
     Chaos(chaos::Options),
     /// Hostile requests, bodies, crowds and processors against the real programs, case by case
@@ -75,10 +80,16 @@ enum Command {
     Supervise { options: String },
 }
 
+/// Whether there is a command of this name.
+fn has_command(name: &str) -> bool {
+    Arguments::command().find_subcommand(name).is_some()
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Up { options, detach } => up::up(&options, detach),
         Command::Rinha(options) => rinha::rinha(&options),
+        Command::Schedule(options) => schedule::schedule(&options),
         Command::Chaos(options) => chaos::chaos(&options),
         Command::Hostile(options) => hostile::hostile(&options),
         Command::Down { home } => up::down(&home),
@@ -100,7 +111,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_commands_flags_do_not_contradict_each_other() {
