@@ -8,6 +8,7 @@
 mod bench;
 mod chaos;
 mod decimal;
+mod hostile;
 mod http;
 mod lab;
 mod limits;
@@ -66,6 +67,8 @@ enum Command {
     Chaos(chaos::Options),
     /// Measure latency, CPU, memory, wake-ups and system calls against HAProxy before a responder that does nothing
     Bench(bench::Options),
+    /// Hostile requests, bodies, crowds and processors against the real programs, case by case
+    Hostile(hostile::Options),
     /// Check everything: formatting, lints, tests, documentation, tidiness, then a real Galo end to end
     Test(test::Options),
     /// Check what compilers do not: links, lengths, documented variables and dependencies
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Schedule(options) => schedule::schedule(&options),
         Command::Bench(options) => bench::bench(&options),
         Command::Chaos(options) => chaos::chaos(&options),
+        Command::Hostile(options) => hostile::hostile(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
         Command::Sim { arguments } => sim::sim(&arguments),
