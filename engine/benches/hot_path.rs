@@ -13,7 +13,7 @@ use galo_engine::ledger::LedgerConfig;
 use galo_engine::money::AmountCents;
 use galo_engine::outcome::Reply;
 use galo_engine::random::Random;
-use galo_engine::router::{RouterConfig, View, route};
+use galo_engine::router::{RouterConfig, Situation, View, route};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::record::{Accept, Acknowledgement, Completion, Grant, Hello, Ready, Role, Verdict};
@@ -55,9 +55,11 @@ fn route_one(bencher: Bencher<'_, '_>) {
         probe_ready: false,
         bad_since_other_works: false,
         drain_us: 0,
+        expected_us: 1_000,
     };
     let views = [View { has_capacity: false, ..works }, works];
-    bencher.bench_local(|| route(black_box(&ROUTER), black_box(&views), black_box(0)));
+    let situation = Situation { views, waited_us: 0, waited_by_choice_us: 0, quiet: false, probed: false };
+    bencher.bench_local(|| route(black_box(&ROUTER), black_box(&situation)));
 }
 
 /// Accept, grant, attempt, completion, acknowledgement.

@@ -180,7 +180,7 @@ fn report(arguments: &Arguments) -> Result<(), String> {
     let shown = shown.ok_or_else(|| format!("no schedule is called {TIMELINE}"))?;
     let timeline = play(&shown.schedule, &settings(arguments, Fees::PREVIEW, 0), PolicyKind::Galo, true);
     let (random, our_runs) = (play_all(&random, arguments), play_all(&ours, arguments));
-    let fees = FeesChoice::Both.list();
+    let fees = &arguments.fees.0;
     for fees in fees {
         let runs: Vec<&Run> = random.iter().filter(|run| run.fees == *fees).collect();
         print_table(*fees, &runs, usize::try_from(count).unwrap_or(0), PolicyKind::ALL);
