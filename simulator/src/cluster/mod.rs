@@ -21,7 +21,9 @@ mod invariant;
 mod link;
 mod oracle;
 mod plan;
+mod process;
 mod queue;
+mod retention;
 mod wire;
 mod world;
 
