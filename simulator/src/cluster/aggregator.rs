@@ -219,6 +219,7 @@ impl World {
         };
         let gateway = self.connections[connection].gateway;
         self.trace(|| format!("the aggregator hears from gateway {gateway}: {message:?}"));
+        let mut greeting = None;
         let Some(coordinator) = &mut self.aggregator.coordinator else { return };
         let result = match (self.connections[connection].session, message) {
             (None, Message::Hello(hello)) => coordinator.connect(hello).map(|session| {
@@ -227,11 +228,18 @@ impl World {
                 sessions.resize(sessions.len().max(index + 1), None);
                 sessions[index] = Some(connection);
                 self.connections[connection].session = Some(session);
+                // A hello promises nothing and waits for no write.
+                greeting = coordinator.messages().pop();
             }),
             (Some(session), message) => coordinator.handle(session, message, now),
             (None, _) => Ok(()),
         };
         self.oracle.check(Invariant::NoRejection, result.is_ok(), || format!("{result:?}"));
+        if let Some((_, greeting)) = greeting {
+            let mut frames = FrameWriter::default();
+            frames.push(greeting);
+            self.write(connection, Side::Aggregator, frames.take(Vec::new()));
+        }
         self.coverage.purges += u64::from(matches!(message, Message::PurgeQuery(_)));
         let claimed = matches!(message, Message::Claim(_));
         self.collect(claimed);
