@@ -95,6 +95,7 @@ pub(crate) fn chaos(options: &Options) -> Fallible<()> {
         default_port: options.port_base + 2,
         fallback_port: options.port_base + 3,
         purge: false,
+        fees: None,
         home: options.home.clone(),
     };
     if up::running(&up.home)?.is_some() {

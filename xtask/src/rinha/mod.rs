@@ -24,7 +24,7 @@ use crate::repo::{self, Fallible};
 use crate::{tools, up};
 pub(crate) use score::Score;
 use script::Script;
-pub(crate) use sides::{ADMIN_TOKEN, Processor, Totals};
+pub(crate) use sides::{ADMIN_TOKEN, Processor, Reading, Sides, Totals};
 
 /// What is run, how often, against what.
 #[derive(Args, Clone, Debug)]
@@ -97,7 +97,7 @@ fn run_all(options: &Options, target: &up::Options, k6: &Path) -> Fallible<()> {
 /// A run's score, and what is wrong with it.
 pub(crate) struct RunOutcome {
     pub(crate) score: Score,
-    pub(crate) sides: sides::Sides,
+    pub(crate) sides: Sides,
     pub(crate) complaints: Vec<String>,
 }
 
@@ -120,7 +120,7 @@ pub(crate) fn run_once(
         Some(path) => Script::of_contest(path, results)?,
         None => Script::own(),
     };
-    let before = sides::Reading::take(target);
+    let before = Reading::take(target);
     let token = if options.script.is_some() { up::random_uuid() } else { ADMIN_TOKEN.to_owned() };
     let mut command = Command::new(k6);
     // k6 has a control port of its own, which a second k6 on this machine would find taken.
@@ -154,7 +154,7 @@ pub(crate) fn run_once(
     })?;
     let json = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", produced.display()))?;
     let score = if script.result.is_some() { Score::of_contest(&json)? } else { Score::of_own(&json)? };
-    let sides = sides::Sides::between(target, &before);
+    let sides = Sides::between(target, &before);
     let mut complaints = score.complaints();
     complaints.extend(sides.complaints());
     if !status.success() && complaints.is_empty() {

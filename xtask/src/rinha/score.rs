@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use crate::repo::Fallible;
+use crate::table::aligned;
 use crate::up::grouped;
 
 /// What a run was worth.
@@ -87,31 +88,22 @@ impl Score {
 
     /// One row for each run.
     pub(crate) fn table<'a>(scores: impl Iterator<Item = &'a Self>) -> String {
-        let mut rows = vec![
-            [
-                "score",
-                "gross",
-                "fees",
-                "p99",
-                "bonus",
-                "fine",
-                "inconsistencies",
-                "lag",
-                "failures",
-                "default",
-                "fallback",
-            ]
-            .map(str::to_owned),
+        const HEADER: [&str; 11] = [
+            "score",
+            "gross",
+            "fees",
+            "p99",
+            "bonus",
+            "fine",
+            "inconsistencies",
+            "lag",
+            "failures",
+            "default",
+            "fallback",
         ];
-        rows.extend(scores.map(Self::row));
-        let line = |row: &[String; 11]| {
-            let cells = row.iter().enumerate().map(|(column, cell)| {
-                let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-                format!("{cell:>width$}")
-            });
-            cells.collect::<Vec<_>>().join("  ")
-        };
-        rows.iter().map(line).collect::<Vec<_>>().join("\n")
+        let mut rows = vec![HEADER.map(str::to_owned).to_vec()];
+        rows.extend(scores.map(|score| score.row().to_vec()));
+        aligned(&rows)
     }
 
     fn row(&self) -> [String; 11] {

@@ -49,6 +49,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
         default_port: options.port_base + 2,
         fallback_port: options.port_base + 3,
         purge: true,
+        fees: None,
         home: PathBuf::from(".galo/test"),
     };
     let home = galo.home();

@@ -10,6 +10,7 @@
 mod child;
 mod console;
 mod control;
+mod fees;
 mod restart;
 mod service;
 mod state;
@@ -30,6 +31,7 @@ use crate::process;
 use crate::repo::{self, Fallible, Home};
 
 pub(crate) use control::{down, print_status};
+pub(crate) use fees::Fees;
 pub(crate) use state::State;
 pub(crate) use watch::grouped;
 
@@ -68,6 +70,10 @@ pub(crate) struct Options {
     /// Allow POST /purge-payments with external processors too (it is allowed with simulated ones)
     #[arg(long)]
     pub(crate) purge: bool,
+    /// What default and fallback keep, in basis points, for gateways and simulated processors (without it 500,1500; with external
+    /// processors, what the environment says)
+    #[arg(long, value_name = "DEFAULT,FALLBACK")]
+    pub(crate) fees: Option<Fees>,
     /// Folder for sockets, state and logs
     #[arg(long, default_value = ".galo")]
     pub(crate) home: PathBuf,
