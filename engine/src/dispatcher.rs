@@ -78,6 +78,9 @@ const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per
 const PLACE_BITS: u32 = 24;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 
+/// The `requestedAt` of a payment that waits without an attempt that was recorded and refused, of which a claim would tell.
+const NO_ATTEMPT: UnixMillis = UnixMillis(0);
+
 /// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
 const VERIFY_COUNT_MAX: u16 = 5;
 
@@ -197,7 +200,7 @@ impl Dispatcher {
             slot: 0,
             correlation_id,
             amount,
-            requested_at: now.unix_ms,
+            requested_at: if plan.is_some() { now.unix_ms } else { NO_ATTEMPT },
             arrived_us: now.monotonic_us,
             ticket: Some(ticket),
             tries: 0,
@@ -242,14 +245,13 @@ impl Dispatcher {
         let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {
             let payment = self.payments[key_of(slot)];
-            let claim = |stage| {
+            let claim = |stage, requested_at: UnixMillis| {
                 Action::Send(
                     Claim {
                         slot,
                         correlation_id: payment.correlation_id,
                         amount_cents: payment.amount.get(),
-                        // While waiting: of the attempt that was given up, whose refusal the ledger may have missed.
-                        requested_at_ms: payment.requested_at.0,
+                        requested_at_ms: requested_at.0,
                         stage,
                         in_doubt: payment.in_doubt,
                     }
@@ -261,22 +263,24 @@ impl Dispatcher {
                 State::Accepting(plan) => {
                     if let Some(place) = plan {
                         self.cancel(place, now);
-                        self.payment(slot).state = State::Accepting(None);
+                        let payment = self.payment(slot);
+                        (payment.state, payment.requested_at) = (State::Accepting(None), NO_ATTEMPT);
                     }
                     self.send_accept(slot);
                     continue;
                 }
-                // The intent may have been lost with the connection. It was not acted upon.
+                // It may be recorded and was not acted upon, but is not named: the ledger's may be another's, and on its way.
                 State::Intending(place) => {
                     self.cancel(place, now);
-                    self.actions.push(claim(Stage::Waiting));
+                    self.payment(slot).requested_at = NO_ATTEMPT;
+                    self.actions.push(claim(Stage::Waiting, NO_ATTEMPT));
                     self.wait(slot, End::Front);
                 }
-                State::Waiting => self.actions.push(claim(Stage::Waiting)),
+                State::Waiting => self.actions.push(claim(Stage::Waiting, payment.requested_at)),
                 State::Attempting(processor, _)
                 | State::Doubtful(processor)
                 | State::Verifying(processor) => {
-                    self.actions.push(claim(Stage::at(processor)));
+                    self.actions.push(claim(Stage::at(processor), payment.requested_at));
                 }
             }
             claim_count += 1;

@@ -374,6 +374,36 @@ fn a_new_link_begins_with_completions_and_claims() {
 }
 
 #[test]
+fn an_intent_that_was_never_recorded_is_not_named_in_a_claim() {
+    // Another gateway may have recorded an attempt at the same millisecond, and the ledger would take this claim for
+    // the word that it was refused.
+    let mut bench = Bench::new();
+    let actions = bench.hear(Assignment {
+        correlation_id: id(1),
+        amount_cents: 1990,
+        requested_at_ms: 0,
+        stage: Stage::Waiting,
+        in_doubt: false,
+    });
+    assert!(matches!(sent(&actions)[..], [Message::Intent(_)]), "{actions:?}");
+    for _ in 0..2 {
+        bench.event(|dispatcher, _| dispatcher.disconnected());
+        let actions = bench.event(Dispatcher::connected);
+        assert!(
+            matches!(
+                sent(&actions)[..],
+                [
+                    Message::Claim(Claim { requested_at_ms: 0, stage: Stage::Waiting, .. }),
+                    Message::Ready(_),
+                    Message::Intent(_)
+                ]
+            ),
+            "{actions:?}"
+        );
+    }
+}
+
+#[test]
 fn an_assignment_in_doubt_is_sent_to_its_processor_as_it_was() {
     let mut bench = Bench::new();
     bench.hear(Assignment {

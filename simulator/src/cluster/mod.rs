@@ -21,7 +21,10 @@ mod invariant;
 mod link;
 mod oracle;
 mod plan;
+mod process;
 pub(crate) mod queue;
+mod record;
+mod retention;
 mod wire;
 mod world;
 
