@@ -11,9 +11,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use galo_simulator::laboratory::{
-    Fees, GaloConfig, PolicyKind, Report, Run, Schedule, Settings, Summary, generate, play,
+    Fees, GaloConfig, PolicyKind, Report, Run, Schedule, Settings, Summary, generate, generate_any_end, play,
 };
 
 /// The policy laboratory: schedules × policies under a virtual clock
@@ -26,15 +26,18 @@ struct Arguments {
     /// The seed of the first of them; tune with those below 1000000, judge with the others
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Random schedules may end with both processors down
+    #[arg(long)]
+    any_end: bool,
     /// Play this random schedule alone
     #[arg(long, conflicts_with = "random")]
     seed: Option<u64>,
     /// Play these files; `--schedule all` plays simulator/schedules
     #[arg(long, value_name = "FILE")]
     schedule: Vec<PathBuf>,
-    /// What the processors keep
-    #[arg(long, value_enum, default_value_t = FeesChoice::Both)]
-    fees: FeesChoice,
+    /// What the processors keep: preview (500,1500), final (700,1000), both, or default's and fallback's in 1/100 %
+    #[arg(long, value_name = "FEES", default_value = "both", value_parser = fees)]
+    fees: FeesList,
     /// Names from `--list`, with commas between, or all
     #[arg(long, default_value = "all", value_parser = policies)]
     policies: Policies,
@@ -44,6 +47,9 @@ struct Arguments {
     /// Print each second of each run
     #[arg(long)]
     verbose: bool,
+    /// Print nothing but what Galo earned in the last run, as JSON
+    #[arg(long)]
+    json: bool,
     /// List policies and schedules
     #[arg(long)]
     list: bool,
@@ -76,24 +82,24 @@ const HELD_OUT_FROM: u64 = 1_000_000;
 /// The schedule that the report shows second by second.
 const TIMELINE: &str = "contest-like";
 
-#[derive(Clone, Copy, ValueEnum)]
-enum FeesChoice {
-    /// 5 % and 15 %
-    Preview,
-    /// 7 % and 10 %
-    Final,
-    /// One after the other
-    Both,
-}
+/// Fees to play at, one after the other.
+#[derive(Clone)]
+struct FeesList(Vec<Fees>);
 
-impl FeesChoice {
-    fn list(self) -> &'static [Fees] {
-        match self {
-            Self::Preview => &[Fees::PREVIEW],
-            Self::Final => &[Fees::FINAL],
-            Self::Both => &[Fees::PREVIEW, Fees::FINAL],
+fn fees(text: &str) -> Result<FeesList, String> {
+    let bps = |text: &str| text.parse::<u32>().ok().filter(|bps| *bps <= 10_000);
+    Ok(FeesList(match text {
+        "preview" => vec![Fees::PREVIEW],
+        "final" => vec![Fees::FINAL],
+        "both" => vec![Fees::PREVIEW, Fees::FINAL],
+        _ => {
+            let pair =
+                text.split_once(',').and_then(|(default, fallback)| Some([bps(default)?, bps(fallback)?]));
+            let bps =
+                pair.ok_or("expected preview, final, both, or two numbers of 0 to 10000 such as 500,1500")?;
+            vec![Fees { bps }]
         }
-    }
+    }))
 }
 
 #[derive(Clone)]
@@ -141,7 +147,13 @@ fn look(arguments: &Arguments) -> Result<(), String> {
     }
     let begin = Instant::now();
     let runs = play_all(&pieces, arguments);
-    for fees in arguments.fees.list() {
+    if arguments.json {
+        let galo = runs.iter().rfind(|run| run.policy == PolicyKind::Galo).ok_or("--json is about galo")?;
+        let profit_cents = galo.profit_units() / 10_000;
+        println!("{}", serde_json::json!({ "profit_cents": profit_cents, "regret": galo.regret() }));
+        return Ok(());
+    }
+    for fees in &arguments.fees.0 {
         let runs: Vec<&Run> = runs.iter().filter(|run| run.fees == *fees).collect();
         print_table(*fees, &runs, pieces.len(), &arguments.policies.0);
         print_worst(&runs, arguments.worst);
@@ -228,7 +240,8 @@ fn pieces(arguments: &Arguments) -> Result<Vec<Piece>, String> {
         (None, Some(count)) => arguments.from..arguments.from + count,
         (None, None) => 0..0,
     };
-    pieces.extend(seeds.map(|seed| Piece { schedule: generate(seed), seed }));
+    let draw = if arguments.any_end { generate_any_end } else { generate };
+    pieces.extend(seeds.map(|seed| Piece { schedule: draw(seed), seed }));
     if pieces.is_empty() {
         return Err("nothing to play: --random COUNT, --seed N or --schedule FILE".to_owned());
     }
@@ -261,7 +274,7 @@ fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
                     tasks.get(index).map(|task| (index, task))
                 } {
                     let mut runs: Vec<Run> = Vec::new();
-                    for fees in arguments.fees.list() {
+                    for fees in &arguments.fees.0 {
                         let known = runs.first().and_then(|run| run.at_fees(*fees));
                         let settings = settings(arguments, *fees, piece.seed);
                         runs.push(

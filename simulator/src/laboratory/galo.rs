@@ -61,7 +61,9 @@ pub struct GaloConfig {
 
 impl Default for GaloConfig {
     fn default() -> Self {
-        Self { patience_ms: 2_000, slow_ms: 1_000, concurrency_max: 400, queue_len_max: 225_000 }
+        let router = RouterConfig::default();
+        let (patience_ms, slow_ms) = (router.patience_us / 1_000, router.slow_us / 1_000);
+        Self { patience_ms, slow_ms, concurrency_max: 400, queue_len_max: 225_000 }
     }
 }
 

@@ -33,7 +33,7 @@ use galo_engine::Processor;
 
 pub use bound::Clairvoyant;
 pub use galo::GaloConfig;
-pub use generator::generate;
+pub use generator::{generate, generate_any_end};
 pub use policy::Figures;
 pub use report::{Report, ReportError};
 pub use run::{PolicyKind, Run, Second, play};
