@@ -347,7 +347,7 @@ impl Ledger {
     #[must_use]
     pub fn has_forgotten(&self) -> bool {
         let [default, fallback] = self.conservation.processed;
-        default.count + fallback.count > self.processed.len as u64
+        default.count + fallback.count > self.processed.len() as u64
     }
 
     /// How many processed ids are remembered at most.

@@ -169,8 +169,10 @@ fn look(arguments: &Arguments) -> Result<(), String> {
 fn report(arguments: &Arguments) -> Result<(), String> {
     let begin = Instant::now();
     let (first, count) = (HELD_OUT_FROM.max(arguments.from), arguments.random.unwrap_or(200));
-    let random: Vec<Piece> =
-        (first..first + count).map(|seed| Piece { schedule: generate(seed), seed }).collect();
+    let draw = |schedule: fn(u64) -> Schedule| -> Vec<Piece> {
+        (first..first + count).map(|seed| Piece { schedule: schedule(seed), seed }).collect()
+    };
+    let families = [draw(generate_any_end), draw(generate)];
     let read = |path: &PathBuf| Schedule::read(path).map_err(|error| error.to_string());
     let ours = files()?
         .iter()
@@ -179,16 +181,21 @@ fn report(arguments: &Arguments) -> Result<(), String> {
     let shown = ours.iter().find(|piece| piece.schedule.name == TIMELINE);
     let shown = shown.ok_or_else(|| format!("no schedule is called {TIMELINE}"))?;
     let timeline = play(&shown.schedule, &settings(arguments, Fees::PREVIEW, 0), PolicyKind::Galo, true);
-    let (random, our_runs) = (play_all(&random, arguments), play_all(&ours, arguments));
+    let families = families.map(|pieces| play_all(&pieces, arguments));
+    let our_runs = play_all(&ours, arguments);
     let fees = &arguments.fees.0;
-    for fees in fees {
-        let runs: Vec<&Run> = random.iter().filter(|run| run.fees == *fees).collect();
-        print_table(*fees, &runs, usize::try_from(count).unwrap_or(0), PolicyKind::ALL);
+    for family in &families {
+        for fees in fees {
+            let runs: Vec<&Run> = family.iter().filter(|run| run.fees == *fees).collect();
+            print_table(*fees, &runs, usize::try_from(count).unwrap_or(0), PolicyKind::ALL);
+        }
     }
+    let [any_end, fair] = &families;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements");
     let report = Report {
         seeds: (first, count),
-        random: &random,
+        any_end,
+        fair,
         ours: &our_runs,
         timeline: (&shown.schedule, &timeline),
         fees,

@@ -224,7 +224,7 @@ pub fn timeline(file: &Path, schedule: &Schedule, run: &Run) -> Result<(), PlotE
                 .map(|second| (float(second as u64) + 0.5, float(figure(second)).min(top)))
                 .collect()
         };
-        let series: [(&str, RGBColor, Vec<(f64, f64)>); 3] = [
+        let series = [
             ("posted", GREY, line(&|second| run.seconds[second].posted)),
             ("processed by default", DEFAULT_COLOUR, line(&|second| run.seconds[second].processed[0])),
             ("processed by fallback", FALLBACK_COLOUR, line(&|second| run.seconds[second].processed[1])),

@@ -175,7 +175,8 @@ impl Policy for Liar {
 #[test]
 fn the_auditor_sees_one_payment_too_many() {
     let schedule = steady(Vec::new());
-    for (lie, inconsistencies) in [(0, 0), (1, 3), (2, 6)] {
+    // Four times it looks: at 0, 10, 20 and 30 s.
+    for (lie, inconsistencies) in [(0, 0), (1, 4), (2, 8)] {
         let honest = Box::new(Baseline::new(Spendthrift, &mut Dice::new(1)));
         let liar = Box::new(Liar(honest, lie));
         let run = play_with(&schedule, &settings(1), PolicyKind::FiveTries, liar, false);
