@@ -3,7 +3,8 @@
 //! One task reads each connection and one writes it. A reader hands every record of what it has read to the
 //! coordinator, then [`Shared::publish`] moves what came of it into the outboxes: one wake-up and one write serve
 //! however many records had gathered. `publish` is the one place that the journal's write goes in front of: nothing
-//! leaves but through it.
+//! leaves but through it, save our own hello, which promises nothing. A gateway that comes back while the disk stands
+//! still is connected and claims what it holds; its answers wait like everybody's.
 
 use std::cell::{Cell, RefCell};
 use std::os::unix::net::UnixListener;
@@ -258,6 +259,9 @@ fn take_in(
             (None, Message::Hello(hello)) => coordinator.connect(hello).map(|new| {
                 shared.join(new, Rc::clone(outbox));
                 *session = Some(new);
+                let (_, greeting) = coordinator.messages().pop().expect("who connects is greeted");
+                outbox.frames.borrow_mut().push(greeting);
+                outbox.wake.notify_one();
                 tracing::info!("gateway {}, thread {}: connected", hello.instance, hello.thread);
             }),
             (None, message) => Err(Rejection::Unexpected(Box::new(message))),
@@ -292,4 +296,99 @@ async fn write_out(mut write: WriteHalf, outbox: Rc<Outbox>) {
         outbox.wake.notified().await;
     }
     write.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream as StdUnixStream;
+
+    use galo_engine::coordinator::CoordinatorConfig;
+    use galo_engine::ledger::LedgerConfig;
+    use galo_wire::record::{Accept, Hello, Role};
+    use galo_wire::{CorrelationId, PROTOCOL_VERSION, Stage};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::journal::{JournalConfig, Sync, directory};
+
+    fn connect(shared: &Rc<Shared>) -> UnixStream {
+        let (ours, theirs) = StdUnixStream::pair().expect("a pair of sockets");
+        let (read, write) = split(ours, Driver::Epoll).expect("a socket");
+        tokio::task::spawn_local(attend(read, write, Rc::clone(shared)));
+        theirs.set_nonblocking(true).expect("a socket");
+        UnixStream::from_std(theirs).expect("a socket")
+    }
+
+    async fn say(stream: &mut UnixStream, message: impl Into<Message>) {
+        let mut frames = FrameWriter::default();
+        frames.push(message);
+        stream.write_all(&frames.take(Vec::new())).await.expect("the aggregator reads");
+    }
+
+    fn hello(instance: u8) -> Hello {
+        let (protocol_version, role) = (PROTOCOL_VERSION, Role::Gateway);
+        Hello { protocol_version, role, instance, thread: 0, reserved: 0, incarnation: 1 }
+    }
+
+    /// Whether one hello, and nothing else, has come.
+    async fn is_greeted(stream: &mut UnixStream) -> bool {
+        let mut bytes = vec![0; 1024];
+        let reading = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut bytes)).await;
+        let Ok(Ok(count)) = reading else { return false };
+        let mut messages = Vec::new();
+        decode_frames(&bytes[..count], |message| messages.push(message)).expect("whole frames");
+        matches!(messages[..], [Message::Hello(_)])
+    }
+
+    async fn greet_while_the_disk_stands_still(path: std::path::PathBuf) {
+        let ledger =
+            LedgerConfig { open_len_max: 10, known_len_max: 10, bucket_bytes_max: 1 << 20, hash_seed: 1 };
+        let config = CoordinatorConfig {
+            ledger,
+            health_interval_us: 5_000_000,
+            claim_grace_us: 300_000,
+            incarnation: 1,
+        };
+        let journal = JournalConfig {
+            directory: path,
+            sync: Sync::Never,
+            segment_bytes: 1 << 20,
+            snapshot_every_bytes: 1 << 20,
+        };
+        let opened = directory::open(&journal, ledger, 1).expect("an empty folder");
+        // Nobody runs its writer: what is decided is never written.
+        let (journal, ledger) = Journal::new(journal, Driver::Epoll, Clock, opened);
+        let coordinator = Coordinator::recovered(config, ledger, Clock.now());
+        let shared = Shared::new(coordinator, Some(journal), Clock);
+        let mut first = connect(&shared);
+        say(&mut first, hello(1)).await;
+        assert!(is_greeted(&mut first).await);
+        let accept = Accept {
+            slot: 1,
+            correlation_id: CorrelationId([1; 16]),
+            amount_cents: 1_990,
+            requested_at_ms: 0,
+            expires_at_us: u64::MAX,
+            stage: Stage::Waiting,
+        };
+        say(&mut first, accept).await;
+        while shared.look(|coordinator| coordinator.ledger().conservation().open.count) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut second = connect(&shared);
+        say(&mut second, hello(2)).await;
+        assert!(is_greeted(&mut second).await, "a hello waits for no write");
+        let early = first.try_read(&mut [0; 64]).map_err(|error| error.kind());
+        assert_eq!(early, Err(std::io::ErrorKind::WouldBlock), "a grant waits for its write");
+    }
+
+    #[test]
+    fn a_gateway_is_greeted_while_the_disk_stands_still_and_granted_nothing() {
+        let path = std::env::temp_dir().join(format!("galo-greeting-{}", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let test = greet_while_the_disk_stands_still(path.clone());
+        tokio::task::LocalSet::new().block_on(&runtime.expect("a runtime"), test);
+        std::fs::remove_dir_all(path).expect("its own folder");
+    }
 }

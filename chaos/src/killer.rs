@@ -72,8 +72,15 @@ pub(crate) struct Killer {
 }
 
 impl Killer {
-    /// Kills until the task is aborted.
-    pub(crate) async fn run(self: Rc<Self>, targets: Vec<Target>, at_once: u32, beat: Duration, seed: u64) {
+    /// Kills until `end`.
+    pub(crate) async fn run(
+        self: Rc<Self>,
+        targets: Vec<Target>,
+        at_once: u32,
+        beat: Duration,
+        end: Instant,
+        seed: u64,
+    ) {
         let mut random = Rng::with_seed(seed);
         let mut gateway = 0;
         for (number, target) in (0_u32..).zip(targets.iter().copied().cycle()) {
@@ -87,6 +94,9 @@ impl Killer {
             if number.is_multiple_of(at_once) {
                 let jitter = beat.mul_f64(random.f64()) / 2;
                 let moment = self.start + beat * (number / at_once + 1) + jitter;
+                if moment > end {
+                    return;
+                }
                 tokio::time::sleep_until(moment.into()).await;
             }
             self.kill(target, process);

@@ -110,7 +110,9 @@ impl Load {
         Rc::new(Self { client, start, log: RefCell::default() })
     }
 
+    /// What was sent and heard. Its connections are closed, so that they take no places from those that ask afterwards.
     pub(crate) fn take_log(&self) -> Log {
+        self.client.close_idle();
         self.log.take()
     }
 

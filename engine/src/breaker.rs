@@ -1,6 +1,6 @@
 //! A circuit breaker per processor: stops sending to one that fails, and finds out soon when it is back.
 //!
-//! A story. The default processor's failure switch is thrown while 300 payments a second go to it. The first three
+//! A story. The default processor's failure switch is thrown while 300 payments a second go to it. The first sixteen
 //! come back with 500: the breaker opens, and the router sends what follows elsewhere or lets it wait. A few more were
 //! on their way; they are refused too, which costs nothing but their time. Fifty milliseconds later one waiting
 //! payment is handed out as a probe. Refused: the next may go after seventy-five, and so on up to half a second. Now
@@ -10,9 +10,11 @@
 //! the other gateway's probe may have got through first: its news half-opens this breaker at once, and the very next
 //! payment is the probe.
 //!
-//! The algorithm. *Closed*: it opens on `failures_to_open` failures in a row, or when half of the last [`WINDOW_LEN`]
-//! results and at least `failures_to_open` are failures; counted results, no averages, so that a burst is a burst. A
-//! lone failure never opens it. *Open*: nothing passes until the back-off has passed. *Half-open*: single real
+//! The algorithm. *Closed*: it opens on `failures_to_open` failures in a row, or when `percent_to_open` of the last
+//! [`WINDOW_LEN`] results and at least `failures_to_open` are failures; counted results, no averages, so that a burst is
+//! a burst. A refusal costs nothing but its time, so a processor that refuses every second payment is still the better
+//! bargain, and the numbers are high. A broken attempt leaves a payment in doubt, and `breaks_to_open` of them in a row
+//! are enough. *Open*: nothing passes until the back-off has passed. *Half-open*: single real
 //! payments pass, paced by the back-off; `probes_to_close` successes in a row close it, a failure lengthens the
 //! back-off. News and late successes shorten the wait, and never let more than a probe through.
 //!
@@ -54,6 +56,10 @@ pub enum BreakerState {
 pub struct BreakerConfig {
     /// Failures in a row that open it, and the fewest in the window that can.
     pub failures_to_open: u32,
+    /// The share of failures in the window that opens it, in per cent.
+    pub percent_to_open: u32,
+    /// Failures in a row that open it if all of them are [`FailureKind::Broken`].
+    pub breaks_to_open: u32,
     /// Probes in a row that must succeed to close it.
     pub probes_to_close: u32,
     /// The back-off before the first probe, in microseconds.
@@ -71,11 +77,14 @@ pub struct BreakerConfig {
 impl Default for BreakerConfig {
     /// Probes are cheap (a refused one costs a request) and a recovery noticed late costs money: hence an eager base
     /// and a short maximum. Ten probes of half a second's patience cover the worst delay seen, five seconds, without a
-    /// pause. One success closes: the switch that fails a processor is all or nothing, and closing wrongly costs three
-    /// refusals.
+    /// pause. One success closes: closing wrongly costs sixteen refusals. Sixteen in a row, since a processor that refuses
+    /// six payments of ten does that once in 3,500 attempts; one that refuses them all is found out within 50 ms at 300
+    /// payments a second.
     fn default() -> Self {
         Self {
-            failures_to_open: 3,
+            failures_to_open: 16,
+            percent_to_open: 90,
+            breaks_to_open: 3,
             probes_to_close: 1,
             backoff_us_base: 50_000,
             backoff_us_max: 500_000,
@@ -104,10 +113,11 @@ enum Circuit {
     Tripped(Trip),
 }
 
-/// The last results while closed. Bit 0 is the latest, a set bit is a failure.
+/// The last results while closed. Bit 0 is the latest, a set bit is a failure, or one that was broken.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
     failures: u32,
+    breaks: u32,
     len: u32,
 }
 
@@ -122,15 +132,19 @@ struct Trip {
 }
 
 impl Window {
-    fn push(&mut self, failed: bool) {
-        self.failures = (self.failures << 1 | u32::from(failed)) & ((1 << WINDOW_LEN) - 1);
+    fn push(&mut self, result: Result<(), FailureKind>) {
+        let within = (1 << WINDOW_LEN) - 1;
+        self.failures = (self.failures << 1 | u32::from(result.is_err())) & within;
+        self.breaks = (self.breaks << 1 | u32::from(result == Err(FailureKind::Broken))) & within;
         self.len = (self.len + 1).min(WINDOW_LEN);
     }
 
-    fn is_failing(self, failures_to_open: u32) -> bool {
+    fn is_failing(self, config: &BreakerConfig) -> bool {
         let failures = self.failures.count_ones();
-        let in_a_row = self.failures.trailing_ones();
-        in_a_row >= failures_to_open || (failures >= failures_to_open && failures * 2 >= self.len)
+        let in_a_row = self.failures.trailing_ones() >= config.failures_to_open
+            || self.breaks.trailing_ones() >= config.breaks_to_open;
+        in_a_row
+            || (failures >= config.failures_to_open && failures * 100 >= self.len * config.percent_to_open)
     }
 }
 
@@ -138,11 +152,13 @@ impl Breaker {
     /// A closed breaker. `seed` decides its jitter, and should differ between gateways.
     ///
     /// # Panics
-    /// If a count of the configuration is zero, `probes_max` is above [`PROBES_LEN_MAX`], `failures_to_open` above
-    /// [`WINDOW_LEN`], or the base of the back-off above its maximum.
+    /// If a count of the configuration is zero, `probes_max` is above [`PROBES_LEN_MAX`], `failures_to_open` or
+    /// `breaks_to_open` above [`WINDOW_LEN`], `percent_to_open` above 100, or the base of the back-off above its maximum.
     #[must_use]
     pub fn new(config: BreakerConfig, seed: u64) -> Self {
         assert!((1..=WINDOW_LEN).contains(&config.failures_to_open), "failures_to_open out of range");
+        assert!((1..=100).contains(&config.percent_to_open), "percent_to_open out of range");
+        assert!((1..=WINDOW_LEN).contains(&config.breaks_to_open), "breaks_to_open out of range");
         assert!(config.probes_to_close >= 1, "probes_to_close out of range");
         assert!((1..=PROBES_LEN_MAX).contains(&config.probes_max), "probes_max out of range");
         assert!(config.backoff_us_base <= config.backoff_us_max, "back-off's base above its maximum");
@@ -158,7 +174,7 @@ impl Breaker {
     /// An ordinary attempt was taken. While tripped this can only be one that was on its way: it half-opens at once.
     pub fn on_success(&mut self, now_us: u64) {
         match &mut self.circuit {
-            Circuit::Closed(window) => window.push(false),
+            Circuit::Closed(window) => window.push(Ok(())),
             Circuit::Tripped(trip) => trip.hasten(now_us),
         }
     }
@@ -169,8 +185,8 @@ impl Breaker {
             return;
         }
         if let Circuit::Closed(window) = &mut self.circuit {
-            window.push(true);
-            if window.is_failing(self.config.failures_to_open) {
+            window.push(Err(kind));
+            if window.is_failing(&self.config) {
                 self.trip(now_us);
             }
         }
@@ -298,6 +314,8 @@ mod tests {
     /// Without jitter, so that times can be named.
     const CONFIG: BreakerConfig = BreakerConfig {
         failures_to_open: 3,
+        percent_to_open: 50,
+        breaks_to_open: 3,
         probes_to_close: 1,
         backoff_us_base: 50_000,
         backoff_us_max: 500_000,
@@ -347,13 +365,32 @@ mod tests {
 
     #[test]
     fn only_the_last_twenty_results_count() {
-        let mut breaker = Breaker::new(BreakerConfig { failures_to_open: 5, ..CONFIG }, 1);
+        let mut breaker = Breaker::new(BreakerConfig { failures_to_open: 5, breaks_to_open: 5, ..CONFIG }, 1);
         results(&mut breaker, "xx.xx...............");
         results(&mut breaker, "....................");
         results(&mut breaker, "..xx.xx.xx.xx");
         assert_eq!(breaker.state(0), BreakerState::Closed, "8 of 20");
         results(&mut breaker, ".x.x");
         assert_eq!(breaker.state(0), BreakerState::Open, "10 of 20");
+    }
+
+    #[test]
+    fn a_processor_that_refuses_half_of_all_payments_is_used_and_one_that_breaks_three_is_not() {
+        let mut breaker = Breaker::new(BreakerConfig::default(), 1);
+        for _ in 0..1_000 {
+            (0..4).for_each(|_| breaker.on_failure(0, FailureKind::Refused));
+            (0..2).for_each(|_| breaker.on_success(0));
+        }
+        assert_eq!(breaker.state(0), BreakerState::Closed);
+        (0..2).for_each(|_| breaker.on_failure(0, FailureKind::Broken));
+        assert_eq!(breaker.state(0), BreakerState::Closed);
+        breaker.on_failure(0, FailureKind::Broken);
+        assert_eq!(breaker.state(0), BreakerState::Open);
+        let mut breaker = Breaker::new(BreakerConfig::default(), 1);
+        (0..15).for_each(|_| breaker.on_failure(0, FailureKind::Refused));
+        assert_eq!(breaker.state(0), BreakerState::Closed);
+        breaker.on_failure(0, FailureKind::Refused);
+        assert_eq!(breaker.state(0), BreakerState::Open);
     }
 
     #[test]
@@ -521,7 +558,7 @@ mod tests {
     fn essence(breaker: &Breaker, now_us: u64) -> impl Eq + std::hash::Hash + use<> {
         let relative = |at_us: u64| i64::try_from(at_us).unwrap() - i64::try_from(now_us).unwrap();
         let circuit = match breaker.circuit {
-            Circuit::Closed(Window { failures, len }) => (Some((failures, len)), None),
+            Circuit::Closed(Window { failures, breaks, len }) => (Some((failures, breaks, len)), None),
             Circuit::Tripped(trip) => (
                 None,
                 Some((
@@ -542,6 +579,8 @@ mod tests {
     fn every_reachable_state_keeps_the_promises() {
         let config = BreakerConfig {
             failures_to_open: 2,
+            percent_to_open: 50,
+            breaks_to_open: 2,
             probes_to_close: 2,
             backoff_us_base: 100_000,
             backoff_us_max: 200_000,

@@ -22,8 +22,12 @@ use std::ops::ControlFlow;
 
 use crate::time::UnixMillis;
 
-/// The smallest budget, in bytes: below it a single second could exceed its level's share.
+/// The smallest budget that makes sense, in bytes: below it a single second could exceed its level's share.
 pub const BYTES_MAX_LEAST: usize = 256 * 1024;
+
+/// The smallest budget that works at all: the hours' share holds two. With so little, time rolls up within seconds, which is
+/// what the simulator wants to see.
+pub const BYTES_MAX_WORKABLE: usize = 3 * 1024;
 
 /// Each level's share of the budget in sixteenths: milliseconds, seconds, minutes, hours.
 pub const SHARES: [usize; LEVELS] = [9, 4, 2, 1];
@@ -130,10 +134,13 @@ impl Buckets {
     /// Empty buckets that keep their heap below `bytes_max`. Allocates the hours' share of it at once.
     ///
     /// # Panics
-    /// If `bytes_max` is below [`BYTES_MAX_LEAST`].
+    /// If `bytes_max` is below [`BYTES_MAX_WORKABLE`].
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        assert!(bytes_max >= BYTES_MAX_LEAST, "a budget of {bytes_max} bytes is below {BYTES_MAX_LEAST}");
+        assert!(
+            bytes_max >= BYTES_MAX_WORKABLE,
+            "a budget of {bytes_max} bytes is below {BYTES_MAX_WORKABLE}"
+        );
         let hours_len_max = (bytes_max / 16 * SHARES[3] - ALLOCATION_OVERHEAD) / size_of::<Hour>();
         let hours = Vec::with_capacity(hours_len_max);
         let bytes = [0, 0, 0, heap_bytes(&hours)];

@@ -18,9 +18,7 @@ pub enum Release {
     Success,
     /// It had too much to do: 429, or no answer in time.
     Overload,
-    /// It failed for a reason that says nothing about load, such as its failure switch. The limit stops growing.
-    Failure,
-    /// The end says nothing: the connection could not be opened, or the gateway is stopping.
+    /// The end says nothing about load: the failure switch, a connection that could not be opened, a gateway that stops.
     Neutral,
 }
 
@@ -94,10 +92,6 @@ impl Capacity {
             Release::Success => self.grow(),
             Release::Overload if shrunk_already => {}
             Release::Overload => self.shrink(),
-            Release::Failure => {
-                self.growth_left = 0;
-                self.credit = 0;
-            }
             Release::Neutral => {}
         }
     }
@@ -206,15 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_ends_the_round_s_growth_and_shrinks_nothing() {
+    fn a_failure_neither_shrinks_it_nor_ends_its_growth() {
         let mut capacity = Capacity::new(2, 8, 400);
         assert_eq!(fill(&mut capacity), 8);
         capacity.release(Release::Success);
         assert_eq!(capacity.limit(), 9);
-        capacity.release(Release::Failure);
-        capacity.release(Release::Neutral);
+        (0..2).for_each(|_| capacity.release(Release::Neutral));
         (0..5).for_each(|_| capacity.release(Release::Success));
-        assert_eq!((capacity.limit(), capacity.in_flight()), (9, 0));
+        assert_eq!((capacity.limit(), capacity.in_flight()), (14, 0));
     }
 
     #[test]
@@ -253,7 +246,6 @@ mod tests {
                     }
                     6..9 => Release::Success,
                     9 => Release::Overload,
-                    10 => Release::Failure,
                     _ => Release::Neutral,
                 };
                 if in_flight > 0 {
@@ -265,7 +257,7 @@ mod tests {
                 match outcome {
                     Release::Success => prop_assert!(capacity.limit() == limit || capacity.limit() == limit + 1),
                     Release::Overload => prop_assert!(capacity.limit() == limit || capacity.limit() == (limit / 2).max(2)),
-                    Release::Failure | Release::Neutral => prop_assert_eq!(capacity.limit(), limit),
+                    Release::Neutral => prop_assert_eq!(capacity.limit(), limit),
                 }
             }
         }

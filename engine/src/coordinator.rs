@@ -431,6 +431,7 @@ impl Coordinator {
     /// | --- | --- |
     /// | not at all (memory lost) | as the gateway says, and its own |
     /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
+    /// | not at all, after ids were forgotten | withdrawn: it may be one of them, and would be counted twice |
     /// | with nobody, at the same stage | its own |
     /// | with nobody, at the attempt that the gateway last had, which it saw refused or never sent | its own, waiting |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
@@ -441,7 +442,9 @@ impl Coordinator {
         let waits = stage == Stage::Waiting;
         let requested_now_ms = if waits { 0 } else { requested_at_ms };
         match self.ledger.lookup(correlation_id) {
-            Known::Absent if self.ledger.was_purged() => self.withdraw(session, slot, correlation_id),
+            Known::Absent if self.ledger.was_purged() || self.ledger.has_forgotten() => {
+                self.withdraw(session, slot, correlation_id);
+            }
             Known::Absent => {
                 self.apply(Entry::Accepted {
                     correlation_id,

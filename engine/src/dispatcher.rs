@@ -34,12 +34,14 @@ use galo_wire::record::{
 use galo_wire::{CorrelationId, Message, Outcome, Processor, Stage};
 use slab::Slab;
 
+use crate::arrivals::Arrivals;
 use crate::money::AmountCents;
 use crate::outcome::{Reply, classify};
-use crate::outlook::{Change, Outlook, OutlookConfig, Reservation, Sent};
+use crate::outlook::{Backlog, Change, Outlook, OutlookConfig, Reservation, Sent};
+use crate::pace::{self, Pace};
 use crate::random::Random;
 use crate::retry::{Backoff, Budget, BudgetConfig};
-use crate::router::{Choice, RouterConfig, View, route};
+use crate::router::{Choice, Decision, Reason, RouterConfig, Situation, route};
 use crate::time::{Now, UnixMillis};
 
 pub use action::{Action, Answer, Verification};
@@ -76,6 +78,9 @@ const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per
 const PLACE_BITS: u32 = 24;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 
+/// The `requestedAt` of a payment that waits without an attempt that was recorded and refused, of which a claim would tell.
+const NO_ATTEMPT: UnixMillis = UnixMillis(0);
+
 /// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
 const VERIFY_COUNT_MAX: u16 = 5;
 
@@ -93,6 +98,11 @@ pub struct Dispatcher {
     deadlines: VecDeque<(u64, u32, CorrelationId)>,
     unacknowledged: VecDeque<Unacknowledged>,
     outlooks: [Outlook; 2],
+    arrivals: Arrivals,
+    /// Of what leaves the queue.
+    pace: Pace,
+    /// Which payment, by its arrival, was told to wait last, and why.
+    last_wait: Option<(u64, Reason)>,
     backoff: Backoff,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
     budgets: [Budget; 2],
@@ -124,6 +134,9 @@ impl Dispatcher {
             deadlines: VecDeque::with_capacity(1024),
             unacknowledged: VecDeque::with_capacity(1024),
             outlooks,
+            arrivals: Arrivals::default(),
+            pace: Pace::default(),
+            last_wait: None,
             backoff: Backoff { base_ms: 20, max_ms: 1000, factor_percent: 200 },
             budgets: [Budget::new(RETRY_BUDGET), Budget::new(RETRY_BUDGET)],
             random,
@@ -177,6 +190,7 @@ impl Dispatcher {
 
     /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
     pub fn accept(&mut self, ticket: u32, correlation_id: CorrelationId, amount: AmountCents, now: Now) {
+        self.arrivals.on_arrival(now.monotonic_us);
         if !self.has_room() {
             self.answer(ticket, Answer::Full);
             return;
@@ -186,12 +200,13 @@ impl Dispatcher {
             slot: 0,
             correlation_id,
             amount,
-            requested_at: now.unix_ms,
+            requested_at: if plan.is_some() { now.unix_ms } else { NO_ATTEMPT },
             arrived_us: now.monotonic_us,
             ticket: Some(ticket),
             tries: 0,
             state: State::Accepting(plan),
             in_doubt: false,
+            probed: plan.is_some_and(|place| place.reservation == Reservation::Probe),
             withdrawn: false,
         });
         self.deadlines.push_back((now.monotonic_us + self.config.accept_wait_us_max, slot, correlation_id));
@@ -204,6 +219,8 @@ impl Dispatcher {
     pub fn connected(&mut self, now: Now) {
         assert!(!self.connected, "a connection is lost before the next one stands");
         self.connected = true;
+        // While the ledger was away, its clients waited for their answers.
+        self.arrivals.on_interruption(now.monotonic_us);
         // Completions first: a claim for a payment that is processed would only be withdrawn. A ledger that has lost its
         // memory needs the claim before the completion, one that has not ignores it.
         let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
@@ -228,14 +245,13 @@ impl Dispatcher {
         let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {
             let payment = self.payments[key_of(slot)];
-            let claim = |stage| {
+            let claim = |stage, requested_at: UnixMillis| {
                 Action::Send(
                     Claim {
                         slot,
                         correlation_id: payment.correlation_id,
                         amount_cents: payment.amount.get(),
-                        // While waiting: of the attempt that was given up, whose refusal the ledger may have missed.
-                        requested_at_ms: payment.requested_at.0,
+                        requested_at_ms: requested_at.0,
                         stage,
                         in_doubt: payment.in_doubt,
                     }
@@ -247,22 +263,24 @@ impl Dispatcher {
                 State::Accepting(plan) => {
                     if let Some(place) = plan {
                         self.cancel(place, now);
-                        self.payment(slot).state = State::Accepting(None);
+                        let payment = self.payment(slot);
+                        (payment.state, payment.requested_at) = (State::Accepting(None), NO_ATTEMPT);
                     }
                     self.send_accept(slot);
                     continue;
                 }
-                // The intent may have been lost with the connection. It was not acted upon.
+                // It may be recorded and was not acted upon, but is not named: the ledger's may be another's, and on its way.
                 State::Intending(place) => {
                     self.cancel(place, now);
-                    self.actions.push(claim(Stage::Waiting));
+                    self.payment(slot).requested_at = NO_ATTEMPT;
+                    self.actions.push(claim(Stage::Waiting, NO_ATTEMPT));
                     self.wait(slot, End::Front);
                 }
-                State::Waiting => self.actions.push(claim(Stage::Waiting)),
+                State::Waiting => self.actions.push(claim(Stage::Waiting, payment.requested_at)),
                 State::Attempting(processor, _)
                 | State::Doubtful(processor)
                 | State::Verifying(processor) => {
-                    self.actions.push(claim(Stage::at(processor)));
+                    self.actions.push(claim(Stage::at(processor), payment.requested_at));
                 }
             }
             claim_count += 1;
@@ -299,8 +317,8 @@ impl Dispatcher {
             Message::HealthNews(news) => {
                 let outlook = &mut self.outlooks[news.processor.index()];
                 outlook.news(news.failing, now);
-                if news.source == HealthSource::Check {
-                    outlook.checked(u64::from(news.response_ms) * 1000);
+                if news.source == HealthSource::Check || !news.failing {
+                    outlook.checked(u64::from(news.response_ms) * 1000, now);
                 }
                 self.pump(now);
             }
@@ -384,7 +402,7 @@ impl Dispatcher {
         let Some((failing, response_ms)) = health else { return };
         let outlook = &mut self.outlooks[processor.index()];
         outlook.news(failing, now);
-        outlook.checked(u64::from(response_ms) * 1000);
+        outlook.checked(u64::from(response_ms) * 1000, now);
         self.report(HealthReport { processor, source: HealthSource::Check, failing, response_ms });
         self.pump(now);
     }
@@ -496,6 +514,7 @@ impl Dispatcher {
             tries: 0,
             state: State::Waiting,
             in_doubt,
+            probed: false,
             withdrawn: false,
         });
         match stage.processor() {
@@ -547,12 +566,16 @@ impl Dispatcher {
                 self.waiting.pop_front();
                 continue;
             };
-            let waited_us = now.monotonic_us.saturating_sub(payment.arrived_us);
-            let Some(place) = self.decide(waited_us, now) else { break };
+            if !self.pace.has_token(now.monotonic_us, self.arrivals.per_second()) {
+                break;
+            }
+            let Some(place) = self.decide(payment.arrived_us, payment.probed, now) else { break };
+            self.pace.take();
             let processor = place.processor;
             self.waiting.pop_front();
             let payment = self.payment(slot);
             payment.state = State::Intending(place);
+            payment.probed |= place.reservation == Reservation::Probe;
             payment.requested_at = now.unix_ms;
             let requested_at_ms = now.unix_ms.0;
             self.actions
@@ -586,15 +609,20 @@ impl Dispatcher {
 
     /// Routes a new payment before it is granted. Behind a queue it waits its turn.
     fn plan(&mut self, now: Now) -> Option<Place> {
-        if self.waiting.is_empty() { self.decide(0, now) } else { None }
+        if self.waiting.is_empty() { self.decide(now.monotonic_us, false, now) } else { None }
     }
 
     /// Routes one payment and reserves its place.
-    fn decide(&mut self, waited_us: u64, now: Now) -> Option<Place> {
-        let views = self.views(now);
-        let decision = route(&self.config.router, &views, waited_us);
-        self.counters.decisions[decision.reason as usize] += 1;
-        match decision.choice {
+    fn decide(&mut self, arrived_us: u64, probed: bool, now: Now) -> Option<Place> {
+        let situation = self.situation(arrived_us, probed, now);
+        let Decision { choice, reason } = route(&self.config.router, &situation);
+        // The same wait of the same payment, looked at again, is one decision.
+        let wait = (choice == Choice::Wait).then_some((arrived_us, reason));
+        if wait.is_none() || wait != self.last_wait {
+            self.counters.decisions[reason as usize] += 1;
+            self.last_wait = wait;
+        }
+        match choice {
             Choice::Send(processor) => {
                 let reservation = self.outlooks[processor.index()].try_reserve(now)?;
                 Some(Place { processor, reservation })
@@ -603,11 +631,24 @@ impl Dispatcher {
         }
     }
 
-    fn views(&mut self, now: Now) -> [View; 2] {
-        let backlog_len = self.waiting.len();
+    fn situation(&mut self, arrived_us: u64, probed: bool, now: Now) -> Situation {
+        for processor in Processor::ALL {
+            let change = self.outlooks[processor.index()].pace_change(now);
+            self.tell(processor, change, now);
+        }
+        let per_second = pace::per_second(self.arrivals.per_second());
+        let backlog = Backlog { len: self.waiting.len(), per_second };
         let [default, fallback] = &mut self.outlooks;
         let since = [default.works_since_us(now), fallback.works_since_us(now)];
-        [default.view(now, backlog_len, since[1]), fallback.view(now, backlog_len, since[0])]
+        let dearer = self.config.router.cheaper().other();
+        let choice_since_us = arrived_us.max(since[dearer.index()]);
+        Situation {
+            views: [default.view(now, backlog, since[1]), fallback.view(now, backlog, since[0])],
+            waited_us: now.monotonic_us.saturating_sub(arrived_us),
+            waited_by_choice_us: now.monotonic_us.saturating_sub(choice_since_us),
+            quiet: self.arrivals.is_quiet(now.monotonic_us),
+            probed,
+        }
     }
 
     fn cancel(&mut self, place: Place, now: Now) {

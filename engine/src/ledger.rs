@@ -342,6 +342,14 @@ impl Ledger {
         self.purged
     }
 
+    /// Whether ids were ever forgotten: one that is unknown may have been processed then. True also after a restart, since more
+    /// were processed than are remembered.
+    #[must_use]
+    pub fn has_forgotten(&self) -> bool {
+        let [default, fallback] = self.conservation.processed;
+        default.count + fallback.count > self.processed.len() as u64
+    }
+
     /// How many processed ids are remembered at most.
     #[must_use]
     pub fn known_len_max(&self) -> usize {

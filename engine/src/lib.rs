@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod arrivals;
 pub mod breaker;
 pub mod buckets;
 pub mod capacity;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod money;
 pub mod outcome;
 pub mod outlook;
+pub mod pace;
 pub mod random;
 pub mod recovery;
 pub mod retry;

@@ -21,11 +21,15 @@ const SILENT_US: u64 = 250_000;
 /// Sorting the latency window takes half a microsecond: once a millisecond, not twice a payment.
 const EXPECTATION_AGE_US_MAX: u64 = 1_000;
 
-/// A slow processor gets a single payment this often, so that its recovery is seen.
-const TRICKLE_US: u64 = 250_000;
+/// A slow processor gets a single payment this often, so that its recovery is seen. Each is a payment that an auditor
+/// may catch half-way, hence seldom.
+const TRICKLE_US: u64 = 1_000_000;
 
 /// How many attempts a slow processor may be holding for the trickle to go on.
 const TRICKLE_COUNT_MAX: usize = 4;
+
+/// Fast answers in a row, each to an attempt sent after those before it, after which a slow processor is slow no more.
+const FAST_IN_A_ROW: u32 = 3;
 
 /// The bounds of an outlook.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +38,24 @@ pub struct OutlookConfig {
     pub concurrency_max: u32,
     /// See [`crate::router::RouterConfig::slow_us`].
     pub slow_us: u64,
+}
+
+/// What waits for a processor.
+#[derive(Clone, Copy, Debug)]
+pub struct Backlog {
+    /// Payments.
+    pub len: usize,
+    /// How many of them may leave the queue each second: [`crate::pace`].
+    pub per_second: u64,
+}
+
+impl Backlog {
+    /// How long sending it takes a processor that answers after `expected_us` and takes `places` at a time, µs.
+    fn drain_us(self, expected_us: u64, places: u32) -> u64 {
+        let len = self.len as u64;
+        let by_places = len.saturating_mul(expected_us) / u64::from(places);
+        by_places.max(len.saturating_mul(1_000_000) / self.per_second.max(1))
+    }
 }
 
 /// An attempt on its way.
@@ -54,13 +76,23 @@ pub struct Outlook {
     answered_until_us: u64,
     /// In the order of sending, and so by time: searched by halving.
     outstanding: VecDeque<Outstanding>,
-    last_sent_us: u64,
+    /// When the last place was taken. Not when its attempt was sent: until then others must not think it due.
+    reserved_at_us: u64,
     /// When the most recent attempt was sent that failed or has been silent for long.
     bad_sent_us: Option<u64>,
     /// Since when the breaker has been closed.
     closed_since_us: u64,
-    /// What the health check said, until an answer of a real payment says better, µs.
+    /// What the health check said, until an answer of a real payment says better, µs; and when it said so.
     check_us: u64,
+    checked_at_us: u64,
+    /// Fast answers since the last slow one.
+    fast_in_a_row: u32,
+    /// When the most recent attempt was sent that was answered fast.
+    fast_sent_us: u64,
+    /// What the other gateways were told last, or told us: too slow for new payments.
+    known_slow: bool,
+    /// Since when it is too slow for new payments; in the far future while it is not.
+    slow_since_us: u64,
 }
 
 /// A place that was taken for an attempt.
@@ -88,6 +120,8 @@ pub enum Change {
     Failed,
     /// It works again.
     Recovered,
+    /// It became too slow for new payments, or fast again.
+    Pace,
 }
 
 impl Outlook {
@@ -103,10 +137,15 @@ impl Outlook {
             answered_us: None,
             answered_until_us: 0,
             outstanding: VecDeque::with_capacity(config.concurrency_max as usize * 2),
-            last_sent_us: 0,
+            reserved_at_us: 0,
             bad_sent_us: None,
             closed_since_us: 0,
             check_us: 0,
+            checked_at_us: 0,
+            fast_in_a_row: 0,
+            fast_sent_us: 0,
+            known_slow: false,
+            slow_since_us: u64::MAX,
         }
     }
 
@@ -134,20 +173,29 @@ impl Outlook {
             self.answered_until_us = now.monotonic_us + EXPECTATION_AGE_US_MAX;
         }
         let answered = self.answered_us.unwrap_or(self.check_us);
+        // An attempt from before the last good news says how the processor was, not how it is.
+        let known_us = if self.check_us <= self.config.slow_us {
+            self.fast_sent_us.max(self.checked_at_us)
+        } else {
+            self.fast_sent_us
+        };
+        let first = self.outstanding.partition_point(|outstanding| outstanding.sent_us < known_us);
         let awaited =
-            self.outstanding.front().map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us));
+            self.outstanding.get(first).map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us));
         answered.max(awaited)
     }
 
-    /// What the router is to know. `backlog_len` payments wait for this processor; `other_works_since_us` is when the
-    /// other one last began to work.
-    pub fn view(&mut self, now: Now, backlog_len: usize, other_works_since_us: u64) -> View {
+    /// What the router is to know. `backlog` waits for this processor; `other_works_since_us` is when the other one last
+    /// began to work.
+    pub fn view(&mut self, now: Now, backlog: Backlog, other_works_since_us: u64) -> View {
         let closed = self.breaker.state(now.monotonic_us) == BreakerState::Closed;
         let expected_us = self.expected_us(now);
         let slow = expected_us > self.config.slow_us;
+        self.slow_since_us = if slow { self.slow_since_us.min(now.monotonic_us) } else { u64::MAX };
         self.notice_silence(now);
-        let trickle_ready = now.monotonic_us.saturating_sub(self.last_sent_us) >= TRICKLE_US
-            && self.outstanding.len() < TRICKLE_COUNT_MAX;
+        let sent_before = self.outstanding.partition_point(|it| it.sent_us < self.slow_since_us);
+        let trickle_ready = now.monotonic_us.saturating_sub(self.reserved_at_us) >= TRICKLE_US
+            && self.outstanding.len() - sent_before < TRICKLE_COUNT_MAX;
         View {
             closed,
             slow,
@@ -158,7 +206,8 @@ impl Outlook {
                 self.breaker.next_probe_at_us().is_some_and(|at| at <= now.monotonic_us)
             },
             bad_since_other_works: self.bad_sent_us.is_some_and(|sent| sent >= other_works_since_us),
-            drain_us: (backlog_len as u64).saturating_mul(expected_us) / u64::from(self.capacity.reachable()),
+            drain_us: backlog.drain_us(expected_us, self.capacity.reachable()),
+            expected_us,
         }
     }
 
@@ -175,6 +224,7 @@ impl Outlook {
         if !self.capacity.try_acquire() {
             return None;
         }
+        self.reserved_at_us = now.monotonic_us;
         if self.breaker.state(now.monotonic_us) == BreakerState::Closed {
             return Some(Reservation::Regular);
         }
@@ -196,7 +246,6 @@ impl Outlook {
     /// A reserved attempt is on its way.
     pub fn sent(&mut self, slot: u32, now: Now) {
         self.outstanding.push_back(Outstanding { slot, sent_us: now.monotonic_us });
-        self.last_sent_us = now.monotonic_us;
     }
 
     /// A sent attempt ended.
@@ -215,7 +264,7 @@ impl Outlook {
         let result = match (classify(reply), reply) {
             (Outcome::Processed, _) => {
                 self.capacity.release(Release::Success);
-                self.latency.record(now.monotonic_us, latency_us);
+                self.answered(sent.at_us, latency_us, now);
                 Ok(())
             }
             (_, Reply::Answered { status: 429 }) => {
@@ -227,11 +276,11 @@ impl Outlook {
                 Err(FailureKind::Broken)
             }
             (Outcome::Unknown, _) => {
-                self.capacity.release(Release::Failure);
+                self.capacity.release(Release::Neutral);
                 Err(FailureKind::Broken)
             }
             (Outcome::Refused, _) => {
-                self.capacity.release(Release::Failure);
+                self.capacity.release(Release::Neutral);
                 Err(FailureKind::Refused)
             }
         };
@@ -254,9 +303,24 @@ impl Outlook {
         let _: Option<Change> = self.change(before, now);
     }
 
-    /// The health check's least response time.
-    pub fn checked(&mut self, response_us: u64) {
+    /// Whether it has become slow, or fast again, since this was asked last. While the breaker is not closed that is
+    /// nobody's concern.
+    pub fn pace_change(&mut self, now: Now) -> Option<Change> {
+        if self.breaker.state(now.monotonic_us) != BreakerState::Closed {
+            return None;
+        }
+        let slow = self.expected_us(now) > self.config.slow_us;
+        let changed = slow != self.known_slow;
+        self.known_slow = slow;
+        changed.then_some(Change::Pace)
+    }
+
+    /// The health check's least response time, or what an answer took elsewhere.
+    pub fn checked(&mut self, response_us: u64, now: Now) {
         self.check_us = response_us;
+        self.checked_at_us = now.monotonic_us;
+        // Who said so has told everyone.
+        self.known_slow = self.expected_us(now) > self.config.slow_us;
     }
 
     /// The other processor has just come back: look at this one again at once.
@@ -280,6 +344,28 @@ impl Outlook {
                 None
             }
         }
+    }
+
+    /// An attempt was answered. The answer to one that was sent before the last good news is old news, if it is bad.
+    fn answered(&mut self, sent_us: u64, latency_us: u64, now: Now) {
+        if latency_us > self.config.slow_us {
+            if sent_us < self.fast_sent_us {
+                return;
+            }
+            self.fast_in_a_row = 0;
+        } else if sent_us >= self.fast_sent_us {
+            self.fast_sent_us = sent_us;
+            self.fast_in_a_row = self.fast_in_a_row.saturating_add(1);
+            if self.fast_in_a_row <= FAST_IN_A_ROW {
+                // The next one of the trickle may go at once: three make sure.
+                self.reserved_at_us = self.reserved_at_us.min(now.monotonic_us.saturating_sub(TRICKLE_US));
+            }
+            if self.fast_in_a_row == FAST_IN_A_ROW {
+                self.latency = Latency::new();
+                self.answered_until_us = 0;
+            }
+        }
+        self.latency.record(now.monotonic_us, latency_us);
     }
 
     fn notice_silence(&mut self, now: Now) {

@@ -279,6 +279,9 @@ struct Reader {
     pending: Vec<u8>,
     /// A snapshot's next row.
     next_row: u64,
+    /// How many ids a segment's process remembered, until its first record is read. A process that wrote nothing has changed
+    /// nothing: the next one replaces its segment, header and all, and must not depend on having read it.
+    known_len_max: Option<usize>,
 }
 
 enum State {
@@ -318,7 +321,8 @@ impl Recovery {
             FileKind::Segment => {}
         }
         let pending = Vec::with_capacity(BLOCK_SIZE);
-        self.file = Some(Reader { id, state: State::Header, offset: 0, pending, next_row: 1 });
+        self.file =
+            Some(Reader { id, state: State::Header, offset: 0, pending, next_row: 1, known_len_max: None });
         Ok(())
     }
 
@@ -411,11 +415,19 @@ impl Recovery {
                     return Err(Damage::Misnamed { file: id, inside });
                 }
                 let known_len_max = usize::try_from(header.known_len_max).unwrap_or(usize::MAX);
-                self.ledger.set_known_len_max(known_len_max);
+                match id.kind {
+                    FileKind::Snapshot => self.ledger.set_known_len_max(known_len_max),
+                    FileKind::Segment => file.known_len_max = Some(known_len_max),
+                }
                 file.state = State::Records;
             }
             State::Records if id.kind == FileKind::Segment => match Record::decode(block) {
-                Some(record) => self.change(record, id, offset)?,
+                Some(record) => {
+                    if let Some(known_len_max) = file.known_len_max.take() {
+                        self.ledger.set_known_len_max(known_len_max);
+                    }
+                    self.change(record, id, offset)?;
+                }
                 None => file.state = State::Torn { offset, window: *block },
             },
             State::Records => match Record::decode(block) {

@@ -476,3 +476,33 @@ fn a_claim_does_not_bring_back_what_was_purged() {
         assert_eq!(coordinator.ledger().conservation().accepted.count, 0);
     }
 }
+
+#[test]
+fn a_claim_does_not_bring_back_what_was_forgotten() {
+    let mut coordinator = coordinator();
+    // Five are processed, of which four are remembered.
+    for number in 1..=5 {
+        for entry in [
+            Entry::Accepted {
+                correlation_id: id(number),
+                amount_cents: 10,
+                stage: Stage::AtDefault,
+                requested_at_ms: 7,
+                in_doubt: false,
+            },
+            Entry::Resolved {
+                correlation_id: id(number),
+                processor: Processor::Default,
+                requested_at_ms: 7,
+                outcome: Outcome::Processed,
+            },
+        ] {
+            coordinator.restore(entry);
+        }
+    }
+    let two = join(&mut coordinator, 2);
+    coordinator.messages().clear();
+    let sent = tell(&mut coordinator, two, claim(1, Stage::AtDefault, 7, true));
+    assert!(matches!(sent[..], [(to, Message::Withdrawal(_))] if to == two), "{sent:?}");
+    assert_eq!(coordinator.ledger().conservation().accepted.count, 5);
+}

@@ -157,6 +157,8 @@ fn refused_while_the_ledger_is_away(journal: impl Fn(&mut Vec<Entry>)) -> (usize
     world.dispatcher.disconnected();
     world.session = None;
     world.end_attempts(|_| FAILED);
+    let now = world.now();
+    world.dispatcher.health_checked(Processor::Default, Some((true, 0)), now);
     world.now_us += 1_000;
     journal(&mut world.journal);
     world.coordinator = coordinator(world.now(), &world.journal);

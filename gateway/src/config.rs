@@ -8,10 +8,6 @@ use galo_shell::env::{Env, EnvError};
 
 use crate::processor::{Endpoint, EndpointError};
 
-/// Beyond this a processor is too slow for new payments as long as there is another way: an auditor's window ends
-/// 1.5 s before now, so an answer within a second is in both books by then.
-const SLOW_US: u64 = 1_000_000;
-
 /// How the gateway does its I/O, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DriverChoice {
@@ -61,6 +57,7 @@ impl Config {
         let path = |name, default: String| PathBuf::from(env.text(name).unwrap_or(default));
         let url = |name, default: &str| (name, env.text(name).unwrap_or_else(|| default.to_owned()));
         let fee = |name, default| env.number(name, default, 0..=10_000_u32);
+        let router = RouterConfig::default();
         let per_thread = |total: u64| (total / u64::from(thread_count)).max(1);
         let concurrency_max = env.number("PROCESSOR_CONCURRENCY_MAX", 400, 1..=10_000_u32)?;
         let queue_len_max = env.number("QUEUE_LEN_MAX", 225_000, 1..=100_000_000_u64)?;
@@ -86,11 +83,15 @@ impl Config {
             dispatcher: DispatcherConfig {
                 router: RouterConfig {
                     fee_bps: [
-                        fee("PROCESSOR_DEFAULT_FEE_BPS", 500)?,
-                        fee("PROCESSOR_FALLBACK_FEE_BPS", 1_500)?,
+                        fee("PROCESSOR_DEFAULT_FEE_BPS", router.fee_bps[0])?,
+                        fee("PROCESSOR_FALLBACK_FEE_BPS", router.fee_bps[1])?,
                     ],
-                    patience_us: env.number("ROUTING_PATIENCE_MS", 2_000, 0..=86_400_000_u64)? * 1_000,
-                    slow_us: SLOW_US,
+                    patience_us: env.number(
+                        "ROUTING_PATIENCE_MS",
+                        router.patience_us / 1_000,
+                        0..=86_400_000_u64,
+                    )? * 1_000,
+                    ..router
                 },
                 queue_len_max: usize::try_from(per_thread(queue_len_max)).expect("64-bit, or bounded above"),
                 concurrency_max: u32::try_from(per_thread(u64::from(concurrency_max)))

@@ -9,5 +9,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod cluster;
+pub mod laboratory;
 pub mod processor;
 pub mod service;

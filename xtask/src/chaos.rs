@@ -95,7 +95,9 @@ pub(crate) fn chaos(options: &Options) -> Fallible<()> {
         default_port: options.port_base + 2,
         fallback_port: options.port_base + 3,
         purge: false,
+        fees: None,
         home: options.home.clone(),
+        floor: false,
     };
     if up::running(&up.home)?.is_some() {
         return Err(format!("a Galo runs in {} already; stop it first", up.home().path().display()));

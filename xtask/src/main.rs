@@ -5,14 +5,20 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod bench;
 mod chaos;
+mod decimal;
+mod hostile;
 mod http;
+mod lab;
 mod limits;
 mod metrics;
 mod process;
 mod repo;
 mod rinha;
+mod schedule;
 mod sim;
+mod table;
 mod test;
 mod tidy;
 mod tools;
@@ -21,7 +27,7 @@ mod up;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The commands of Galo's developers.
 #[derive(Debug, Parser)]
@@ -55,8 +61,14 @@ enum Command {
     },
     /// Run the contest's load against the running Galo (or one started for it) and print the score
     Rinha(rinha::Options),
+    /// Run schedules of clients and faulty processors through k6 against a real Galo; print what each earned
+    Schedule(schedule::Options),
     /// Kill, hang and lose under load, then compare every payment with the processors' books
     Chaos(chaos::Options),
+    /// Measure latency, CPU, memory, wake-ups and system calls against HAProxy before a responder that does nothing
+    Bench(bench::Options),
+    /// Hostile requests, bodies, crowds and processors against the real programs, case by case
+    Hostile(hostile::Options),
     /// Check everything: formatting, lints, tests, documentation, tidiness, then a real Galo end to end
     Test(test::Options),
     /// Check what compilers do not: links, lengths, documented variables and dependencies
@@ -67,19 +79,34 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Play schedules of outages with Galo's routing and others, and compare what they earn
+    Lab {
+        /// For the laboratory: `--random 200`, `--seed 7 --verbose`, `--schedule all`, `--report`, `--help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// What `up --detach` runs in the background
     #[command(hide = true)]
     Supervise { options: String },
+}
+
+/// Whether there is a command of this name.
+fn has_command(name: &str) -> bool {
+    Arguments::command().find_subcommand(name).is_some()
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Up { options, detach } => up::up(&options, detach),
         Command::Rinha(options) => rinha::rinha(&options),
+        Command::Schedule(options) => schedule::schedule(&options),
+        Command::Bench(options) => bench::bench(&options),
         Command::Chaos(options) => chaos::chaos(&options),
+        Command::Hostile(options) => hostile::hostile(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
         Command::Sim { arguments } => sim::sim(&arguments),
+        Command::Lab { arguments } => lab::lab(&arguments),
         Command::Test(options) => test::test(&options),
         Command::Tidy => tidy::tidy(),
         Command::Supervise { options } => up::supervise(&options),
@@ -96,7 +123,6 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_commands_flags_do_not_contradict_each_other() {

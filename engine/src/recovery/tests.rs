@@ -425,3 +425,22 @@ fn what_a_smaller_process_forgot_is_forgotten_again() {
     let books = recovered.ledger.conservation();
     assert_eq!(books.accepted, Tally { count: 3, amount_cents: 5 });
 }
+
+#[test]
+fn what_a_process_that_wrote_nothing_forgot_is_not_forgotten() {
+    // The next process replaces that segment, and its header is gone: a start that had believed it would find ids
+    // accepted that a later start takes for processed.
+    let empty = FileId::segment(5);
+    let small = Header { known_len_max: 1, ..header(empty) };
+    let files = [segment(1..=4), (empty, small.encode().to_vec())];
+    let (recovered, _) = read_in_pieces(&files, 1 << 20).unwrap_or_else(|damage| panic!("{damage}"));
+    assert!(
+        [1, 2].iter().all(|number| matches!(recovered.ledger.lookup(id(*number)), Known::Processed { .. }))
+    );
+    // With a record it counts.
+    let (_, fifth) = segment(5..=5);
+    let records = [&small.encode()[..], &fifth[BLOCK..]].concat();
+    let files = [segment(1..=4), (empty, records)];
+    let (recovered, _) = read_in_pieces(&files, 1 << 20).unwrap_or_else(|damage| panic!("{damage}"));
+    assert_eq!(recovered.ledger.lookup(id(1)), Known::Absent);
+}

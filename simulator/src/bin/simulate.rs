@@ -20,6 +20,9 @@ thread_local! {
 /// Checks that ran so seldom may by chance not run at all: below this many seeds their absence is no failure.
 const SEEDS_FOR_COVERAGE: u64 = 200;
 
+/// The same for what happens in few of them.
+const SEEDS_FOR_EVENTS: u64 = 2_000;
+
 /// Exit status of a child that found what it was looking for, as of any run that fails.
 const EXIT_FAILED: u8 = 1;
 
@@ -145,9 +148,19 @@ fn simulate(arguments: &Arguments) -> ExitCode {
     if idle_fails {
         println!("never checked: {}", idle.join(", "));
     }
+    let unseen: Vec<_> =
+        totals.coverage.list().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
+    let unseen_fails = ran >= SEEDS_FOR_EVENTS && !unseen.is_empty();
+    if unseen_fails {
+        println!("never happened: {}", unseen.join(", "));
+    }
     println!("{elapsed_ms} ms, {} seeds per second", ran * 1000 / elapsed_ms);
     println!("{} seeds passed, {} failed", totals.passed, totals.failed.len());
-    if totals.failed.is_empty() && !idle_fails { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
+    if totals.failed.is_empty() && !idle_fails && !unseen_fails {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_FAILED)
+    }
 }
 
 fn describe(seed: u64, bug: Option<Bug>, invariant: Invariant, at_us: u64, what: &str) -> String {

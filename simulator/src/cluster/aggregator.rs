@@ -7,7 +7,7 @@
 use galo_engine::Outcome;
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::ledger::{Entry, LedgerConfig};
-use galo_engine::time::UnixMillis;
+use galo_engine::time::{Now, UnixMillis};
 use galo_wire::record::{Completion, Verdict};
 use galo_wire::{FrameWriter, Message, decode_frames};
 
@@ -20,9 +20,6 @@ use super::invariant::Invariant;
 use super::link::{Chunk, Side};
 use super::plan::{Plan, Sync};
 use super::world::{Event, World};
-
-/// Ids that are remembered: more than any run has.
-const KNOWN_LEN_MAX: usize = 1_000_000;
 
 /// Decisions, and what may leave once they are on disk.
 #[derive(Default)]
@@ -54,21 +51,28 @@ pub struct Aggregator {
     /// The connection of each session.
     sessions: Vec<Option<usize>>,
     hash_seed: u64,
+    /// Ids that it was told to remember at its last start.
+    known_len_max: usize,
+    /// When it looked at the time last.
+    ticked: Now,
 }
 
 impl Aggregator {
     /// An aggregator that has not started.
-    pub fn new(dice: &mut Dice) -> Self {
+    pub fn new(plan: &Plan, dice: &mut Dice) -> Self {
+        let clock = Clock::new(dice);
         Self {
             life: 0,
             coordinator: None,
-            clock: Clock::new(dice),
-            disk: Disk::new(KNOWN_LEN_MAX),
+            clock,
+            disk: Disk::new(plan.known_len_max),
             power_lost: false,
             writing: None,
             waiting: Batch::default(),
             sessions: Vec::new(),
             hash_seed: dice.number(),
+            known_len_max: plan.known_len_max,
+            ticked: clock.now(0),
         }
     }
 
@@ -82,8 +86,8 @@ impl Aggregator {
         CoordinatorConfig {
             ledger: LedgerConfig {
                 open_len_max: plan.open_len_max,
-                known_len_max: KNOWN_LEN_MAX,
-                bucket_bytes_max: 2 << 20,
+                known_len_max: self.known_len_max,
+                bucket_bytes_max: plan.bucket_bytes_max,
                 hash_seed: self.hash_seed,
             },
             health_interval_us: plan.health_interval_us,
@@ -100,8 +104,13 @@ impl World {
         }
         self.aggregator.life += 1;
         let now = self.aggregator.clock.now(self.now_us);
+        self.aggregator.ticked = now;
+        if self.plan.known_len_varies {
+            self.aggregator.known_len_max = self.dice.index(60) + 1;
+        }
         let config = self.aggregator.config(&self.plan);
-        let found = self.aggregator.disk.recover(config.ledger, &mut self.dice);
+        let stated = if self.has(Bug::RetentionMisstated) { 40 } else { config.ledger.known_len_max };
+        let found = self.aggregator.disk.recover(config.ledger, stated, &mut self.dice);
         let power_lost = std::mem::take(&mut self.aggregator.power_lost);
         let readable = !found.hopeless && (power_lost || found.damages.is_empty());
         self.oracle.check(Invariant::JournalIsReadable, readable, || format!("{:?}", found.damages));
@@ -111,7 +120,7 @@ impl World {
         }
         let entries = self.aggregator.disk.entries();
         self.trace(|| format!("the aggregator starts, with {} entries", entries.len()));
-        self.oracle.restarted(entries);
+        self.oracle.restarted(entries, &found.ledger, !power_lost);
         let coordinator = Coordinator::recovered(config, found.ledger, now);
         self.aggregator.coordinator = Some(coordinator);
         self.compare_totals();
@@ -158,6 +167,7 @@ impl World {
     pub(super) fn count_coordinator(&mut self) {
         let Some(coordinator) = &self.aggregator.coordinator else { return };
         let counters = coordinator.counters();
+        self.coverage.expired += counters.expired;
         self.coverage.handed_over += counters.handed_over;
         self.coverage.claimed += counters.claimed;
         self.coverage.withdrawn += counters.withdrawn;
@@ -168,6 +178,7 @@ impl World {
             return;
         }
         let now = self.aggregator.clock.now(self.now_us);
+        self.aggregator.ticked = now;
         if let Some(coordinator) = &mut self.aggregator.coordinator {
             coordinator.tick(now);
         }
@@ -201,9 +212,14 @@ impl World {
     }
 
     fn aggregator_told(&mut self, connection: usize, message: Message) {
-        let now = self.aggregator.clock.now(self.now_us);
+        let now = if self.has(Bug::ClockIsStale) {
+            self.aggregator.ticked
+        } else {
+            self.aggregator.clock.now(self.now_us)
+        };
         let gateway = self.connections[connection].gateway;
         self.trace(|| format!("the aggregator hears from gateway {gateway}: {message:?}"));
+        let mut greeting = None;
         let Some(coordinator) = &mut self.aggregator.coordinator else { return };
         let result = match (self.connections[connection].session, message) {
             (None, Message::Hello(hello)) => coordinator.connect(hello).map(|session| {
@@ -212,11 +228,18 @@ impl World {
                 sessions.resize(sessions.len().max(index + 1), None);
                 sessions[index] = Some(connection);
                 self.connections[connection].session = Some(session);
+                // A hello promises nothing and waits for no write.
+                greeting = coordinator.messages().pop();
             }),
             (Some(session), message) => coordinator.handle(session, message, now),
             (None, _) => Ok(()),
         };
         self.oracle.check(Invariant::NoRejection, result.is_ok(), || format!("{result:?}"));
+        if let Some((_, greeting)) = greeting {
+            let mut frames = FrameWriter::default();
+            frames.push(greeting);
+            self.write(connection, Side::Aggregator, frames.take(Vec::new()));
+        }
         self.coverage.purges += u64::from(matches!(message, Message::PurgeQuery(_)));
         let claimed = matches!(message, Message::Claim(_));
         self.collect(claimed);
@@ -228,6 +251,7 @@ impl World {
             && let Some(coordinator) = &mut self.aggregator.coordinator
         {
             let lie = self.bug == Some(Bug::SummaryExclusive);
+            let hides = self.bug == Some(Bug::ResolutionHidden);
             let truly = coordinator
                 .ledger()
                 .summarize(UnixMillis(query.from_ms), UnixMillis(query.to_ms.saturating_sub(1)));
@@ -235,14 +259,18 @@ impl World {
                 if lie {
                     reply.default_requests = truly.totals[0].count;
                 }
+                if hides {
+                    reply.resolution_ms = 1;
+                }
                 self.oracle.summarized(query.from_ms, query.to_ms, reply);
             }
         }
     }
 
     fn compare_totals(&mut self) {
+        let bounds = self.aggregator.config(&self.plan).ledger;
         if let Some(coordinator) = &self.aggregator.coordinator {
-            self.oracle.compare_totals(coordinator);
+            self.oracle.compare_totals(coordinator, bounds);
         }
     }
 
@@ -297,6 +325,7 @@ impl World {
             .filter(|(_, connection)| connection.is_some())
             .map(|(index, _)| SessionId(index))
             .collect();
+        let already_len = self.aggregator.waiting.messages.len();
         for (session, message) in coordinator.messages().drain(..) {
             let mut receivers = vec![session];
             if let Message::Lease(lease) = message {
@@ -309,6 +338,12 @@ impl World {
                 if let Some(Some(connection)) = self.aggregator.sessions.get(usize::from(receiver.0)) {
                     self.aggregator.waiting.messages.push((*connection, receiver, message));
                 }
+            }
+        }
+        if self.has(Bug::ThreadsConfused) {
+            for place in already_len..self.aggregator.waiting.messages.len() {
+                let connection = self.aggregator.waiting.messages[place].0;
+                self.aggregator.waiting.messages[place].0 = self.first_threads(connection);
             }
         }
         if self.has(Bug::AnswersBeforeWrite) {
@@ -366,16 +401,17 @@ impl World {
 
     /// Now and then a snapshot is taken, step by step while everything goes on.
     fn keep_snapshots(&mut self) {
-        let late = self.has(Bug::SnapshotLate);
+        let (late, hasty) = (self.has(Bug::SnapshotLate), self.has(Bug::SnapshotHasty));
         let Aggregator { coordinator: Some(coordinator), disk, writing, waiting, .. } = &mut self.aggregator
         else {
             return;
         };
+        let waiting_len = waiting.entries.len() + writing.as_ref().map_or(0, |batch| batch.entries.len());
         if disk.is_busy() {
-            disk.step_snapshot(coordinator.ledger_mut(), late, &mut self.dice);
+            let waited_len = if hasty { 0 } else { waiting_len };
+            disk.step_snapshot(coordinator.ledger_mut(), waited_len, late, &mut self.dice);
         } else if self.dice.chance(self.plan.snapshots) {
-            let under_way = writing.as_ref().map_or(0, |batch| batch.entries.len());
-            disk.begin_snapshot(coordinator.ledger_mut(), under_way + waiting.entries.len());
+            disk.begin_snapshot(coordinator.ledger_mut(), waiting_len);
             self.coverage.snapshots += 1;
         }
     }
@@ -420,7 +456,7 @@ impl World {
     pub(super) fn lose_power(&mut self) {
         self.coverage.power_losses += 1;
         self.trace(|| "power is lost".to_owned());
-        (0..self.gateways.len()).for_each(|number| self.kill_gateway(number, true));
+        (0..self.plan.gateway_count).for_each(|process| self.kill_process(process, true));
         self.kill_aggregator();
         self.aggregator.disk.lose_power(&mut self.dice);
         self.aggregator.power_lost = true;

@@ -76,6 +76,16 @@ bugs! {
     SummaryExclusive = "summary-exclusive",
     /// The lookup of a 422 takes the clock's time for the stored one.
     LookupRestamps = "lookup-restamps",
+    /// The aggregator handles messages with the time of its last tick.
+    ClockIsStale = "clock-is-stale",
+    /// The journal's headers say that 40 ids are remembered, however many are.
+    RetentionMisstated = "retention-misstated",
+    /// A snapshot takes over before everything is written that was decided while it was taken.
+    SnapshotHasty = "snapshot-hasty",
+    /// Summaries from rolled-up time say that they are exact.
+    ResolutionHidden = "resolution-hidden",
+    /// The aggregator tells connections of one gateway apart by nothing: all answers go to its first thread.
+    ThreadsConfused = "threads-confused",
     /// A new payment with a known id is granted whatever its amount: the conflict is answered as a replay.
     ConflictIsReplay = "conflict-is-replay",
 }

@@ -15,7 +15,10 @@ pub struct Post {
     /// Which.
     pub payment: usize,
     amount_cents: u64,
+    /// The process that it is sent to.
     gateway: usize,
+    /// Which of the id's POSTs at gateways it is, once it is at one.
+    visit: usize,
     /// How often HAProxy tries another gateway.
     retries_left: u8,
     /// How often the client comes back after a 503.
@@ -39,16 +42,16 @@ impl World {
         let payment = self.oracle.invent(&mut self.dice);
         self.coverage.payments += 1;
         let amount_cents = self.dice.pick(&[1, 1_990, 3_333]) + self.dice.skewed(10_000_000);
-        let gateway = self.dice.index(self.gateways.len());
+        let gateway = self.any_process();
         self.send_post(payment, amount_cents, gateway, 0);
         if self.dice.chance(self.plan.duplicate) {
-            let other = (gateway + 1) % self.gateways.len();
+            let other = (gateway + 1) % self.plan.gateway_count;
             let amount_cents = self.maybe_another(amount_cents);
             let delay_us = if self.dice.one_in(2) { 0 } else { self.dice.skewed(5_000) };
             self.send_post(payment, amount_cents, other, delay_us);
         }
         if self.dice.chance(self.plan.repeat) {
-            let gateway = self.dice.index(self.gateways.len());
+            let gateway = self.any_process();
             let amount_cents = self.maybe_another(amount_cents);
             let delay_us = self.dice.skewed(self.plan.duration_us);
             self.send_post(payment, amount_cents, gateway, delay_us);
@@ -66,14 +69,16 @@ impl World {
         self.oracle.client_sent(payment, amount_cents);
         self.after(
             delay_us,
-            Event::Post(Post { payment, amount_cents, gateway, retries_left, returns_left }),
+            Event::Post(Post { payment, amount_cents, gateway, visit: 0, retries_left, returns_left }),
         );
     }
 
     pub(super) fn post(&mut self, post: Post) {
         self.trace(|| format!("POST {} at gateway {}", self.oracle.id(post.payment), post.gateway));
-        if self.gateways[post.gateway].listening {
-            self.gateway_posted(post.gateway, post);
+        let thread = self.thread_that_accepts(post.gateway);
+        if self.gateways[thread].listening {
+            let visit = self.oracle.posted(post.payment, post.amount_cents);
+            self.gateway_posted(thread, Post { visit, ..post });
         } else {
             self.unanswered(post);
         }
@@ -82,7 +87,7 @@ impl World {
     /// The gateway was not there, went away, or said 503.
     pub(super) fn unanswered(&mut self, post: Post) {
         let mut post = post;
-        post.gateway = (post.gateway + 1) % self.gateways.len();
+        post.gateway = (post.gateway + 1) % self.plan.gateway_count;
         if post.retries_left > 0 {
             post.retries_left -= 1;
             let delay_us = self.dice.skewed(2_000);
@@ -101,7 +106,7 @@ impl World {
         self.trace(|| {
             format!("gateway {gateway} answers the POST of {}: {answer:?}", self.oracle.id(post.payment))
         });
-        self.oracle.answered(post.payment, post.amount_cents, answer);
+        self.oracle.answered((post.payment, post.visit), post.amount_cents, answer);
         match answer {
             Answer::Granted => self.posts_pending -= 1,
             Answer::Replayed => {
@@ -127,7 +132,7 @@ impl World {
         if !self.troubled {
             return;
         }
-        let number = self.dice.index(self.gateways.len());
+        let number = self.any_thread();
         self.ask_gateway(number);
         if let Some(coordinator) = &self.aggregator.coordinator {
             self.oracle.compare_ranges(coordinator.ledger(), &mut self.dice);

@@ -26,7 +26,8 @@ struct File {
 struct Unfinished {
     id: FileId,
     bytes: Vec<u8>,
-    done: bool,
+    /// All of it is written, and what had been decided until then ends before this record.
+    done: Option<u64>,
 }
 
 /// See the module's documentation.
@@ -138,11 +139,12 @@ impl Disk {
         let sequence = self.next_sequence + waiting_len as u64;
         self.rotates_at = Some(sequence);
         let id = FileId::snapshot(sequence);
-        self.unfinished = Some(Unfinished { id, bytes: self.header(id).to_vec(), done: false });
+        self.unfinished = Some(Unfinished { id, bytes: self.header(id).to_vec(), done: None });
     }
 
-    /// One more step of the snapshot under way. `late` plants a bug: the snapshot claims the moment of its end.
-    pub fn step_snapshot(&mut self, ledger: &mut Ledger, late: bool, dice: &mut Dice) {
+    /// One more step of the snapshot under way, with `waiting_len` records decided and not written. `late` plants a bug: the
+    /// snapshot claims the moment of its end.
+    pub fn step_snapshot(&mut self, ledger: &mut Ledger, waiting_len: usize, late: bool, dice: &mut Dice) {
         self.rotate_if_due();
         if let Some(oldest) = (!self.superseded.is_empty()).then(|| dice.index(self.superseded.len())) {
             let file = self.superseded.swap_remove(oldest);
@@ -150,13 +152,15 @@ impl Disk {
             return;
         }
         let Some(mut unfinished) = self.unfinished.take() else { return };
-        if !unfinished.done {
+        if unfinished.done.is_none() {
             match ledger.export(dice.index(30) + 1, &mut unfinished.bytes) {
                 Progress::More => {}
-                Progress::Done => unfinished.done = true,
+                Progress::Done => unfinished.done = Some(self.next_sequence + waiting_len as u64),
                 Progress::Gone => return,
             }
-        } else if self.segment.sequence >= unfinished.id.sequence {
+        } else if self.segment.sequence >= unfinished.id.sequence
+            && unfinished.done.is_some_and(|end| self.next_sequence >= end)
+        {
             let mut id = unfinished.id;
             if late && self.segment.sequence != self.next_sequence {
                 self.begin_segment();
@@ -205,8 +209,10 @@ impl Disk {
         file.bytes.truncate(size);
     }
 
-    /// A start: reads everything, cuts what is torn, removes what is superseded, and begins a new segment.
-    pub fn recover(&mut self, config: LedgerConfig, dice: &mut Dice) -> Found {
+    /// A start: reads everything, cuts what is torn, removes what is superseded, and begins a new segment, which states how
+    /// many ids are remembered.
+    pub fn recover(&mut self, config: LedgerConfig, known_len_stated: usize, dice: &mut Dice) -> Found {
+        self.known_len_max = known_len_stated as u64;
         let mut damages = Vec::new();
         loop {
             match self.read(config, dice) {

@@ -12,11 +12,11 @@ impl World {
         if self.dice.between(1, 1_000_000) > self.plan.kill_per_million {
             return;
         }
-        let victim = self.dice.index(self.gateways.len() + 1);
+        let victim = self.any_victim();
         self.kill(victim);
         // Sometimes several at once.
         while self.dice.one_in(4) {
-            let victim = self.dice.index(self.gateways.len() + 1);
+            let victim = self.any_victim();
             self.kill(victim);
         }
     }
@@ -24,17 +24,17 @@ impl World {
     /// A gateway has just connected.
     pub(super) fn maybe_spite(&mut self) {
         if self.troubled && self.dice.chance(self.plan.spite) {
-            let victim = self.dice.index(self.gateways.len() + 1);
+            let victim = self.any_victim();
             let delay_us = self.dice.skewed(4 * self.plan.link_delay_us);
             self.after(delay_us, Event::Kill(victim));
         }
     }
 
     pub(super) fn kill(&mut self, victim: usize) {
-        if victim < self.gateways.len() {
+        if victim < self.plan.gateway_count {
             self.coverage.gateway_kills += 1;
             let lossy = self.dice.one_in(2);
-            self.kill_gateway(victim, lossy);
+            self.kill_process(victim, lossy);
         } else {
             self.coverage.aggregator_kills += 1;
             self.kill_aggregator();
@@ -49,15 +49,15 @@ impl World {
         self.after(1_000 + gap_us, Event::Fault);
         match self.dice.index(12) {
             0 | 1 => {
-                let gateway = self.dice.index(self.gateways.len());
-                self.kill(gateway);
+                let process = self.any_process();
+                self.kill(process);
             }
-            2 => self.kill(self.gateways.len()),
-            3 => (0..=self.gateways.len()).for_each(|victim| self.kill(victim)),
+            2 => self.kill(self.plan.gateway_count),
+            3 => (0..=self.plan.gateway_count).for_each(|victim| self.kill(victim)),
             4 | 5 => self.cut(),
             6 => {
-                let gateway = self.dice.index(self.gateways.len());
-                self.stop_gateway(gateway);
+                let process = self.any_process();
+                self.stop_process(process);
             }
             7 if self.plan.clock_steps => self.step_clock(),
             8 if self.plan.purges && self.coverage.purges < 2 => self.purge(),
@@ -70,7 +70,7 @@ impl World {
     /// A connection breaks; each side learns of it in its own time.
     fn cut(&mut self) {
         use super::link::Side;
-        let gateway = self.dice.index(self.gateways.len());
+        let gateway = self.any_thread();
         let Some(connection) = self.gateways[gateway].connection() else { return };
         self.coverage.cuts += 1;
         self.trace(|| format!("the connection of gateway {gateway} is cut"));
@@ -79,16 +79,20 @@ impl World {
     }
 
     fn step_clock(&mut self) {
-        let victim = self.dice.index(self.gateways.len() + 1);
+        let victim = self.any_victim();
         self.trace(|| format!("the clock of process {victim} is set"));
-        match self.gateways.get_mut(victim) {
-            Some(gateway) => gateway.clock.step(&mut self.dice),
-            None => self.aggregator.clock.step(&mut self.dice),
+        if victim == self.plan.gateway_count {
+            self.aggregator.clock.step(&mut self.dice);
+            return;
         }
+        let threads = self.threads_of(victim);
+        let mut clock = self.gateways[threads.start].clock;
+        clock.step(&mut self.dice);
+        threads.for_each(|thread| self.gateways[thread].clock = clock);
     }
 
     fn purge(&mut self) {
-        let gateway = self.dice.index(self.gateways.len());
+        let gateway = self.any_thread();
         if self.is_greeted(gateway) {
             self.send(gateway, PurgeQuery { slot: 1 });
         }

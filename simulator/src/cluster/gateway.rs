@@ -1,4 +1,4 @@
-//! A gateway's process: the shell around the real dispatcher, as `gateway/src/core.rs` and `link.rs` are.
+//! A thread of a gateway: the shell around the real dispatcher, as `gateway/src/core.rs` and `link.rs` are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,6 @@ use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 use super::bug::Bug;
 use super::client::Post;
 use super::clock::Clock;
-use super::dice::Dice;
 use super::invariant::Invariant;
 use super::link::{Chunk, Connection, Side};
 use super::world::{Event, World};
@@ -47,12 +46,12 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway that has not started.
-    pub fn new(dice: &mut Dice) -> Self {
+    /// A thread that has not started.
+    pub fn new(clock: Clock) -> Self {
         Self {
             life: 0,
             dispatcher: None,
-            clock: Clock::new(dice),
+            clock,
             listening: false,
             draining: false,
             connection: None,
@@ -121,37 +120,6 @@ impl World {
         }
         requests.into_iter().for_each(|request| self.abandon(request));
         posts.into_values().for_each(|post| self.unanswered(post));
-        let away_us = self.dice.skewed(self.plan.restart_us);
-        self.after(away_us, Event::GatewayStart(number));
-    }
-
-    /// SIGTERM.
-    pub(super) fn stop_gateway(&mut self, number: usize) {
-        let gateway = &mut self.gateways[number];
-        if gateway.dispatcher.is_none() || gateway.draining {
-            return;
-        }
-        gateway.draining = true;
-        // Connections that HAProxy keeps may still bring a POST.
-        gateway.listening = self.dice.one_in(4);
-        let life = gateway.life;
-        self.coverage.drains += 1;
-        self.trace(|| format!("gateway {number} drains"));
-        self.event(number, |dispatcher, _| dispatcher.drain());
-        let until_us = self.now_us + self.plan.drain_us_max;
-        self.after(0, Event::GatewayDrain(number, life, until_us));
-    }
-
-    pub(super) fn drain_gateway(&mut self, number: usize, life: u32, until_us: u64) {
-        if self.gateways[number].life != life {
-            return;
-        }
-        let drained = self.gateways[number].dispatcher.as_ref().is_some_and(Dispatcher::is_drained);
-        if drained || self.now_us >= until_us {
-            self.kill_gateway(number, false);
-        } else {
-            self.after(2_000, Event::GatewayDrain(number, life, until_us));
-        }
     }
 
     pub(super) fn tick_gateway(&mut self, number: usize, life: u32) {
@@ -264,8 +232,8 @@ impl World {
         greeting.push(Hello {
             protocol_version: PROTOCOL_VERSION,
             role: Role::Gateway,
-            instance: u8::try_from(number + 1).expect("few gateways"),
-            thread: 0,
+            instance: u8::try_from(self.process_of(number) + 1).expect("few gateways"),
+            thread: u16::try_from(number % self.plan.thread_count).expect("few threads"),
             reserved: 0,
             incarnation: u64::from(life),
         });

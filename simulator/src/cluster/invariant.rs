@@ -35,7 +35,7 @@ invariants! {
     Conservation = "conservation",
     /// 6. `S[a,c] = S[a,b) + S[b,c]`.
     SummariesAddUp = "summaries add up",
-    /// 6. A summary is the sum of the payments processed in its range.
+    /// 6. A summary is the sum of the payments processed in its range, but for those as near to its bounds as it says.
     SummaryIsTrue = "summary is true",
     /// 7. While an attempt may have been stored, its payment is tried nowhere else and with no other `requestedAt`.
     UnknownIsNotFailed = "unknown is not failed",
@@ -45,6 +45,10 @@ invariants! {
     AcceptedIsDurable = "202 means durable",
     /// 8. No gateway holds a granted payment that the ledger has not heard of.
     ClaimIsKnown = "claim is known",
+    /// 8. Nothing is granted of which every client has been told no, or will be before the grant arrives.
+    RefusedIsNo = "a 503 is a no",
+    /// The ids that were processed last are known, as many as were to be remembered, and no others.
+    LastAreKnown = "the last ids are known",
     /// Two answers about one id agree on its amount: 202 for the ledger's, 422 for any other.
     OneAmount = "one amount per id",
     /// 9. Queue, places and ledger stay within their bounds.

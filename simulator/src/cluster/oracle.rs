@@ -6,44 +6,25 @@
 
 use galo_engine::coordinator::Coordinator;
 use galo_engine::dispatcher::Answer;
-use galo_engine::ledger::{Conservation, Entry, Known, Ledger, Tally};
+use galo_engine::ledger::{Conservation, Entry, Known, Ledger, LedgerConfig, Tally};
 use galo_engine::time::UnixMillis;
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::record::SummaryReply;
 
 use super::dice::Dice;
 use super::invariant::{Checks, Invariant};
+use super::record::{ABSENT, Progress, Record, apply, id_of, is_known_as, relapses};
+use super::retention::Retention;
 use crate::processor::{Payment as Stored, Processor as Model};
 
-/// How far an id got in a sequence of entries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Progress {
-    /// Never accepted, or purged.
-    Absent,
-    /// Accepted.
-    Open {
-        /// The recorded attempt's processor.
-        stage: Stage,
-        /// The recorded attempt's `requestedAt`.
-        requested_at_ms: u64,
-    },
-    /// Processed.
-    Processed {
-        /// Where.
-        processor: Processor,
-        /// As recorded.
-        requested_at_ms: u64,
-    },
-}
-
-/// An id in a sequence of entries.
+/// A POST that arrived at a gateway.
 #[derive(Clone, Copy, Debug)]
-pub struct Record {
+struct Visit {
     amount_cents: u64,
-    progress: Progress,
+    arrived_us: u64,
+    /// It was answered 503. Nobody was answered if the gateway died.
+    refused: bool,
 }
-
-const ABSENT: Record = Record { amount_cents: 0, progress: Progress::Absent };
 
 /// An attempt that left a gateway.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +40,9 @@ pub struct Truth {
     id: CorrelationId,
     /// Amounts that clients sent with it.
     amounts_cents: Vec<u64>,
+    visits: Vec<Visit>,
+    /// When it was accepted last, µs.
+    accepted_us: u64,
     /// The amount of the POST that was answered 2xx.
     accepted_cents: Option<u64>,
     sent: Vec<Sent>,
@@ -72,11 +56,13 @@ pub struct Truth {
     purged: bool,
     /// Entries of it went with the power: nothing is promised.
     lost_power: bool,
+    /// Sent again after it was forgotten, and accepted as new: nothing is promised.
+    relapsed: bool,
 }
 
 impl Truth {
     fn is_promised(&self) -> bool {
-        !self.purged && !self.lost_power
+        !self.purged && !self.lost_power && !self.relapsed
     }
 }
 
@@ -99,6 +85,22 @@ pub struct Oracle {
     /// `requestedAt` and cents of what was decided to be processed, by [`Processor::index`].
     processed: [Vec<(u64, u64)>; 2],
     leased_us: [Option<u64>; 2],
+    /// What the ledger remembers, as decided.
+    known: Retention,
+    /// The same, as the disk has it.
+    known_written: Retention,
+    /// The least number of ids that any start so far was told to remember.
+    known_len_least: usize,
+    /// How long a POST waits for the ledger, µs.
+    accept_wait_us: u64,
+    /// Ids that were forgotten.
+    pub forgotten_count: u64,
+    /// Ids that were accepted again after that.
+    pub relapsed_count: u64,
+    /// Payments that were granted although every client heard a 503: the grants were on their way for too long.
+    pub unheard_count: u64,
+    /// Summaries that were not exact.
+    pub coarse_count: u64,
     purged: bool,
     /// The aggregator was restarted after a purge.
     purge_forgotten: bool,
@@ -112,6 +114,11 @@ fn add(tally: &mut Tally, amount_cents: u64) {
 }
 
 impl Oracle {
+    /// One that has seen nothing.
+    pub fn new(accept_wait_us: u64) -> Self {
+        Self { accept_wait_us, known_len_least: usize::MAX, ..Self::default() }
+    }
+
     /// Checks something at this step.
     pub fn check(&mut self, invariant: Invariant, holds: bool, what: impl FnOnce() -> String) {
         self.checks.check(invariant, self.now_us, holds, what);
@@ -127,6 +134,8 @@ impl Oracle {
         self.truths.push(Truth {
             id: CorrelationId(bytes),
             amounts_cents: Vec::new(),
+            visits: Vec::new(),
+            accepted_us: 0,
             accepted_cents: None,
             sent: Vec::new(),
             stored: [None; 2],
@@ -134,6 +143,7 @@ impl Oracle {
             written: ABSENT,
             purged: false,
             lost_power: false,
+            relapsed: false,
         });
         index
     }
@@ -164,8 +174,18 @@ impl Oracle {
         known.then_some(place)
     }
 
-    /// A POST is answered.
-    pub fn answered(&mut self, payment: usize, amount_cents: u64, answer: Answer) {
+    /// A POST arrives at a gateway. Returns what to call it.
+    pub fn posted(&mut self, payment: usize, amount_cents: u64) -> usize {
+        let visits = &mut self.truths[payment].visits;
+        visits.push(Visit { amount_cents, arrived_us: self.now_us, refused: false });
+        visits.len() - 1
+    }
+
+    /// A POST that arrived is answered.
+    pub fn answered(&mut self, (payment, visit): (usize, usize), amount_cents: u64, answer: Answer) {
+        if matches!(answer, Answer::Full | Answer::Unreachable) {
+            self.refused(payment, visit);
+        }
         let truth = &mut self.truths[payment];
         if !truth.is_promised() {
             return;
@@ -175,7 +195,7 @@ impl Oracle {
         match answer {
             Answer::Granted | Answer::Replayed => {
                 truth.accepted_cents = Some(amount_cents);
-                self.check(Invariant::AcceptedIsDurable, written.progress != Progress::Absent, || {
+                self.check(Invariant::AcceptedIsDurable, !written.is_absent(), || {
                     format!("{id} is answered {answer:?} before it is on disk")
                 });
                 self.check(Invariant::OneAmount, written.amount_cents == amount_cents, || {
@@ -183,13 +203,44 @@ impl Oracle {
                 });
             }
             Answer::Conflict => {
-                let conflicts = written.progress != Progress::Absent && written.amount_cents != amount_cents;
+                let conflicts = !written.is_absent() && written.amount_cents != amount_cents;
                 self.check(Invariant::OneAmount, conflicts, || {
                     format!("{id} with {amount_cents} is answered as a conflict, the disk has {written:?}")
                 });
             }
             Answer::Full | Answer::Unreachable => {}
         }
+    }
+
+    /// A POST is answered 503. Of a payment that is granted all the same, the grant left long before, and is late.
+    fn refused(&mut self, payment: usize, visit: usize) {
+        let truth = &mut self.truths[payment];
+        truth.visits[visit].refused = true;
+        let (id, accepted_us) = (truth.id, truth.accepted_us);
+        if truth.decided.is_absent() || !truth.visits.iter().all(|visit| visit.refused) {
+            return;
+        }
+        self.unheard_count += 1;
+        let late = self.now_us >= accepted_us + self.accept_wait_us / 10;
+        self.check(Invariant::RefusedIsNo, late, || {
+            format!("{id} is answered 503 although it was granted at {accepted_us} µs")
+        });
+    }
+
+    /// A payment is granted: somebody still waits for that, and for long enough to hear of it.
+    fn granted(&mut self, place: usize, amount_cents: u64) {
+        let Truth { id, ref visits, .. } = self.truths[place];
+        let patience_us = self.accept_wait_us - self.accept_wait_us / 10;
+        let waits = visits.iter().any(|visit| {
+            !visit.refused
+                && visit.amount_cents == amount_cents
+                && self.now_us <= visit.arrived_us + patience_us
+        });
+        let visits = visits.clone();
+        self.check(Invariant::RefusedIsNo, waits, || {
+            format!("{id} is granted, but nobody waits for that any more: {visits:?}")
+        });
+        self.truths[place].accepted_us = self.now_us;
     }
 
     /// A gateway sends the first byte of an attempt. Returns what to call it.
@@ -215,7 +266,8 @@ impl Oracle {
             Progress::Open { stage, requested_at_ms: at } => {
                 stage == Stage::at(processor) && at == requested_at_ms
             }
-            Progress::Processed { processor: at, requested_at_ms: at_ms } => {
+            Progress::Processed { processor: at, requested_at_ms: at_ms }
+            | Progress::Forgotten { processor: at, requested_at_ms: at_ms } => {
                 at == processor && at_ms == requested_at_ms
             }
         };
@@ -273,8 +325,13 @@ impl Oracle {
         let truth = &mut self.truths[place];
         let before = truth.decided;
         let after = apply(before, entry);
-        let promised = truth.is_promised();
         truth.decided = after.unwrap_or(before);
+        if relapses(before, entry) {
+            truth.relapsed = true;
+            self.relapsed_count += 1;
+            self.processors_differ = true;
+        }
+        let promised = truth.is_promised();
         let stored = truth.stored;
         self.check(Invariant::NothingTwice, after.is_some(), || {
             format!("{entry:?} does not follow {before:?}")
@@ -285,14 +342,21 @@ impl Oracle {
                 // A restarted aggregator does not know any more that there was a purge.
                 if claimed && !self.purge_forgotten {
                     self.check(Invariant::ClaimIsKnown, false, || {
-                        format!("{id} is claimed, and the ledger has never heard of it or has purged it")
+                        format!("{id} is claimed, and the ledger has never heard of it, or has purged or forgotten it")
                     });
+                }
+                if !claimed {
+                    self.granted(place, amount_cents);
                 }
             }
             Entry::Resolved { processor, requested_at_ms, outcome: Outcome::Processed, .. } => {
                 let amount_cents = before.amount_cents;
                 add(&mut self.books.processed[processor.index()], amount_cents);
                 self.processed[processor.index()].push((requested_at_ms, amount_cents));
+                if let Some(forgotten) = self.known.remember(place) {
+                    self.forgotten_count += 1;
+                    self.truths[forgotten].decided.forget();
+                }
                 if promised {
                     let is_there = stored[processor.index()].is_some_and(|stored| {
                         same_cents(stored, amount_cents) && same_time(stored, requested_at_ms)
@@ -315,12 +379,17 @@ impl Oracle {
     pub fn written(&mut self, entry: Entry) {
         let Some(id) = id_of(entry) else {
             self.truths.iter_mut().for_each(|truth| truth.written = ABSENT);
+            self.known_written.clear();
             return;
         };
         let Some(place) = self.place(id) else { return };
         let before = self.truths[place].written;
         let after = apply(before, entry);
         self.truths[place].written = after.unwrap_or(before);
+        let processed = matches!(entry, Entry::Resolved { outcome: Outcome::Processed, .. });
+        if processed && let Some(forgotten) = self.known_written.remember(place) {
+            self.truths[forgotten].written.forget();
+        }
         self.check(Invariant::NothingTwice, after.is_some(), || {
             format!("{entry:?} is written after {before:?}")
         });
@@ -335,11 +404,14 @@ impl Oracle {
         }
         self.books = Books::default();
         self.processed = Default::default();
+        self.known.clear();
         self.processors_differ = true;
     }
 
-    /// The aggregator begins again with what is on disk: what was decided and not written never was.
-    pub fn restarted(&mut self, entries: &[Entry]) {
+    /// The aggregator begins again with what is on disk: what was decided and not written never was. `whole` unless power was
+    /// lost since the last time.
+    pub fn restarted(&mut self, entries: &[Entry], ledger: &Ledger, whole: bool) {
+        let mut order = Vec::new();
         self.purge_forgotten = self.purged;
         self.books = Books::default();
         self.processed = Default::default();
@@ -350,10 +422,15 @@ impl Oracle {
                 self.books = Books::default();
                 self.processed = Default::default();
                 self.truths.iter_mut().for_each(|truth| truth.decided = ABSENT);
+                order.clear();
                 continue;
             };
             let Some(place) = self.place(id) else { continue };
             let truth = &mut self.truths[place];
+            // Accepted twice: it was forgotten in between.
+            if matches!(entry, Entry::Accepted { .. }) {
+                truth.decided.forget();
+            }
             truth.decided = apply(truth.decided, *entry).unwrap_or(truth.decided);
             match *entry {
                 Entry::Accepted { amount_cents, .. } => {
@@ -363,12 +440,43 @@ impl Oracle {
                 Entry::Resolved { processor, requested_at_ms, outcome: Outcome::Processed, .. } => {
                     add(&mut self.books.processed[processor.index()], amounts[place]);
                     self.processed[processor.index()].push((requested_at_ms, amounts[place]));
+                    order.push(place);
                 }
                 Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => {}
             }
         }
+        self.remembered(&order, ledger, whole);
         for truth in &mut self.truths {
             truth.written = truth.decided;
+        }
+    }
+
+    /// After a start: the ledger knows the last of `order`, the processed ids, and those alone.
+    ///
+    /// How many is certain as long as each start is told the same number and power stays. With another one each time it
+    /// depends on how long each process lived and what it wrote, and after a loss of power on what a snapshot had left out for
+    /// records that are gone; then the ledger is asked, and what it says must be possible.
+    fn remembered(&mut self, order: &[usize], ledger: &Ledger, whole: bool) {
+        let len_max = ledger.known_len_max();
+        self.known_len_least = if whole { self.known_len_least.min(len_max) } else { 0 };
+        let (least, most) = (order.len().min(self.known_len_least), order.len().min(len_max));
+        let len = ledger.known_len();
+        self.check(Invariant::LastAreKnown, (least..=most).contains(&len), || {
+            format!("{len} of {} ids are remembered after a start, expected {least} to {most}", order.len())
+        });
+        let (forgotten, known) = order.split_at(order.len() - len.min(order.len()));
+        for place in forgotten.iter().filter(|place| !known.contains(place)) {
+            self.truths[*place].decided.forget();
+        }
+        self.known = Retention::new(known.iter().copied(), len_max);
+        self.known_written = self.known.clone();
+        for place in 0..self.truths.len() {
+            let truth = &self.truths[place];
+            let (id, decided) = (truth.id, truth.decided);
+            let found = ledger.lookup(id);
+            self.check(Invariant::LastAreKnown, is_known_as(found, decided), || {
+                format!("after a start {id} is {found:?}, expected {decided:?}")
+            });
         }
     }
 
@@ -389,7 +497,7 @@ impl Oracle {
     }
 
     /// After each record that the coordinator handled.
-    pub fn compare_totals(&mut self, coordinator: &Coordinator) {
+    pub fn compare_totals(&mut self, coordinator: &Coordinator, bounds: LedgerConfig) {
         let Conservation { accepted, processed, open, .. } = coordinator.ledger().conservation();
         let books = self.books.clone();
         let open_count = accepted.count - processed[0].count - processed[1].count;
@@ -403,8 +511,17 @@ impl Oracle {
                 books.accepted, books.processed
             )
         });
-        if self.purged {
-            // An id that was purged and sent again may have been processed under its former life.
+        let (open_count, bucket_bytes) = (open.count, coordinator.ledger().bucket_bytes());
+        let is_bounded = open_count <= bounds.open_len_max as u64 && bucket_bytes <= bounds.bucket_bytes_max;
+        self.check(Invariant::Bounded, is_bounded, || {
+            format!("{open_count} payments are open, the time buckets take {bucket_bytes} bytes: {bounds:?}")
+        });
+        let (known_len, expected) = (coordinator.ledger().known_len(), self.known.len());
+        self.check(Invariant::LastAreKnown, known_len == expected, || {
+            format!("{known_len} ids are remembered, expected {expected}")
+        });
+        if self.purged || self.relapsed_count > 0 {
+            // An id that was purged or forgotten and sent again may have been processed under its former life.
             return;
         }
         let contradictions = coordinator.counters().contradictions;
@@ -422,6 +539,25 @@ impl Oracle {
         tally
     }
 
+    /// Whether a sum may be that of a range: exact, or as wrong as payments within `resolution_ms` of its bounds make it.
+    fn may_be(
+        &self,
+        sum: Tally,
+        processor: Processor,
+        (from_ms, to_ms): (u64, u64),
+        resolution_ms: u32,
+    ) -> bool {
+        if resolution_ms == 1 {
+            return sum == self.sum(processor, from_ms, to_ms);
+        }
+        // The widest bucket's width does not fit.
+        let near_ms = if resolution_ms == u32::MAX { u64::MAX } else { u64::from(resolution_ms) };
+        let least = self.sum(processor, from_ms.saturating_add(near_ms), to_ms.saturating_sub(near_ms));
+        let most = self.sum(processor, from_ms.saturating_sub(near_ms), to_ms.saturating_add(near_ms));
+        (least.count..=most.count).contains(&sum.count)
+            && (least.amount_cents..=most.amount_cents).contains(&sum.amount_cents)
+    }
+
     /// A summary leaves the aggregator.
     pub fn summarized(&mut self, from_ms: u64, to_ms: u64, reply: &SummaryReply) {
         let answered = [
@@ -429,7 +565,12 @@ impl Oracle {
             Tally { count: reply.fallback_requests, amount_cents: reply.fallback_amount_cents },
         ];
         let truth = Processor::ALL.map(|processor| self.sum(processor, from_ms, to_ms));
-        self.check(Invariant::SummaryIsTrue, answered == truth && reply.resolution_ms == 1, || {
+        self.coarse_count += u64::from(reply.resolution_ms > 1);
+        let holds = Processor::ALL
+            .into_iter()
+            .zip(answered)
+            .all(|(processor, sum)| self.may_be(sum, processor, (from_ms, to_ms), reply.resolution_ms));
+        self.check(Invariant::SummaryIsTrue, holds, || {
             format!("{from_ms}..={to_ms} is answered {reply:?}, but is {truth:?}")
         });
     }
@@ -463,8 +604,10 @@ impl Oracle {
             self.check(Invariant::SummariesAddUp, both == whole.totals[index], || {
                 format!("S[{a},{b}) + S[{b},{c}] = {both:?} at {}, but {whole:?}", processor.name())
             });
+            let holds = self.may_be(whole.totals[index], processor, (a, c), whole.resolution_ms);
             let truth = self.sum(processor, a, c);
-            self.check(Invariant::SummaryIsTrue, whole.totals[index] == truth, || {
+            self.coarse_count += u64::from(whole.resolution_ms > 1);
+            self.check(Invariant::SummaryIsTrue, holds, || {
                 format!("S[{a},{c}] at {} is {whole:?}, but {truth:?} was processed", processor.name())
             });
         }
@@ -488,7 +631,7 @@ impl Oracle {
             if !truth.is_promised() {
                 continue;
             }
-            let Truth { id, accepted_cents, stored, .. } = *truth;
+            let Truth { id, accepted_cents, stored, decided, .. } = *truth;
             let known = ledger.lookup(id);
             if let Some(cents) = accepted_cents {
                 let found: Vec<_> = stored.iter().flatten().collect();
@@ -502,6 +645,14 @@ impl Oracle {
             self.check(Invariant::NothingTwice, stored.iter().flatten().count() <= 1, || {
                 format!("{id} is stored twice: {stored:?}")
             });
+            // Forgotten: what the ledger had counted is what the processors have.
+            let known = match (known, decided) {
+                (
+                    Known::Absent,
+                    Record { amount_cents, progress: Progress::Forgotten { processor, requested_at_ms } },
+                ) => Known::Processed { amount_cents, requested_at_ms, processor },
+                (known, _) => known,
+            };
             let agrees = match (known, stored) {
                 (Known::Absent, [None, None]) => true,
                 (Known::Processed { amount_cents, requested_at_ms, processor }, _) => {
@@ -523,7 +674,11 @@ impl Oracle {
             }
             let (a, b) = (self.bound_ms(dice), self.bound_ms(dice));
             let (from, to) = (a.min(b), a.max(b));
-            let ours = ledger.summarize(UnixMillis(from), UnixMillis(to)).totals;
+            let summary = ledger.summarize(UnixMillis(from), UnixMillis(to));
+            let ours = summary.totals;
+            if summary.resolution_ms > 1 {
+                continue;
+            }
             let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
             let now_us = self.now_us;
             for (ours, model) in ours.into_iter().zip([&mut *default, &mut *fallback]) {
@@ -561,36 +716,4 @@ fn same_cents(stored: Stored, cents: u64) -> bool {
 
 fn same_time(stored: Stored, requested_at_ms: u64) -> bool {
     u64::try_from(stored.requested_at_ms) == Ok(requested_at_ms)
-}
-
-fn id_of(entry: Entry) -> Option<CorrelationId> {
-    match entry {
-        Entry::Accepted { correlation_id, .. }
-        | Entry::Intended { correlation_id, .. }
-        | Entry::Resolved { correlation_id, .. } => Some(correlation_id),
-        Entry::Purged => None,
-    }
-}
-
-/// What an entry makes of a record; `None` where it does not fit.
-fn apply(record: Record, entry: Entry) -> Option<Record> {
-    let Record { amount_cents, progress } = record;
-    let progress = match (progress, entry) {
-        (Progress::Absent, Entry::Accepted { amount_cents, stage, requested_at_ms, .. }) => {
-            return Some(Record { amount_cents, progress: Progress::Open { stage, requested_at_ms } });
-        }
-        (Progress::Open { .. }, Entry::Intended { processor, requested_at_ms, .. }) => {
-            Progress::Open { stage: Stage::at(processor), requested_at_ms }
-        }
-        (
-            Progress::Open { .. },
-            Entry::Resolved { outcome: Outcome::Processed, processor, requested_at_ms, .. },
-        ) => Progress::Processed { processor, requested_at_ms },
-        (Progress::Open { .. }, Entry::Resolved { outcome: Outcome::Refused, .. }) => {
-            Progress::Open { stage: Stage::Waiting, requested_at_ms: 0 }
-        }
-        (Progress::Open { .. }, Entry::Resolved { outcome: Outcome::Unknown, .. }) => progress,
-        (Progress::Absent | Progress::Open { .. } | Progress::Processed { .. }, _) => return None,
-    };
-    Some(Record { amount_cents, progress })
 }

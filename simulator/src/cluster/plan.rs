@@ -4,6 +4,9 @@
 
 use super::dice::Dice;
 
+/// More ids than any run has: none is forgotten.
+const KNOWN_LEN_ENDLESS: usize = 1_000_000;
+
 /// What the disk promises after a loss of power.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sync {
@@ -17,8 +20,10 @@ pub enum Sync {
 /// One run's parameters. Chances are in permille unless they say otherwise.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Two, sometimes three.
+    /// Gateways' processes: two, sometimes three.
     pub gateway_count: usize,
+    /// Threads of each: a dispatcher and a connection of its own for each of them.
+    pub thread_count: usize,
     /// Payments that clients send.
     pub payment_count: usize,
     /// How long load and faults last, µs.
@@ -53,6 +58,12 @@ pub struct Plan {
     pub patience_us: u64,
     /// Open payments in the ledger.
     pub open_len_max: usize,
+    /// Processed ids that the ledger remembers.
+    pub known_len_max: usize,
+    /// Each start of the aggregator is told another number of ids to remember.
+    pub known_len_varies: bool,
+    /// Memory of the time buckets, bytes.
+    pub bucket_bytes_max: usize,
     /// Between health checks, µs.
     pub health_interval_us: u64,
     /// How long a restarted aggregator waits for claims, µs.
@@ -95,6 +106,7 @@ impl Plan {
         let tight = dice.one_in(8);
         Self {
             gateway_count: if dice.one_in(8) { 3 } else { 2 },
+            thread_count: if dice.one_in(4) { dice.pick(&[2, 2, 3]) } else { 1 },
             payment_count,
             duration_us,
             arrival_gap_us: arrival_gap_us / dice.pick(&[1, 1, 2, 10]),
@@ -112,6 +124,9 @@ impl Plan {
             concurrency_max: if tight { dice.pick(&[1, 2, 5]) } else { dice.pick(&[8, 64, 400]) },
             patience_us: dice.pick(&[0, 100_000, 2_000_000]),
             open_len_max: if tight && dice.one_in(2) { dice.index(40) + 2 } else { 10_000 },
+            known_len_max: if dice.one_in(4) { dice.index(60) + 1 } else { KNOWN_LEN_ENDLESS },
+            known_len_varies: dice.one_in(16),
+            bucket_bytes_max: dice.pick(&[6 << 10, 8 << 10, 2 << 20, 2 << 20]),
             health_interval_us: dice.pick(&[500_000, 1_000_000, 5_000_000]),
             claim_grace_us: dice.pick(&[0, 50_000, 500_000]),
             drain_us_max: dice.pick(&[1_000, 100_000, 2_000_000]),

@@ -27,7 +27,15 @@ fn one_seed_is_one_run() {
 
 #[test]
 fn planted_bugs_are_found() {
-    for bug in [Bug::TimeoutIsRefused, Bug::AnswersBeforeWrite, Bug::RetrySwitches, Bug::HandOverForgotten] {
+    for bug in [
+        Bug::TimeoutIsRefused,
+        Bug::AnswersBeforeWrite,
+        Bug::RetrySwitches,
+        Bug::HandOverForgotten,
+        Bug::ClockIsStale,
+        Bug::RetentionMisstated,
+        Bug::ResolutionHidden,
+    ] {
         let options = Options { bug: Some(bug), trace: false };
         let found = (0..200).any(|seed| run(seed, options).checks.failure.is_some());
         assert!(found, "{} is not found", bug.name());

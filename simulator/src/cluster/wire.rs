@@ -275,7 +275,10 @@ impl World {
         let Request { processor, pending, .. } = self.requests[number];
         if let Some(request) = pending {
             let now_us = self.now_us;
-            self.upstreams[processor.index()].model.caller_gone(now_us, request);
+            let upstream = &mut self.upstreams[processor.index()];
+            if upstream.model.caller_gone(now_us, request) {
+                upstream.pending.remove(&request);
+            }
             self.after_model(processor);
             self.plan_wake(processor);
         }

@@ -11,6 +11,7 @@ use super::invariant::Invariant;
 use super::link::{Connection, Side};
 use super::oracle::Oracle;
 use super::plan::Plan;
+use super::process;
 use super::queue::Queue;
 use super::wire::{Request, Upstream};
 use super::{Options, Report};
@@ -25,15 +26,15 @@ pub enum Event {
     /// Somebody asks for a summary or a payment.
     Audit,
     /// A gateway's process starts.
-    GatewayStart(usize),
+    ProcessStart(usize),
     /// A gateway looks at the time.
     GatewayTick(usize, u32),
     /// A gateway writes what has gathered.
     GatewayFlush(usize, u32),
     /// A gateway tries to connect to the aggregator.
     GatewayConnect(usize, u32),
-    /// A gateway that drains looks whether it is done; it stops at the time given.
-    GatewayDrain(usize, u32, u64),
+    /// A gateway's process that drains looks whether it is done; it stops at the time given.
+    ProcessDrain(usize, u32, u64),
     /// The aggregator's process starts.
     AggregatorStart,
     /// The aggregator looks at the time.
@@ -91,6 +92,16 @@ pub struct Coverage {
     pub claimed: u64,
     /// Intents and claims answered with a withdrawal.
     pub withdrawn: u64,
+    /// Ids forgotten.
+    pub forgotten: u64,
+    /// Ids accepted as new after that.
+    pub relapsed: u64,
+    /// Summaries that were not exact.
+    pub coarse: u64,
+    /// Accepts that expired.
+    pub expired: u64,
+    /// Payments granted so late that their clients had heard a 503.
+    pub unheard: u64,
     /// POSTs answered as replayed.
     pub replayed: u64,
     /// POSTs answered as conflicting.
@@ -133,6 +144,11 @@ coverage!(
     handed_over,
     claimed,
     withdrawn,
+    forgotten,
+    relapsed,
+    coarse,
+    expired,
+    unheard,
     replayed,
     conflicts,
     full,
@@ -148,6 +164,7 @@ pub struct World {
     pub(super) queue: Queue<Event>,
     pub(super) oracle: Oracle,
     pub(super) coverage: Coverage,
+    /// The threads of all gateways, process by process.
     pub(super) gateways: Vec<Gateway>,
     pub(super) aggregator: Aggregator,
     pub(super) connections: Vec<Connection>,
@@ -167,8 +184,8 @@ impl World {
     pub fn new(seed: u64, options: Options) -> Self {
         let mut dice = Dice::new(seed);
         let plan = Plan::draw(&mut dice);
-        let gateways = (0..plan.gateway_count).map(|_| Gateway::new(&mut dice)).collect();
-        let aggregator = Aggregator::new(&mut dice);
+        let gateways = process::threads(&plan, &mut dice);
+        let aggregator = Aggregator::new(&plan, &mut dice);
         // The aggregator waits a little longer than the processors' window, as the real one does.
         let window_us = plan.health_interval_us - 50_000;
         let upstreams = ["0.05", "0.15"].map(|fee| Upstream::new(fee, window_us, &mut dice));
@@ -177,7 +194,7 @@ impl World {
             dice,
             now_us: 0,
             queue: Queue::new(),
-            oracle: Oracle::default(),
+            oracle: Oracle::new(plan.accept_wait_us),
             coverage: Coverage::default(),
             gateways,
             aggregator,
@@ -236,8 +253,8 @@ impl World {
 
     fn begin(&mut self) {
         self.after(0, Event::AggregatorStart);
-        for gateway in 0..self.gateways.len() {
-            self.after(0, Event::GatewayStart(gateway));
+        for process in 0..self.plan.gateway_count {
+            self.after(0, Event::ProcessStart(process));
         }
         self.after(1_000, Event::Arrive);
         self.after(2_000, Event::Audit);
@@ -254,11 +271,11 @@ impl World {
             Event::Arrive => self.arrive(),
             Event::Post(post) => self.post(post),
             Event::Audit => self.audit(),
-            Event::GatewayStart(gateway) => self.start_gateway(gateway),
+            Event::ProcessStart(process) => self.start_process(process),
             Event::GatewayTick(gateway, life) => self.tick_gateway(gateway, life),
             Event::GatewayFlush(gateway, life) => self.flush_gateway(gateway, life),
             Event::GatewayConnect(gateway, life) => self.connect_gateway(gateway, life),
-            Event::GatewayDrain(gateway, life, until_us) => self.drain_gateway(gateway, life, until_us),
+            Event::ProcessDrain(process, life, until_us) => self.drain_process(process, life, until_us),
             Event::AggregatorStart => self.start_aggregator(),
             Event::AggregatorTick(life) => self.tick_aggregator(life),
             Event::WriteEnded(life) => self.write_ended(life),
@@ -392,7 +409,7 @@ impl World {
             self.oracle.check(Invariant::NoLeak, holds, || format!("gateway {number} at rest: {gauges:?}"));
         }
         let config = self.aggregator.config(&self.plan).ledger;
-        let found = self.aggregator.disk.copy().recover(config, &mut self.dice);
+        let found = self.aggregator.disk.copy().recover(config, config.known_len_max, &mut self.dice);
         self.oracle
             .check(Invariant::JournalIsReadable, found.damages.is_empty(), || format!("{:?}", found.damages));
         let Some(coordinator) = &self.aggregator.coordinator else { return };
@@ -408,6 +425,10 @@ impl World {
             });
         }
         self.count_coordinator();
+        self.coverage.forgotten = self.oracle.forgotten_count;
+        self.coverage.relapsed = self.oracle.relapsed_count;
+        self.coverage.coarse = self.oracle.coarse_count;
+        self.coverage.unheard = self.oracle.unheard_count;
     }
 }
 

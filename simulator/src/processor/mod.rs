@@ -230,11 +230,14 @@ impl Processor {
         }
     }
 
-    /// The caller of a pending request has gone. If the request waits it is dropped; if it runs it goes on to its end.
-    pub fn caller_gone(&mut self, now_us: u64, request: RequestId) {
+    /// The caller of a pending request has gone. If the request waits it is dropped, which is returned; if it runs it goes on to
+    /// its end.
+    pub fn caller_gone(&mut self, now_us: u64, request: RequestId) -> bool {
         self.advance(now_us);
+        let waiting_len = self.waiting.len();
         self.waiting.retain(|(waiting, _)| *waiting != request);
         self.health.withdraw(request);
+        self.waiting.len() < waiting_len
     }
 
     /// Lets everything happen that is due. The other calls that take `now_us` do so themselves, first.

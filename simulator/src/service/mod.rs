@@ -135,7 +135,9 @@ struct Place<'service> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         if self.service.callers.borrow_mut().remove(&self.request).is_some() {
-            self.service.step(|model, now_us| model.caller_gone(now_us, self.request));
+            self.service.step(|model, now_us| {
+                model.caller_gone(now_us, self.request);
+            });
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::fees::fraction;
 use super::{Options, Processors};
 use crate::repo::{self, Fallible};
 use crate::tools;
@@ -19,9 +20,6 @@ pub(crate) struct Service {
     /// Whether the compose file limits it (the processors are not ours to limit).
     pub(crate) limited: bool,
 }
-
-/// The contest's fees of the preview, in the two units that the programs read.
-const FEES: [(&str, &str, &str); 2] = [("default", "0.05", "500"), ("fallback", "0.15", "1500")];
 
 pub(crate) const AGGREGATOR: &str = "aggregator";
 pub(crate) const GATEWAYS: [&str; 2] = ["gateway-1", "gateway-2"];
@@ -49,8 +47,9 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
     let programs = repo::program_folder(options.profile.name());
     let mut services = Vec::new();
     if options.processors == Processors::Simulated {
-        for (name, (processor, fee, _)) in PROCESSORS.into_iter().zip(FEES) {
-            let port = if processor == "default" { options.default_port } else { options.fallback_port };
+        let of_processor = [("default", options.default_port), ("fallback", options.fallback_port)];
+        let fees = options.fees.unwrap_or_default().both_bps().map(fraction);
+        for ((name, (processor, port)), fee) in PROCESSORS.into_iter().zip(of_processor).zip(&fees) {
             let arguments = [
                 "--listen",
                 &format!("127.0.0.1:{port}"),
@@ -69,6 +68,18 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
                 limited: false,
             });
         }
+    }
+    if options.floor {
+        services.extend(GATEWAYS.map(|name| Service {
+            name,
+            program: programs.join("galo-bench"),
+            arguments:
+                ["respond", "--socket", &home.socket(name).display().to_string()].map(str::to_owned).to_vec(),
+            environment: Vec::new(),
+            limited: true,
+        }));
+        services.push(haproxy(options)?);
+        return Ok(services);
     }
     let aggregator_socket = home.socket(AGGREGATOR).display().to_string();
     services.push(Service {
@@ -90,10 +101,11 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
             ("PROCESSOR_DEFAULT_URL", options.processor_url("default")),
             ("PROCESSOR_FALLBACK_URL", options.processor_url("fallback")),
         ];
-        if options.processors == Processors::Simulated {
+        if options.processors == Processors::Simulated || options.fees.is_some() {
+            let [default_bps, fallback_bps] = options.fees.unwrap_or_default().both_bps();
             environment.extend([
-                ("PROCESSOR_DEFAULT_FEE_BPS", FEES[0].2.to_owned()),
-                ("PROCESSOR_FALLBACK_FEE_BPS", FEES[1].2.to_owned()),
+                ("PROCESSOR_DEFAULT_FEE_BPS", default_bps.to_string()),
+                ("PROCESSOR_FALLBACK_FEE_BPS", fallback_bps.to_string()),
             ]);
         }
         if options.processors == Processors::Simulated || options.purge {
@@ -109,16 +121,20 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
             limited: true,
         });
     }
-    services.push(Service {
+    services.push(haproxy(options)?);
+    Ok(services)
+}
+
+fn haproxy(options: &Options) -> Fallible<Service> {
+    Ok(Service {
         name: HAPROXY,
         program: tools::haproxy()?,
         arguments: vec!["-db".to_owned(), "-f".to_owned(), configuration().display().to_string()],
         environment: vec![
-            ("GALO_RUN_DIR", home.run().display().to_string()),
+            ("GALO_RUN_DIR", options.home().run().display().to_string()),
             ("GALO_API_PORT", options.port.to_string()),
             ("GALO_STATS_PORT", options.stats_port.to_string()),
         ],
         limited: true,
-    });
-    Ok(services)
+    })
 }

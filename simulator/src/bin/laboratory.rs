@@ -1,0 +1,401 @@
+//! Runs the policy laboratory: `laboratory --random 200 --from 1000000 --fees both`, `laboratory --schedule FILE --verbose`.
+//!
+//! Prints a table of how each policy did against full knowledge of the future. Exits with 1 only if something could not
+//! be read: a policy that does badly is a result, not a failure.
+
+#![expect(clippy::float_arithmetic, reason = "percentages in tables")]
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use galo_simulator::laboratory::{
+    Fees, GaloConfig, PolicyKind, Report, Run, Schedule, Settings, Summary, generate, generate_any_end, play,
+};
+
+/// The policy laboratory: schedules × policies under a virtual clock
+#[derive(Parser)]
+#[command(name = "laboratory", version)]
+struct Arguments {
+    /// Play this many random schedules
+    #[arg(long, value_name = "COUNT")]
+    random: Option<u64>,
+    /// The seed of the first of them; tune with those below 1000000, judge with the others
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Random schedules may end with both processors down
+    #[arg(long)]
+    any_end: bool,
+    /// Play this random schedule alone
+    #[arg(long, conflicts_with = "random")]
+    seed: Option<u64>,
+    /// Play these files; `--schedule all` plays simulator/schedules
+    #[arg(long, value_name = "FILE")]
+    schedule: Vec<PathBuf>,
+    /// What the processors keep: preview (500,1500), final (700,1000), both, or default's and fallback's in 1/100 %
+    #[arg(long, value_name = "FEES", default_value = "both", value_parser = fees)]
+    fees: FeesList,
+    /// Names from `--list`, with commas between, or all
+    #[arg(long, default_value = "all", value_parser = policies)]
+    policies: Policies,
+    /// Threads
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    jobs: usize,
+    /// Print each second of each run
+    #[arg(long)]
+    verbose: bool,
+    /// Print nothing but what Galo earned in the last run, as JSON
+    #[arg(long)]
+    json: bool,
+    /// List policies and schedules
+    #[arg(long)]
+    list: bool,
+    /// Print the runs with Galo's largest regret, so many of them
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    worst: usize,
+    /// Print a random schedule as JSON (`--seed`) instead of playing it
+    #[arg(long, requires = "seed")]
+    print: bool,
+    /// Play what docs/measurements/routing.md shows (`--random`, 200 unless told) and write it anew
+    #[arg(long, conflicts_with_all = ["seed", "schedule", "policies", "fees"])]
+    report: bool,
+    /// Galo's ROUTING_PATIENCE_MS
+    #[arg(long)]
+    patience_ms: Option<u64>,
+    /// Beyond this a processor is too slow for Galo
+    #[arg(long)]
+    slow_ms: Option<u64>,
+    /// Galo's PROCESSOR_CONCURRENCY_MAX
+    #[arg(long)]
+    concurrency_max: Option<u32>,
+    /// What each processor's CPU can do
+    #[arg(long, default_value_t = 5_000)]
+    requests_per_second: u64,
+}
+
+/// Seeds from here on are for judging alone.
+const HELD_OUT_FROM: u64 = 1_000_000;
+
+/// The schedule that the report shows second by second.
+const TIMELINE: &str = "contest-like";
+
+/// Fees to play at, one after the other.
+#[derive(Clone)]
+struct FeesList(Vec<Fees>);
+
+fn fees(text: &str) -> Result<FeesList, String> {
+    let bps = |text: &str| text.parse::<u32>().ok().filter(|bps| *bps <= 10_000);
+    Ok(FeesList(match text {
+        "preview" => vec![Fees::PREVIEW],
+        "final" => vec![Fees::FINAL],
+        "both" => vec![Fees::PREVIEW, Fees::FINAL],
+        _ => {
+            let pair =
+                text.split_once(',').and_then(|(default, fallback)| Some([bps(default)?, bps(fallback)?]));
+            let bps =
+                pair.ok_or("expected preview, final, both, or two numbers of 0 to 10000 such as 500,1500")?;
+            vec![Fees { bps }]
+        }
+    }))
+}
+
+#[derive(Clone)]
+struct Policies(Vec<PolicyKind>);
+
+fn policies(names: &str) -> Result<Policies, String> {
+    if names == "all" {
+        return Ok(Policies(PolicyKind::ALL.to_vec()));
+    }
+    let find = |name: &str| PolicyKind::ALL.iter().copied().find(|kind| kind.name() == name);
+    let found =
+        names.split(',').map(|name| find(name).ok_or_else(|| format!("{name}: no such policy; --list")));
+    found.collect::<Result<_, _>>().map(Policies)
+}
+
+/// A schedule, and the seed of everything else in its runs.
+struct Piece {
+    schedule: Schedule,
+    seed: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        list();
+        return ExitCode::SUCCESS;
+    }
+    let done = if arguments.report { report(&arguments) } else { look(&arguments) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("laboratory: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn look(arguments: &Arguments) -> Result<(), String> {
+    let pieces = pieces(arguments)?;
+    if arguments.print {
+        for piece in &pieces {
+            println!("{}", serde_json::to_string_pretty(&piece.schedule).expect("a schedule is plain data"));
+        }
+        return Ok(());
+    }
+    let begin = Instant::now();
+    let runs = play_all(&pieces, arguments);
+    if arguments.json {
+        let galo = runs.iter().rfind(|run| run.policy == PolicyKind::Galo).ok_or("--json is about galo")?;
+        let profit_cents = galo.profit_units() / 10_000;
+        println!("{}", serde_json::json!({ "profit_cents": profit_cents, "regret": galo.regret() }));
+        return Ok(());
+    }
+    for fees in &arguments.fees.0 {
+        let runs: Vec<&Run> = runs.iter().filter(|run| run.fees == *fees).collect();
+        print_table(*fees, &runs, pieces.len(), &arguments.policies.0);
+        print_worst(&runs, arguments.worst);
+        if arguments.verbose {
+            runs.iter().for_each(|run| print_timeline(run));
+        }
+    }
+    println!("{} runs in {} ms", runs.len(), begin.elapsed().as_millis());
+    Ok(())
+}
+
+/// Plays everything that the page shows and writes it.
+fn report(arguments: &Arguments) -> Result<(), String> {
+    let begin = Instant::now();
+    let (first, count) = (HELD_OUT_FROM.max(arguments.from), arguments.random.unwrap_or(200));
+    let draw = |schedule: fn(u64) -> Schedule| -> Vec<Piece> {
+        (first..first + count).map(|seed| Piece { schedule: schedule(seed), seed }).collect()
+    };
+    let families = [draw(generate_any_end), draw(generate)];
+    let read = |path: &PathBuf| Schedule::read(path).map_err(|error| error.to_string());
+    let ours = files()?
+        .iter()
+        .map(|path| Ok(Piece { schedule: read(path)?, seed: 0 }))
+        .collect::<Result<Vec<_>, String>>()?;
+    let shown = ours.iter().find(|piece| piece.schedule.name == TIMELINE);
+    let shown = shown.ok_or_else(|| format!("no schedule is called {TIMELINE}"))?;
+    let timeline = play(&shown.schedule, &settings(arguments, Fees::PREVIEW, 0), PolicyKind::Galo, true);
+    let families = families.map(|pieces| play_all(&pieces, arguments));
+    let our_runs = play_all(&ours, arguments);
+    let fees = &arguments.fees.0;
+    for family in &families {
+        for fees in fees {
+            let runs: Vec<&Run> = family.iter().filter(|run| run.fees == *fees).collect();
+            print_table(*fees, &runs, usize::try_from(count).unwrap_or(0), PolicyKind::ALL);
+        }
+    }
+    let [any_end, fair] = &families;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements");
+    let report = Report {
+        seeds: (first, count),
+        any_end,
+        fair,
+        ours: &our_runs,
+        timeline: (&shown.schedule, &timeline),
+        fees,
+    };
+    report.write(&folder).map_err(|error| error.to_string())?;
+    println!("docs/measurements/routing.md is written, after {} s", begin.elapsed().as_secs());
+    Ok(())
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("schedules")
+}
+
+fn files() -> Result<Vec<PathBuf>, String> {
+    let folder = folder();
+    let entries = std::fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn list() {
+    println!("policies");
+    PolicyKind::ALL.iter().for_each(|kind| println!("  {:24}{}", kind.name(), kind.story()));
+    println!("schedules");
+    for path in files().unwrap_or_default() {
+        match Schedule::read(&path) {
+            Ok(schedule) => println!("  {:24}{:>4} s  {}", schedule.name, schedule.seconds, path.display()),
+            Err(error) => println!("  {error}"),
+        }
+    }
+}
+
+fn pieces(arguments: &Arguments) -> Result<Vec<Piece>, String> {
+    let mut paths = Vec::new();
+    for path in &arguments.schedule {
+        if path.as_os_str() == "all" { paths.extend(files()?) } else { paths.push(path.clone()) }
+    }
+    let mut pieces = Vec::new();
+    for path in paths {
+        let schedule = Schedule::read(&path).map_err(|error| error.to_string())?;
+        pieces.push(Piece { schedule, seed: arguments.from });
+    }
+    let seeds = match (arguments.seed, arguments.random) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(count)) => arguments.from..arguments.from + count,
+        (None, None) => 0..0,
+    };
+    let draw = if arguments.any_end { generate_any_end } else { generate };
+    pieces.extend(seeds.map(|seed| Piece { schedule: draw(seed), seed }));
+    if pieces.is_empty() {
+        return Err("nothing to play: --random COUNT, --seed N or --schedule FILE".to_owned());
+    }
+    Ok(pieces)
+}
+
+fn settings(arguments: &Arguments, fees: Fees, seed: u64) -> Settings {
+    let defaults = GaloConfig::default();
+    let galo = GaloConfig {
+        patience_ms: arguments.patience_ms.unwrap_or(defaults.patience_ms),
+        slow_ms: arguments.slow_ms.unwrap_or(defaults.slow_ms),
+        concurrency_max: arguments.concurrency_max.unwrap_or(defaults.concurrency_max),
+        ..defaults
+    };
+    let requests_per_second_max = [arguments.requests_per_second; 2];
+    Settings { galo, requests_per_second_max, ..Settings::new(fees, seed) }
+}
+
+/// Every piece with every policy at all fees, in that order. What fees cannot change is played once.
+fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
+    let tasks: Vec<(PolicyKind, &Piece)> =
+        arguments.policies.0.iter().flat_map(|kind| pieces.iter().map(|piece| (*kind, piece))).collect();
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(tasks.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some((index, (kind, piece))) = {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    tasks.get(index).map(|task| (index, task))
+                } {
+                    let mut runs: Vec<Run> = Vec::new();
+                    for fees in &arguments.fees.0 {
+                        let known = runs.first().and_then(|run| run.at_fees(*fees));
+                        let settings = settings(arguments, *fees, piece.seed);
+                        runs.push(
+                            known.unwrap_or_else(|| {
+                                play(&piece.schedule, &settings, *kind, arguments.verbose)
+                            }),
+                        );
+                    }
+                    done.lock().expect("no thread panics and lives").push((index, runs));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no thread panics and lives");
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().flat_map(|(_, runs)| runs).collect()
+}
+
+fn print_table(fees: Fees, runs: &[&Run], schedule_count: usize, kinds: &[PolicyKind]) {
+    let [default, fallback] = fees.bps;
+    println!(
+        "fees {default} and {fallback} bps, {schedule_count} schedules; regret in % of the clairvoyant's profit"
+    );
+    println!(
+        "{:14}{:>8}{:>8}{:>8}{:>8}{:>9}{:>9}{:>8}{:>7}{:>8}{:>8}{:>9}{:>9}",
+        "policy",
+        "median",
+        "mean",
+        "p90",
+        "worst",
+        "audit md",
+        "incons.",
+        "(runs)",
+        "lag",
+        "(runs)",
+        "doubles",
+        "fallback",
+        "risky"
+    );
+    for kind in kinds {
+        let line = Summary::of(*kind, runs);
+        println!(
+            "{:14}{:>8.2}{:>8.2}{:>8.2}{:>8.2}{:>9.2}{:>9}{:>8}{:>7}{:>8}{:>8}{:>8.2}%{:>8.2}%",
+            kind.name(),
+            line.regret.median,
+            line.regret.mean,
+            line.regret.p90,
+            line.regret.worst,
+            line.audit_regret.median,
+            line.inconsistencies.0,
+            line.inconsistencies.1,
+            line.lag.0,
+            line.lag.1,
+            line.doubles,
+            line.fallback_share,
+            line.risk,
+        );
+    }
+}
+
+/// The runs that Galo should have done better, and what they were like.
+fn print_worst(runs: &[&Run], count: usize) {
+    let mut worst: Vec<&&Run> = runs.iter().filter(|run| run.policy == PolicyKind::Galo).collect();
+    worst.sort_by(|a, b| b.regret().total_cmp(&a.regret()));
+    for run in worst.into_iter().take(count) {
+        let [cheap, dear] = run.bound.counts;
+        println!(
+            "  {:20} regret {:>6.2} %  posted {:>6}  default {:>6}  fallback {:>6}  (clairvoyant {cheap} + {dear})  lag {:>5}  inconsistencies {:>4}  risky {:>5}",
+            run.schedule,
+            run.regret() * 100.0,
+            run.posted,
+            run.processed[0],
+            run.processed[1],
+            run.lag(),
+            run.inconsistencies,
+            run.risky,
+        );
+        let figures: Vec<String> =
+            run.figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        println!("  {:20} {}", "", figures.join(", "));
+    }
+}
+
+fn print_timeline(run: &Run) {
+    println!("{} on {}, fees {:?}", run.policy.name(), run.schedule, run.fees.bps);
+    let names: Vec<&str> = run.figures.iter().map(|(name, _)| *name).collect();
+    println!(
+        "{:>5}{:>7}{:>8}{:>9}{:>7}{:>7}{:>8}{:>8}  {}",
+        "s",
+        "posted",
+        "default",
+        "fallback",
+        "ref d",
+        "ref f",
+        "waiting",
+        "flight",
+        names.join(" | ")
+    );
+    for (second, line) in run.seconds.iter().enumerate() {
+        let figures: Vec<String> = line.figures.iter().map(|(_, value)| value.to_string()).collect();
+        println!(
+            "{:>5}{:>7}{:>8}{:>9}{:>7}{:>7}{:>8}{:>8}  {}",
+            second + 1,
+            line.posted,
+            line.processed[0],
+            line.processed[1],
+            line.refused[0],
+            line.refused[1],
+            line.waiting,
+            line.in_flight,
+            figures.join(" | ")
+        );
+    }
+    for audit in run.audits.iter().filter(|audit| audit.difference() > 0) {
+        println!("audit at {} s: {} apart", audit.at_s, audit.difference());
+    }
+}

@@ -1,0 +1,309 @@
+//! The six baselines. The plan that each follows is its first sentence; what the plan leaves open is in its constants.
+
+use std::collections::VecDeque;
+
+use galo_engine::Processor;
+
+use super::{Past, Step, Strategy};
+use crate::cluster::dice::Dice;
+
+/// Wait for default only: a probe each second, and bursts as long as answers take less than 200 ms.
+///
+/// The probe is a real payment. A failure, or an answer that took longer, ends the burst.
+pub struct DefaultOnly {
+    bursting: bool,
+    next_probe_us: u64,
+}
+
+const PROBE_INTERVAL_US: u64 = 1_000_000;
+const TRIGGER_US: u64 = 200_000;
+
+impl DefaultOnly {
+    /// Bursting, since processors start healthy.
+    pub fn new() -> Self {
+        Self { bursting: true, next_probe_us: 0 }
+    }
+}
+
+impl Strategy for DefaultOnly {
+    fn route(&mut self, _: &mut Past, now_us: u64, _: &mut Dice) -> Step {
+        if !self.bursting {
+            if now_us < self.next_probe_us {
+                return Step::Hold(self.next_probe_us);
+            }
+            self.next_probe_us = now_us + PROBE_INTERVAL_US;
+        }
+        Step::Send(Processor::Default, None)
+    }
+
+    fn ended(&mut self, _: Processor, ok: bool, latency_us: u64, now_us: u64) {
+        let fine = ok && latency_us < TRIGGER_US;
+        if self.bursting && !fine {
+            self.next_probe_us = now_us + PROBE_INTERVAL_US;
+        }
+        self.bursting = fine;
+    }
+}
+
+/// One processor's breaker: open after 3 failures in 10 s, for 5 s, then one try decides.
+#[derive(Default)]
+struct Breaker {
+    failures_us: VecDeque<u64>,
+    open_until_us: Option<u64>,
+    trying: bool,
+    unhealthy: bool,
+}
+
+const BREAKER_FAILURES: usize = 3;
+const BREAKER_WINDOW_US: u64 = 10_000_000;
+const BREAKER_RECOVERY_US: u64 = 5_000_000;
+
+impl Breaker {
+    fn allows(&mut self, now_us: u64) -> bool {
+        if self.unhealthy {
+            return false;
+        }
+        match self.open_until_us {
+            None => true,
+            Some(until_us) if now_us >= until_us && !self.trying => {
+                self.trying = true;
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    fn ended(&mut self, ok: bool, now_us: u64) {
+        if self.open_until_us.is_some() {
+            // Of the one try, or of what was on its way when it opened.
+            if ok {
+                *self = Self { unhealthy: self.unhealthy, ..Self::default() };
+            } else if self.trying {
+                self.trying = false;
+                self.open_until_us = Some(now_us + BREAKER_RECOVERY_US);
+            }
+            return;
+        }
+        if !ok {
+            self.failures_us.push_back(now_us);
+            while self.failures_us.pop_front_if(|at_us| *at_us + BREAKER_WINDOW_US < now_us).is_some() {}
+            if self.failures_us.len() >= BREAKER_FAILURES {
+                self.open_until_us = Some(now_us + BREAKER_RECOVERY_US);
+                self.trying = false;
+            }
+        }
+    }
+}
+
+/// A health check each 5 s and a breaker of 3 failures in 10 s with 5 s recovery; then fallback, then backoff.
+///
+/// Both processors have both. A payment that failed at default goes to fallback at once; when neither may be used, or
+/// both failed it, it pauses from 100 ms, doubling, to 2 s.
+#[derive(Default)]
+pub struct Breakers {
+    breakers: [Breaker; 2],
+}
+
+const BACKOFF_US: u64 = 100_000;
+const BACKOFF_US_MAX: u64 = 2_000_000;
+
+fn backoff_us(pauses: u32) -> u64 {
+    (BACKOFF_US << pauses.min(10)).min(BACKOFF_US_MAX)
+}
+
+impl Strategy for Breakers {
+    fn checks_health(&self) -> bool {
+        true
+    }
+
+    fn route(&mut self, past: &mut Past, now_us: u64, _: &mut Dice) -> Step {
+        for processor in Processor::ALL {
+            if past.failures[processor.index()] == 0 && self.breakers[processor.index()].allows(now_us) {
+                return Step::Send(processor, None);
+            }
+        }
+        past.failures = [0; 2];
+        Step::Later(backoff_us(past.pauses))
+    }
+
+    fn ended(&mut self, processor: Processor, ok: bool, _: u64, now_us: u64) {
+        self.breakers[processor.index()].ended(ok, now_us);
+    }
+
+    fn checked(&mut self, processor: Processor, failing: bool, _: u32) {
+        self.breakers[processor.index()].unhealthy = failing;
+    }
+}
+
+/// Half-open with 30 % random tries, and three retries with doubling delay before fallback.
+///
+/// The breaker opens after three failures in a row; half a second later it is half-open: each try at default goes through
+/// in 30 of 100 cases, and counts as failed in the others; a success closes it. Pauses of 100, 200 and 400 ms lie between
+/// a payment's four tries; then fallback, and if that fails a pause of 800 ms and all over again.
+#[derive(Default)]
+pub struct HalfOpenTries {
+    failures_in_a_row: u32,
+    open_until_us: Option<u64>,
+}
+
+const HALF_OPEN_AFTER_US: u64 = 500_000;
+const HALF_OPEN_PERMILLE: u64 = 300;
+const RETRIES: u32 = 3;
+
+impl Strategy for HalfOpenTries {
+    fn route(&mut self, past: &mut Past, now_us: u64, dice: &mut Dice) -> Step {
+        let [default, fallback] = past.failures;
+        if fallback > 0 {
+            *past = Past::default();
+            return Step::Later(8 * BACKOFF_US);
+        }
+        if default > RETRIES {
+            return Step::Send(Processor::Fallback, None);
+        }
+        // After each failed try but the last, one pause.
+        if past.pauses < default {
+            return Step::Later(BACKOFF_US << past.pauses);
+        }
+        let allowed = match self.open_until_us {
+            None => true,
+            Some(until_us) => now_us >= until_us && dice.chance(HALF_OPEN_PERMILLE),
+        };
+        if allowed {
+            return Step::Send(Processor::Default, None);
+        }
+        past.failures[0] += 1;
+        if past.failures[0] > RETRIES {
+            Step::Send(Processor::Fallback, None)
+        } else {
+            Step::Later(BACKOFF_US << past.pauses)
+        }
+    }
+
+    fn ended(&mut self, processor: Processor, ok: bool, _: u64, now_us: u64) {
+        if processor == Processor::Fallback {
+            return;
+        }
+        if ok {
+            *self = Self::default();
+            return;
+        }
+        self.failures_in_a_row += 1;
+        if self.failures_in_a_row >= 3 {
+            self.open_until_us = Some(now_us + HALF_OPEN_AFTER_US);
+        }
+    }
+}
+
+/// A 300 ms timeout to fallback, with a queue of 20,000.
+///
+/// Default first, each time; after 300 ms or a failure, fallback, which is waited for; if that fails, default again after
+/// 100 ms. A payment that timed out at default may be processed there as well: that is counted, not prevented.
+#[derive(Default)]
+pub struct ShortTimeout;
+
+const SHORT_TIMEOUT_US: u64 = 300_000;
+
+impl Strategy for ShortTimeout {
+    fn queue_len_max(&self) -> usize {
+        20_000
+    }
+
+    fn route(&mut self, past: &mut Past, _: u64, _: &mut Dice) -> Step {
+        match past.failures {
+            [0, _] => Step::Send(Processor::Default, Some(SHORT_TIMEOUT_US)),
+            [_, 0] => Step::Send(Processor::Fallback, None),
+            [_, _] => {
+                *past = Past::default();
+                Step::Later(BACKOFF_US)
+            }
+        }
+    }
+
+    fn ended(&mut self, _: Processor, _: bool, _: u64, _: u64) {}
+}
+
+/// Five tries at default half a second apart, then fallback.
+///
+/// If fallback fails as well, all over again after half a second.
+#[derive(Default)]
+pub struct FiveTries;
+
+const TRIES: u32 = 5;
+const TRIES_APART_US: u64 = 500_000;
+
+impl Strategy for FiveTries {
+    fn route(&mut self, past: &mut Past, _: u64, _: &mut Dice) -> Step {
+        let [default, fallback] = past.failures;
+        if fallback > 0 {
+            *past = Past::default();
+            Step::Later(TRIES_APART_US)
+        } else if default >= TRIES {
+            Step::Send(Processor::Fallback, None)
+        } else if past.pauses < default {
+            Step::Later(TRIES_APART_US)
+        } else {
+            Step::Send(Processor::Default, None)
+        }
+    }
+
+    fn ended(&mut self, _: Processor, _: bool, _: u64, _: u64) {}
+}
+
+/// Latency comparison: fallback when default is three times slower.
+///
+/// Latency is a moving average of the answers, or what the health check says where that is more recent, and never below
+/// 10 ms, so that noise decides nothing. A processor that failed a payment or its check counts as out until the next check
+/// or success; while both are out, one payment in 100 ms tries default.
+pub struct LatencyComparison {
+    latency_us: [u64; 2],
+    out: [bool; 2],
+    next_try_us: u64,
+}
+
+const LATENCY_FLOOR_US: u64 = 10_000;
+const SLOWER_TIMES: u64 = 3;
+
+impl LatencyComparison {
+    /// Both fast.
+    pub fn new() -> Self {
+        Self { latency_us: [LATENCY_FLOOR_US; 2], out: [false; 2], next_try_us: 0 }
+    }
+}
+
+impl Strategy for LatencyComparison {
+    fn checks_health(&self) -> bool {
+        true
+    }
+
+    fn route(&mut self, _: &mut Past, now_us: u64, _: &mut Dice) -> Step {
+        let [default_us, fallback_us] = self.latency_us.map(|latency_us| latency_us.max(LATENCY_FLOOR_US));
+        match self.out {
+            [true, true] => {
+                if now_us < self.next_try_us {
+                    return Step::Hold(self.next_try_us);
+                }
+                self.next_try_us = now_us + BACKOFF_US;
+                Step::Send(Processor::Default, None)
+            }
+            [true, false] => Step::Send(Processor::Fallback, None),
+            [false, true] => Step::Send(Processor::Default, None),
+            [false, false] if default_us > SLOWER_TIMES * fallback_us => {
+                Step::Send(Processor::Fallback, None)
+            }
+            [false, false] => Step::Send(Processor::Default, None),
+        }
+    }
+
+    fn ended(&mut self, processor: Processor, ok: bool, latency_us: u64, _: u64) {
+        let index = processor.index();
+        self.out[index] = !ok;
+        if ok {
+            self.latency_us[index] = (self.latency_us[index] * 7 + latency_us) / 8;
+        }
+    }
+
+    fn checked(&mut self, processor: Processor, failing: bool, response_ms: u32) {
+        self.out[processor.index()] = failing;
+        self.latency_us[processor.index()] = u64::from(response_ms) * 1_000;
+    }
+}

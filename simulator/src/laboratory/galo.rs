@@ -1,0 +1,345 @@
+//! Galo's own policy: the engine's real code of two gateways and the aggregator, around one virtual clock.
+//!
+//! POSTs alternate between the gateways as HAProxy's round robin has them. What gateways and aggregator say to each other
+//! takes [`LINK_US`] each way (socket, wake-up, the journal's write), so news of a processor spreads as it does in
+//! reality. Nothing is lost, killed or in doubt here: that is the fault simulator's subject, [`crate::cluster`].
+
+use std::collections::VecDeque;
+
+use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
+use galo_engine::ledger::LedgerConfig;
+use galo_engine::money::AmountCents;
+use galo_engine::outcome::Reply;
+use galo_engine::router::{Reason, RouterConfig};
+use galo_engine::time::{Now, UnixMillis};
+use galo_engine::{CorrelationId, Processor};
+use galo_wire::record::{Hello, Role};
+use galo_wire::{Message, PROTOCOL_VERSION};
+
+use super::policy::{Event, Figures, Order, Policy};
+use super::upstream::{AMOUNT_CENTS, id_of, unix_ms};
+use super::{EPOCH_MS, Fees};
+use crate::cluster::dice::Dice;
+
+/// Gateways.
+const GATEWAY_COUNT: usize = 2;
+
+/// From a gateway to the aggregator or back, µs.
+const LINK_US: u64 = 100;
+
+/// How long the host had been up.
+const BOOTED_BEFORE_US: u64 = 1 << 40;
+
+/// The gateway's clock, while it has something to wait for, and else.
+const TICK_BUSY_US: u64 = 5_000;
+const TICK_IDLE_US: u64 = 25_000;
+
+/// The aggregator's clock.
+const AGGREGATOR_TICK_US: u64 = 50_000;
+
+/// The aggregator's margin beside the health check's interval.
+const HEALTH_INTERVAL_US: u64 = 5_100_000;
+
+/// Timers' tokens: the gateways' clocks are their numbers.
+const TIMER_AGGREGATOR: u64 = 100;
+const TIMER_UP: u64 = 101;
+const TIMER_DOWN: u64 = 102;
+
+/// What an operator may set, as the gateway's configuration defaults it.
+#[derive(Clone, Copy, Debug)]
+pub struct GaloConfig {
+    /// `ROUTING_PATIENCE_MS`.
+    pub patience_ms: u64,
+    /// The gateway's constant `SLOW_US`, in ms.
+    pub slow_ms: u64,
+    /// `PROCESSOR_CONCURRENCY_MAX`.
+    pub concurrency_max: u32,
+    /// `QUEUE_LEN_MAX`.
+    pub queue_len_max: usize,
+}
+
+impl Default for GaloConfig {
+    fn default() -> Self {
+        let router = RouterConfig::default();
+        let (patience_ms, slow_ms) = (router.patience_us / 1_000, router.slow_us / 1_000);
+        Self { patience_ms, slow_ms, concurrency_max: 400, queue_len_max: 225_000 }
+    }
+}
+
+impl GaloConfig {
+    fn router(&self, fees: Fees) -> RouterConfig {
+        RouterConfig {
+            fee_bps: fees.bps,
+            patience_us: self.patience_ms * 1_000,
+            slow_us: self.slow_ms * 1_000,
+        }
+    }
+}
+
+/// A message on its way.
+type OnItsWay = (u64, usize, Message);
+
+/// See the module's documentation.
+pub struct Galo {
+    dispatchers: [Dispatcher; GATEWAY_COUNT],
+    coordinator: Coordinator,
+    /// To the aggregator, with the gateway that sent it; the link's latency is constant, so these are in order.
+    up: VecDeque<OnItsWay>,
+    /// To a gateway.
+    down: VecDeque<OnItsWay>,
+    /// Whose turn it is.
+    turn: usize,
+    spare: Vec<Action>,
+}
+
+impl Galo {
+    /// Two gateways and an aggregator, connected and empty.
+    #[must_use]
+    pub fn new(config: GaloConfig, fees: Fees, dice: &mut Dice) -> Self {
+        let start = now(0);
+        let mut coordinator = Coordinator::new(
+            CoordinatorConfig {
+                ledger: LedgerConfig {
+                    open_len_max: 450_000,
+                    known_len_max: 800_000,
+                    bucket_bytes_max: 32 << 20,
+                    hash_seed: dice.number(),
+                },
+                health_interval_us: HEALTH_INTERVAL_US,
+                claim_grace_us: 300_000,
+                incarnation: dice.number(),
+            },
+            start,
+        );
+        let dispatchers = [1, 2].map(|instance| {
+            let mut dispatcher = Dispatcher::new(DispatcherConfig {
+                router: config.router(fees),
+                queue_len_max: config.queue_len_max,
+                concurrency_max: config.concurrency_max,
+                accept_wait_us_max: 1_000_000,
+                seed: dice.number(),
+            });
+            let hello = Hello {
+                protocol_version: PROTOCOL_VERSION,
+                role: Role::Gateway,
+                instance,
+                thread: 0,
+                reserved: 0,
+                incarnation: u64::from(instance),
+            };
+            coordinator.connect(hello).expect("a gateway of the same build is let in");
+            dispatcher.connected(start);
+            dispatcher
+        });
+        coordinator.messages().clear();
+        Self {
+            dispatchers,
+            coordinator,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            turn: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Tells a dispatcher, and does what it says.
+    fn tell(
+        &mut self,
+        gateway: usize,
+        now_us: u64,
+        orders: &mut Vec<Order>,
+        tell: impl FnOnce(&mut Dispatcher, Now),
+    ) {
+        let dispatcher = &mut self.dispatchers[gateway];
+        tell(dispatcher, now(now_us));
+        let mut actions = std::mem::take(&mut self.spare);
+        std::mem::swap(dispatcher.actions(), &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Send(message) => {
+                    post(&mut self.up, (now_us + LINK_US, gateway, message), TIMER_UP, orders);
+                }
+                Action::Answer { ticket, answer } => orders.push(Order::Answer {
+                    payment: ticket,
+                    accepted: matches!(answer, Answer::Granted | Answer::Replayed),
+                }),
+                Action::Attempt { slot, processor, correlation_id, requested_at, .. } => {
+                    orders.push(Order::Attempt {
+                        token: (gateway as u64) << 32 | u64::from(slot),
+                        payment: number_of(correlation_id),
+                        processor,
+                        requested_at_ms: requested_at.0,
+                    });
+                }
+                Action::Verify { correlation_id, .. } => {
+                    unreachable!("{correlation_id}: nothing is in doubt here, so nothing is stored twice")
+                }
+                Action::CheckHealth { processor } => {
+                    orders.push(Order::CheckHealth { token: gateway as u64, processor });
+                }
+            }
+        }
+        self.spare = actions;
+    }
+
+    fn tell_aggregator(&mut self, now_us: u64, orders: &mut Vec<Order>, event: Option<(usize, Message)>) {
+        match event {
+            Some((gateway, message)) => {
+                let session = SessionId(u16::try_from(gateway).expect("few gateways"));
+                let told = self.coordinator.handle(session, message, now(now_us));
+                told.expect("a gateway of the same build is understood");
+            }
+            None => self.coordinator.tick(now(now_us)),
+        }
+        let (entries, messages) = self.coordinator.decided();
+        entries.clear();
+        for (session, message) in messages.drain(..) {
+            let to = (now_us + LINK_US, usize::from(session.0), message);
+            post(&mut self.down, to, TIMER_DOWN, orders);
+        }
+    }
+}
+
+/// Puts a message on its way, with one timer for all that arrive at one moment.
+fn post(link: &mut VecDeque<OnItsWay>, message: OnItsWay, token: u64, orders: &mut Vec<Order>) {
+    if link.back().is_none_or(|last| last.0 != message.0) {
+        orders.push(Order::Timer { at_us: message.0, token });
+    }
+    link.push_back(message);
+}
+
+fn arrived(link: &mut VecDeque<OnItsWay>, now_us: u64) -> Option<(usize, Message)> {
+    let (_, gateway, message) = link.pop_front_if(|(at_us, ..)| *at_us <= now_us)?;
+    Some((gateway, message))
+}
+
+fn now(now_us: u64) -> Now {
+    Now { monotonic_us: BOOTED_BEFORE_US + now_us, unix_ms: UnixMillis(unix_ms(now_us)) }
+}
+
+/// The inverse of [`id_of`]: the ids are the multiples of an odd number, which has an inverse modulo 2^128.
+fn number_of(id: CorrelationId) -> u32 {
+    const INVERSE: u128 = inverse(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+    let number = u128::from_be_bytes(id.0).wrapping_mul(INVERSE) - 1;
+    u32::try_from(number).expect("an id of this laboratory")
+}
+
+/// Newton's iteration doubles the correct bits, from three.
+const fn inverse(odd: u128) -> u128 {
+    let mut inverse = odd;
+    let mut round = 0;
+    while round < 6 {
+        inverse = inverse.wrapping_mul(2_u128.wrapping_sub(odd.wrapping_mul(inverse)));
+        round += 1;
+    }
+    inverse
+}
+
+impl Policy for Galo {
+    fn start(&mut self, orders: &mut Vec<Order>) {
+        orders.push(Order::Timer { at_us: AGGREGATOR_TICK_US, token: TIMER_AGGREGATOR });
+        for gateway in 0..GATEWAY_COUNT {
+            self.tell(gateway, 0, orders, |_, _| {});
+            // Not in step: they are two processes.
+            let at_us = TICK_IDLE_US + 1_700 * gateway as u64;
+            orders.push(Order::Timer { at_us, token: gateway as u64 });
+        }
+    }
+
+    fn handle(&mut self, event: Event, now_us: u64, orders: &mut Vec<Order>) {
+        match event {
+            Event::Arrived { payment } => {
+                let gateway = self.turn;
+                self.turn = (self.turn + 1) % GATEWAY_COUNT;
+                let id = CorrelationId(id_of(payment).into_bytes());
+                let amount = AmountCents::new(AMOUNT_CENTS).expect("an amount");
+                self.tell(gateway, now_us, orders, |dispatcher, now| {
+                    dispatcher.accept(payment, id, amount, now);
+                });
+            }
+            Event::Ended { token, status, latency_us } => {
+                let gateway = usize::try_from(token >> 32).expect("few gateways");
+                let slot = u32::try_from(token & u64::from(u32::MAX)).expect("masked");
+                self.tell(gateway, now_us, orders, |dispatcher, now| {
+                    dispatcher.attempt_ended(slot, Reply::Answered { status }, latency_us, now);
+                });
+            }
+            Event::Checked { token, processor, health } => {
+                let gateway = usize::try_from(token).expect("few gateways");
+                self.tell(gateway, now_us, orders, |dispatcher, now| {
+                    dispatcher.health_checked(processor, health, now);
+                });
+            }
+            Event::Timer { token: TIMER_UP } => {
+                while let Some(message) = arrived(&mut self.up, now_us) {
+                    self.tell_aggregator(now_us, orders, Some(message));
+                }
+            }
+            Event::Timer { token: TIMER_DOWN } => {
+                while let Some((gateway, message)) = arrived(&mut self.down, now_us) {
+                    self.tell(gateway, now_us, orders, |dispatcher, now| dispatcher.handle(message, now));
+                }
+            }
+            Event::Timer { token: TIMER_AGGREGATOR } => {
+                self.tell_aggregator(now_us, orders, None);
+                orders.push(Order::Timer { at_us: now_us + AGGREGATOR_TICK_US, token: TIMER_AGGREGATOR });
+            }
+            Event::Timer { token } => {
+                let gateway = usize::try_from(token).expect("few gateways");
+                self.tell(gateway, now_us, orders, Dispatcher::tick);
+                let busy = self.dispatchers[gateway].is_busy();
+                let at_us = now_us + if busy { TICK_BUSY_US } else { TICK_IDLE_US };
+                orders.push(Order::Timer { at_us, token });
+            }
+        }
+    }
+
+    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> [u64; 2] {
+        let summary = self.coordinator.ledger().summarize(UnixMillis(from_ms), UnixMillis(to_ms));
+        assert!(
+            summary.resolution_ms <= 1 || from_ms < EPOCH_MS,
+            "a run's minutes are exact to the millisecond"
+        );
+        summary.totals.map(|total| total.count)
+    }
+
+    fn waiting(&self) -> u64 {
+        let open = self.coordinator.ledger().conservation().open.count;
+        let in_flight: u64 = self
+            .dispatchers
+            .iter()
+            .map(|dispatcher| {
+                let counters = dispatcher.counters();
+                Processor::ALL
+                    .map(|processor| {
+                        let index = processor.index();
+                        counters.attempts[index] - counters.outcomes[index].iter().sum::<u64>()
+                    })
+                    .iter()
+                    .sum::<u64>()
+            })
+            .sum();
+        open.saturating_sub(in_flight)
+    }
+
+    fn figures(&mut self, now_us: u64) -> Figures {
+        let mut figures = vec![("limit d", 0), ("limit f", 0), ("expect d ms", 0), ("expect f ms", 0)];
+        for dispatcher in &mut self.dispatchers {
+            let gauges = dispatcher.gauges(now(now_us));
+            figures[0].1 += u64::from(gauges.limit[0]);
+            figures[1].1 += u64::from(gauges.limit[1]);
+            figures[2].1 = figures[2].1.max(gauges.expected_us[0] / 1_000);
+            figures[3].1 = figures[3].1.max(gauges.expected_us[1] / 1_000);
+        }
+        for reason in Reason::ALL {
+            let count = self
+                .dispatchers
+                .iter()
+                .map(|dispatcher| dispatcher.counters().decisions[reason as usize])
+                .sum();
+            figures.push((reason.name(), count));
+        }
+        figures
+    }
+}

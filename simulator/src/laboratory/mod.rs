@@ -1,0 +1,126 @@
+//! The policy laboratory: schedules × policies under one virtual clock, judged against full knowledge of the future.
+//!
+//! Where [`crate::cluster`] asks whether Galo is ever wrong, this asks whether it earns what can be earned. A [`Schedule`]
+//! says how many clients there are and how the processors do; a policy says where payments go; the world carries them;
+//! the auditor compares books as the contest's does; [`Clairvoyant`] computes the most that anybody could have earned.
+//! Regret is the share of that which a policy did not earn.
+//!
+//! Galo's policy is the engine's real code; the baselines are small programs of their own. All meet the same clients,
+//! the same processors and the same auditor. One seed fixes a run: the same numbers each time, on each machine.
+//!
+//! Must never: let a policy see the schedule; tune what the generator draws to what a policy likes.
+//!
+//! Not modelled: the CPU of Galo itself, lost connections, kills, unknown outcomes (see [`crate::cluster`] and the tests
+//! with real processes for those).
+
+#![expect(clippy::float_arithmetic, reason = "statistics of whole runs; money stays in integers")]
+
+mod baselines;
+mod bound;
+mod galo;
+mod generator;
+mod plots;
+mod policy;
+mod report;
+mod run;
+mod schedule;
+mod statistics;
+mod summary;
+mod upstream;
+mod world;
+
+use galo_engine::Processor;
+
+pub use bound::Clairvoyant;
+pub use galo::GaloConfig;
+pub use generator::{generate, generate_any_end};
+pub use policy::Figures;
+pub use report::{Report, ReportError};
+pub use run::{PolicyKind, Run, Second, play};
+pub use schedule::{ClientPoint, Condition, Moment, Schedule, ScheduleError, Stage};
+pub use statistics::Spread;
+pub use summary::Summary;
+
+#[cfg(test)]
+mod tests;
+
+/// Where the wall clock begins: some time in 2026.
+const EPOCH_MS: u64 = 1_790_000_000_000;
+
+/// What the processors keep, in basis points, by [`galo_engine::Processor::index`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fees {
+    /// Of default and fallback.
+    pub bps: [u32; 2],
+}
+
+impl Fees {
+    /// The contest's preview: 5 % and 15 %.
+    pub const PREVIEW: Self = Self { bps: [500, 1_500] };
+    /// The contest's final run: 7 % and 10 %.
+    pub const FINAL: Self = Self { bps: [700, 1_000] };
+
+    /// What a payment at each processor earns, in ten-thousandths of a cent.
+    #[must_use]
+    pub fn earned_units(self) -> [u64; 2] {
+        self.bps.map(|bps| upstream::AMOUNT_CENTS * u64::from(10_000 - bps))
+    }
+
+    /// What so many payments at each processor earn, in ten-thousandths of a cent.
+    #[must_use]
+    pub fn profit_units(self, counts: [u64; 2]) -> u64 {
+        let [default, fallback] = self.earned_units();
+        counts[0] * default + counts[1] * fallback
+    }
+
+    /// Which processor keeps less; default where both keep the same.
+    #[must_use]
+    pub fn cheaper(self) -> Processor {
+        if self.bps[0] <= self.bps[1] { Processor::Default } else { Processor::Fallback }
+    }
+
+    /// As in "5 % and 15 %".
+    #[must_use]
+    pub fn name(self) -> String {
+        let percent = |bps: u32| {
+            let (whole, rest) = (bps / 100, bps % 100);
+            if rest == 0 { format!("{whole} %") } else { format!("{whole}.{rest:02} %") }
+        };
+        format!("{} and {}", percent(self.bps[0]), percent(self.bps[1]))
+    }
+}
+
+/// What the world is made of, beside the schedule.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// What the processors keep.
+    pub fees: Fees,
+    /// What a processor's CPU can do, by [`galo_engine::Processor::index`].
+    pub requests_per_second_max: [u64; 2],
+    /// A request's base time, from and to, µs.
+    pub base_us: (u64, u64),
+    /// From a gateway to a processor or back, µs.
+    pub link_us: u64,
+    /// From a client through HAProxy to a gateway or back, µs.
+    pub front_us: u64,
+    /// Fixes everything that chance decides.
+    pub seed: u64,
+    /// What an operator tells Galo.
+    pub galo: GaloConfig,
+}
+
+impl Settings {
+    /// The usual world.
+    #[must_use]
+    pub fn new(fees: Fees, seed: u64) -> Self {
+        Self {
+            fees,
+            requests_per_second_max: [5_000; 2],
+            base_us: (500, 1_500),
+            link_us: 100,
+            front_us: 200,
+            seed,
+            galo: GaloConfig::default(),
+        }
+    }
+}

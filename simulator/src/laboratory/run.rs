@@ -1,0 +1,220 @@
+//! One policy on one schedule, and what came of it.
+
+use super::baselines::{
+    Baseline, Breakers, DefaultOnly, FiveTries, HalfOpenTries, LatencyComparison, ShortTimeout,
+};
+use super::bound::Clairvoyant;
+use super::galo::Galo;
+use super::policy::{Figures, Policy};
+use super::schedule::Schedule;
+use super::world::{Audit, Findings, World};
+use super::{Fees, Settings};
+use crate::cluster::dice::Dice;
+
+pub use super::world::Second;
+
+/// Which policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PolicyKind {
+    /// The engine's real code.
+    Galo,
+    /// See [`DefaultOnly`].
+    DefaultOnly,
+    /// See [`Breakers`].
+    Breakers,
+    /// See [`HalfOpenTries`].
+    HalfOpenTries,
+    /// See [`ShortTimeout`].
+    ShortTimeout,
+    /// See [`FiveTries`].
+    FiveTries,
+    /// See [`LatencyComparison`].
+    LatencyComparison,
+}
+
+impl PolicyKind {
+    /// All, Galo first.
+    pub const ALL: &[Self] = &[
+        Self::Galo,
+        Self::DefaultOnly,
+        Self::Breakers,
+        Self::HalfOpenTries,
+        Self::ShortTimeout,
+        Self::FiveTries,
+        Self::LatencyComparison,
+    ];
+
+    /// Its name in tables and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Galo => "galo",
+            Self::DefaultOnly => "default-only",
+            Self::Breakers => "breakers",
+            Self::HalfOpenTries => "half-open",
+            Self::ShortTimeout => "short-timeout",
+            Self::FiveTries => "five-tries",
+            Self::LatencyComparison => "latency",
+        }
+    }
+
+    /// What it does, in a line.
+    #[must_use]
+    pub const fn story(self) -> &'static str {
+        match self {
+            Self::Galo => "the engine's real code: two gateways and the aggregator",
+            Self::DefaultOnly => {
+                "waits for default only: a probe each second, bursts while answers take less than 200 ms"
+            }
+            Self::Breakers => {
+                "a health check each 5 s, a breaker of 3 failures in 10 s with 5 s recovery, then fallback, then backoff"
+            }
+            Self::HalfOpenTries => {
+                "half-open with 30 % random tries, three retries with doubling delay, then fallback"
+            }
+            Self::ShortTimeout => "a 300 ms timeout to fallback, a queue of 20,000",
+            Self::FiveTries => "five tries at default half a second apart, then fallback",
+            Self::LatencyComparison => "fallback when default is three times slower",
+        }
+    }
+
+    fn build(self, settings: &Settings, dice: &mut Dice) -> Box<dyn Policy> {
+        match self {
+            Self::Galo => Box::new(Galo::new(settings.galo, settings.fees, dice)),
+            Self::DefaultOnly => Box::new(Baseline::new(DefaultOnly::new(), dice)),
+            Self::Breakers => Box::new(Baseline::new(Breakers::default(), dice)),
+            Self::HalfOpenTries => Box::new(Baseline::new(HalfOpenTries::default(), dice)),
+            Self::ShortTimeout => Box::new(Baseline::new(ShortTimeout, dice)),
+            Self::FiveTries => Box::new(Baseline::new(FiveTries, dice)),
+            Self::LatencyComparison => Box::new(Baseline::new(LatencyComparison::new(), dice)),
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Whose run it was.
+    pub policy: PolicyKind,
+    /// The schedule's name.
+    pub schedule: String,
+    /// What the processors kept.
+    pub fees: Fees,
+    /// POSTs sent.
+    pub posted: u64,
+    /// POSTs answered with 202.
+    pub accepted: u64,
+    /// Processed by the end as the policy's books say, by processor.
+    pub processed: [u64; 2],
+    /// Processed as the processors' books say.
+    pub stored: [u64; 2],
+    /// What could have been earned.
+    pub bound: Clairvoyant,
+    /// The sum of the auditor's differences.
+    pub inconsistencies: u64,
+    /// Its comparisons.
+    pub audits: Vec<Audit>,
+    /// Processed attempts that took longer than a second.
+    pub risky: u64,
+    /// Payments that both processors stored.
+    pub doubles: u64,
+    /// Attempts sent.
+    pub attempts: u64,
+    /// What the policy shows at the end.
+    pub figures: Figures,
+    /// The timeline, if it was wanted.
+    pub seconds: Vec<Second>,
+}
+
+impl Run {
+    /// Accepted and not processed.
+    #[must_use]
+    pub fn lag(&self) -> i64 {
+        self.accepted.cast_signed() - self.processed.iter().sum::<u64>().cast_signed()
+    }
+
+    /// Earned, in ten-thousandths of a cent.
+    #[must_use]
+    pub fn profit_units(&self) -> u64 {
+        self.fees.profit_units(self.processed)
+    }
+
+    /// The same run at other fees, if they would have changed nothing but the profit: the policy knows nothing of fees,
+    /// and the same processor is the cheaper one.
+    #[must_use]
+    pub fn at_fees(&self, fees: Fees) -> Option<Self> {
+        let same = self.policy != PolicyKind::Galo && fees.cheaper() == self.fees.cheaper();
+        same.then(|| Self { fees, ..self.clone() })
+    }
+
+    /// What was not earned of what could have been: 0 to 1.
+    #[must_use]
+    pub fn regret(&self) -> f64 {
+        regret(self.profit_units(), self.bound.profit_units(self.fees))
+    }
+
+    /// The same against the bound that keeps away from slow places; below zero for who did not.
+    #[must_use]
+    pub fn audit_regret(&self) -> f64 {
+        regret(self.profit_units(), self.bound.audit_profit_units(self.fees))
+    }
+
+    /// The share of payments that went to fallback.
+    #[must_use]
+    pub fn fallback_share(&self) -> f64 {
+        share(self.processed[1], self.processed.iter().sum())
+    }
+
+    /// The share of payments that took longer than a second.
+    #[must_use]
+    pub fn risk(&self) -> f64 {
+        share(self.risky, self.processed.iter().sum())
+    }
+}
+
+fn regret(profit_units: u64, bound_units: u64) -> f64 {
+    if bound_units == 0 { 0.0 } else { 1.0 - share(profit_units, bound_units) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for statistics; below 2^53 anyway")]
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+/// Plays a schedule with a policy.
+#[must_use]
+pub fn play(schedule: &Schedule, settings: &Settings, kind: PolicyKind, timeline: bool) -> Run {
+    let mut dice = Dice::new(settings.seed);
+    let policy = kind.build(settings, &mut dice);
+    play_with(schedule, settings, kind, policy, timeline)
+}
+
+/// Plays a schedule with a policy that may be none of ours.
+pub(super) fn play_with(
+    schedule: &Schedule,
+    settings: &Settings,
+    kind: PolicyKind,
+    policy: Box<dyn Policy>,
+    timeline: bool,
+) -> Run {
+    let Findings { posted, booked, stored, doubles, audits, risky, attempts, figures, seconds } =
+        World::new(schedule, *settings, policy, timeline).run();
+    let bound = Clairvoyant::new(schedule, settings, posted.iter().map(|posted| posted.at_us));
+    Run {
+        policy: kind,
+        schedule: schedule.name.clone(),
+        fees: settings.fees,
+        posted: posted.len() as u64,
+        accepted: posted.iter().filter(|posted| posted.accepted).count() as u64,
+        processed: booked,
+        stored,
+        bound,
+        inconsistencies: audits.iter().map(Audit::difference).sum(),
+        audits,
+        risky,
+        doubles,
+        attempts,
+        figures,
+        seconds,
+    }
+}
