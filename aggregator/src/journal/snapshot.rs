@@ -36,11 +36,11 @@ use crate::server::Shared;
 /// Records of one slice: about 30 µs of the event loop (`docs/measurements/journal.md`), which is what a grant may wait for it.
 const SLICE_LEN: usize = 512;
 
-/// Between two slices: a snapshot takes a thirtieth of the loop's time, and a tenth of a third of a CPU.
+/// Between two slices: a snapshot takes a sixtieth of the loop's time.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Rows written for each record that the journal grows by meanwhile, at least. Until it is synced, it bounds the
-/// journal to what makes a snapshot due and an eighth of the snapshot's rows: with a million payments 262,000 and 150,000 records. Eight rows are 0.4 µs.
+/// journal to what makes a snapshot due and an eighth of the snapshot's rows: with a million payments 262,000 and 150,000 records. Eight rows are 0.5 µs.
 const ROWS_PER_RECORD: u64 = 8;
 
 /// What is known of the snapshots of this process.

@@ -257,7 +257,7 @@ impl KnownIds {
 
 /// By bits of the hash that the tables do not use: they take the lowest ones and the highest seven.
 fn shard_of(hash: u64) -> usize {
-    usize::from((hash >> 40) as u8)
+    usize::from(hash.to_le_bytes()[5])
 }
 
 #[cfg(test)]
@@ -286,8 +286,9 @@ mod tests {
             for step in 0..3 * len_max as u64 + 500 {
                 let number = random.below(2 * len_max as u64 + 10);
                 let payment = ProcessedPayment::new(step, step + 1, Processor::Fallback);
-                assert_eq!(known.insert_new(id(number), payment), !table.contains_key(&number));
-                if !table.contains_key(&number) {
+                let is_new = !table.contains_key(&number);
+                assert_eq!(known.insert_new(id(number), payment), is_new);
+                if is_new {
                     table.insert(number, step);
                     order.push_back(number);
                 }
