@@ -96,8 +96,6 @@ async fn take(shared: &Shared, journal: &Journal) -> io::Result<Option<u64>> {
         }
     };
     journal.rotated(sequence).await;
-    // An id that was forgotten before its turn is not in there: the entry for which it was forgotten must be in the journal.
-    journal.written().await;
     let directory = Arc::clone(&journal.directory);
     file::aside(move || std::fs::rename(directory.path_of(&unfinished), directory.path_of(&id.to_string())))
         .await?;
