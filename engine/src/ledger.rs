@@ -542,7 +542,8 @@ impl Ledger {
         while self.processed_order.len() > len_max
             && let Some(oldest) = self.processed_order.pop_front()
         {
-            self.processed.remove(oldest);
+            let payment = self.processed.remove(oldest).expect("what is in the queue is in the table");
+            self.keep_forgotten_from_export(oldest, payment);
             self.processed_forgotten += 1;
         }
     }

@@ -8,7 +8,8 @@
 //! - **Time buckets** do not change while they are written: what is processed meanwhile waits in a list, which summaries
 //!   add, and which the buckets take in afterwards.
 //! - **Remembered ids** never change. They are written in the order in which they are forgotten, up to where the queue
-//!   ended at that moment; one that is forgotten before its turn is forgotten at the same entry of a replay, too.
+//!   ended at that moment; one that is forgotten before its turn is put aside. Were some left out, a replay would forget
+//!   those before them later than the process did, and might find one of them accepted again.
 //!
 //! The books' totals are not written: they follow from open payments and buckets.
 //!
@@ -18,7 +19,7 @@
 //!
 //! Must never: let a summary miss what waits; write a state that never was. A purge ends an export.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 
 use foldhash::fast::FixedState;
@@ -43,6 +44,8 @@ pub(super) struct Export {
     waiting: Vec<(Processor, UnixMillis, u64)>,
     /// The places in the queue that are still to be written, counted from when it was empty.
     known: Range<u64>,
+    /// The first of them, which were forgotten meanwhile.
+    forgotten: VecDeque<(CorrelationId, ProcessedPayment)>,
     rows: u64,
 }
 
@@ -125,6 +128,12 @@ impl Export {
         out.extend_from_slice(&Record { sequence: self.rows, fact }.encode());
     }
 
+    fn push_known(&mut self, correlation_id: CorrelationId, payment: ProcessedPayment, out: &mut Vec<u8>) {
+        let (requested_at_ms, processor) = (payment.requested_at_ms(), payment.processor());
+        let amount_cents = payment.amount_cents;
+        self.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
+    }
+
     fn push_open(&mut self, correlation_id: CorrelationId, payment: OpenPayment, out: &mut Vec<u8>) {
         let OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: _ } = payment;
         self.push(Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt }, out);
@@ -145,6 +154,7 @@ impl Ledger {
             aside: Vec::new(),
             waiting: Vec::new(),
             known: self.processed_forgotten..known_end,
+            forgotten: VecDeque::new(),
             rows: 0,
         });
     }
@@ -209,9 +219,14 @@ impl Ledger {
                 }
             }
             Phase::Known => {
-                let from = export.known.start.max(self.processed_forgotten);
-                let to = export.known.end.min(from + rows_left);
-                (from..to).for_each(|place| self.export_known(export, place, out));
+                let rows_left = if export.forgotten.len() > WAITING_LEN_MAX { u64::MAX } else { rows_left };
+                let to = export.known.end.min(export.known.start.saturating_add(rows_left));
+                for place in export.known.start..to {
+                    match export.forgotten.pop_front() {
+                        Some((id, payment)) => export.push_known(id, payment, out),
+                        None => self.export_known(export, place, out),
+                    }
+                }
                 export.known.start = to;
                 if to == export.known.end { Phase::End } else { Phase::Known }
             }
@@ -248,9 +263,16 @@ impl Ledger {
         let index = usize::try_from(place - self.processed_forgotten).expect("an index into the queue");
         let correlation_id = self.processed_order[index];
         let payment = self.processed.get(correlation_id).expect("what is in the queue is in the table");
-        let (requested_at_ms, processor) = (payment.requested_at_ms(), payment.processor());
-        let amount_cents = payment.amount_cents;
-        export.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
+        export.push_known(correlation_id, payment, out);
+    }
+
+    /// To be told of the oldest remembered id, which is forgotten.
+    pub(super) fn keep_forgotten_from_export(&mut self, id: CorrelationId, payment: ProcessedPayment) {
+        if let Some(export) = &mut self.export
+            && export.known.contains(&self.processed_forgotten)
+        {
+            export.forgotten.push_back((id, payment));
+        }
     }
 
     /// To be told of every change of an open payment, with what it was before, or `None` if it is new.
