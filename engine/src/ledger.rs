@@ -537,6 +537,7 @@ impl Ledger {
 
     fn forget_beyond(&mut self, len_max: usize) {
         while self.processed.len() > len_max {
+            self.keep_forgotten_from_export(self.processed.places().start);
             self.processed.forget_first();
         }
     }

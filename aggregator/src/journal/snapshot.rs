@@ -114,9 +114,6 @@ async fn take(shared: &Shared, journal: &Journal) -> io::Result<Option<u64>> {
     let written = match write(shared, journal, id).await {
         Ok(Some(size)) => {
             journal.rotated(sequence).await;
-            // An id that was forgotten before its turn is not in there: the entry for which it was forgotten must be in the
-            // journal.
-            journal.written().await;
             let directory = Arc::clone(&journal.directory);
             let (from, to) = (directory.path_of(&unfinished), directory.path_of(&id.to_string()));
             file::aside(move || std::fs::rename(from, to)).await.map(|()| Some(size))

@@ -194,17 +194,12 @@ impl Journal {
         }
     }
 
-    /// Waits until everything that has been decided by now is written.
-    pub async fn written(&self) {
+    /// Waits until everything that has been decided is written and synced.
+    pub async fn finish(&self) {
         let end = self.queue.borrow().next_sequence();
         while self.queue.borrow().written_sequence() < end {
             self.progress.notified().await;
         }
-    }
-
-    /// Waits until everything that has been decided is written and synced.
-    pub async fn finish(&self) {
-        self.written().await;
         self.dirty.set(false);
         self.sync().await;
     }

@@ -8,7 +8,8 @@
 //! - **Time buckets** do not change while they are written: what is processed meanwhile waits in a list, which summaries
 //!   add, and which the buckets take in afterwards.
 //! - **Remembered ids** never change. They are written in the order in which they are forgotten, up to where the queue
-//!   ended at that moment; one that is forgotten before its turn is forgotten at the same entry of a replay, too.
+//!   ended at that moment; one that is forgotten before its turn is put aside. Were some left out, a replay would forget
+//!   those before them later than the process did, and might find one of them accepted again.
 //!
 //! The books' totals are not written: they follow from open payments and buckets.
 //!
@@ -18,7 +19,7 @@
 //!
 //! Must never: let a summary miss what waits; write a state that never was. A purge ends an export.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 
 use galo_wire::journal::{Fact, Moment, Record};
@@ -45,6 +46,8 @@ pub(super) struct Export {
     waiting: Vec<(Processor, UnixMillis, u64)>,
     /// The places in the queue that are still to be written, counted from when it was empty.
     known: Range<u64>,
+    /// The first of them, which were forgotten meanwhile.
+    forgotten: VecDeque<known::Row>,
     rows: u64,
 }
 
@@ -127,6 +130,13 @@ impl Export {
         out.extend_from_slice(&Record { sequence: self.rows, fact }.encode());
     }
 
+    fn push_known(&mut self, row: known::Row, out: &mut Vec<u8>) {
+        let known::Row { id: correlation_id, payment } = row;
+        let (requested_at_ms, processor) = (payment.requested_at_ms(), payment.processor());
+        let amount_cents = payment.amount_cents;
+        self.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
+    }
+
     fn push_open(&mut self, correlation_id: CorrelationId, payment: OpenPayment, out: &mut Vec<u8>) {
         let OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: _ } = payment;
         self.push(Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt }, out);
@@ -146,6 +156,7 @@ impl Ledger {
             aside: Vec::new(),
             waiting: Vec::new(),
             known: self.processed.places(),
+            forgotten: VecDeque::new(),
             rows: 0,
         });
     }
@@ -219,9 +230,12 @@ impl Ledger {
                 }
             }
             Phase::Known => {
-                let from = export.known.start.max(self.processed.places().start);
-                let to = export.known.end.min(from + rows_left);
-                (from..to).for_each(|place| self.export_known(export, place, out));
+                let rows_left = if export.forgotten.len() > WAITING_LEN_MAX { u64::MAX } else { rows_left };
+                let to = export.known.end.min(export.known.start.saturating_add(rows_left));
+                for place in export.known.start..to {
+                    let row = export.forgotten.pop_front().unwrap_or_else(|| self.processed.at(place));
+                    export.push_known(row, out);
+                }
                 export.known.start = to;
                 if to == export.known.end { Phase::End } else { Phase::Known }
             }
@@ -254,11 +268,13 @@ impl Ledger {
         flow.is_break().then_some(next_ms)
     }
 
-    fn export_known(&self, export: &mut Export, place: u64, out: &mut Vec<u8>) {
-        let known::Row { id: correlation_id, payment } = self.processed.at(place);
-        let (requested_at_ms, processor) = (payment.requested_at_ms(), payment.processor());
-        let amount_cents = payment.amount_cents;
-        export.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
+    /// To be told that the remembered id at this place, the oldest, is about to be forgotten.
+    pub(super) fn keep_forgotten_from_export(&mut self, place: u64) {
+        if let Some(export) = &mut self.export
+            && export.known.contains(&place)
+        {
+            export.forgotten.push_back(self.processed.at(place));
+        }
     }
 
     /// To be told of every change of an open payment, with what it was before, or `None` if it is new.

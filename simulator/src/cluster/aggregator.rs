@@ -120,7 +120,7 @@ impl World {
         }
         let entries = self.aggregator.disk.entries();
         self.trace(|| format!("the aggregator starts, with {} entries", entries.len()));
-        self.oracle.restarted(entries, &found.ledger, !power_lost);
+        self.oracle.restarted(entries, &found.ledger);
         let coordinator = Coordinator::recovered(config, found.ledger, now);
         self.aggregator.coordinator = Some(coordinator);
         self.compare_totals();
@@ -401,15 +401,14 @@ impl World {
 
     /// Now and then a snapshot is taken, step by step while everything goes on.
     fn keep_snapshots(&mut self) {
-        let (late, hasty) = (self.has(Bug::SnapshotLate), self.has(Bug::SnapshotHasty));
+        let late = self.has(Bug::SnapshotLate);
         let Aggregator { coordinator: Some(coordinator), disk, writing, waiting, .. } = &mut self.aggregator
         else {
             return;
         };
         let waiting_len = waiting.entries.len() + writing.as_ref().map_or(0, |batch| batch.entries.len());
         if disk.is_busy() {
-            let waited_len = if hasty { 0 } else { waiting_len };
-            disk.step_snapshot(coordinator.ledger_mut(), waited_len, late, &mut self.dice);
+            disk.step_snapshot(coordinator.ledger_mut(), late, &mut self.dice);
         } else if self.dice.chance(self.plan.snapshots) {
             disk.begin_snapshot(coordinator.ledger_mut(), waiting_len);
             self.coverage.snapshots += 1;

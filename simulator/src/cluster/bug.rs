@@ -80,8 +80,6 @@ bugs! {
     ClockIsStale = "clock-is-stale",
     /// The journal's headers say that 40 ids are remembered, however many are.
     RetentionMisstated = "retention-misstated",
-    /// A snapshot takes over before everything is written that was decided while it was taken.
-    SnapshotHasty = "snapshot-hasty",
     /// Summaries from rolled-up time say that they are exact.
     ResolutionHidden = "resolution-hidden",
     /// The aggregator tells connections of one gateway apart by nothing: all answers go to its first thread.

@@ -26,8 +26,7 @@ struct File {
 struct Unfinished {
     id: FileId,
     bytes: Vec<u8>,
-    /// All of it is written, and what had been decided until then ends before this record.
-    done: Option<u64>,
+    done: bool,
 }
 
 /// See the module's documentation.
@@ -139,12 +138,11 @@ impl Disk {
         let sequence = self.next_sequence + waiting_len as u64;
         self.rotates_at = Some(sequence);
         let id = FileId::snapshot(sequence);
-        self.unfinished = Some(Unfinished { id, bytes: self.header(id).to_vec(), done: None });
+        self.unfinished = Some(Unfinished { id, bytes: self.header(id).to_vec(), done: false });
     }
 
-    /// One more step of the snapshot under way, with `waiting_len` records decided and not written. `late` plants a bug: the
-    /// snapshot claims the moment of its end.
-    pub fn step_snapshot(&mut self, ledger: &mut Ledger, waiting_len: usize, late: bool, dice: &mut Dice) {
+    /// One more step of the snapshot under way. `late` plants a bug: the snapshot claims the moment of its end.
+    pub fn step_snapshot(&mut self, ledger: &mut Ledger, late: bool, dice: &mut Dice) {
         self.rotate_if_due();
         if let Some(oldest) = (!self.superseded.is_empty()).then(|| dice.index(self.superseded.len())) {
             let file = self.superseded.swap_remove(oldest);
@@ -152,15 +150,13 @@ impl Disk {
             return;
         }
         let Some(mut unfinished) = self.unfinished.take() else { return };
-        if unfinished.done.is_none() {
+        if !unfinished.done {
             match ledger.export(dice.index(30) + 1, &mut unfinished.bytes) {
                 Progress::More => {}
-                Progress::Done => unfinished.done = Some(self.next_sequence + waiting_len as u64),
+                Progress::Done => unfinished.done = true,
                 Progress::Gone => return,
             }
-        } else if self.segment.sequence >= unfinished.id.sequence
-            && unfinished.done.is_some_and(|end| self.next_sequence >= end)
-        {
+        } else if self.segment.sequence >= unfinished.id.sequence {
             let mut id = unfinished.id;
             if late && self.segment.sequence != self.next_sequence {
                 self.begin_segment();

@@ -408,9 +408,8 @@ impl Oracle {
         self.processors_differ = true;
     }
 
-    /// The aggregator begins again with what is on disk: what was decided and not written never was. `whole` unless power was
-    /// lost since the last time.
-    pub fn restarted(&mut self, entries: &[Entry], ledger: &Ledger, whole: bool) {
+    /// The aggregator begins again with what is on disk: what was decided and not written never was.
+    pub fn restarted(&mut self, entries: &[Entry], ledger: &Ledger) {
         let mut order = Vec::new();
         self.purge_forgotten = self.purged;
         self.books = Books::default();
@@ -445,7 +444,7 @@ impl Oracle {
                 Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => {}
             }
         }
-        self.remembered(&order, ledger, whole);
+        self.remembered(&order, ledger);
         for truth in &mut self.truths {
             truth.written = truth.decided;
         }
@@ -453,12 +452,11 @@ impl Oracle {
 
     /// After a start: the ledger knows the last of `order`, the processed ids, and those alone.
     ///
-    /// How many is certain as long as each start is told the same number and power stays. With another one each time it
-    /// depends on how long each process lived and what it wrote, and after a loss of power on what a snapshot had left out for
-    /// records that are gone; then the ledger is asked, and what it says must be possible.
-    fn remembered(&mut self, order: &[usize], ledger: &Ledger, whole: bool) {
+    /// How many is certain as long as each start is told the same number. With another one each time it depends on how long
+    /// each process lived and what it wrote; then the ledger is asked, and what it says must be possible.
+    fn remembered(&mut self, order: &[usize], ledger: &Ledger) {
         let len_max = ledger.known_len_max();
-        self.known_len_least = if whole { self.known_len_least.min(len_max) } else { 0 };
+        self.known_len_least = self.known_len_least.min(len_max);
         let (least, most) = (order.len().min(self.known_len_least), order.len().min(len_max));
         let len = ledger.known_len();
         self.check(Invariant::LastAreKnown, (least..=most).contains(&len), || {
