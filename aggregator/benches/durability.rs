@@ -1,4 +1,5 @@
-//! What durability costs, and how long a start takes: `cargo bench -p galo-aggregator --bench durability [-- ROUNDS]`.
+//! What durability costs, and how long a start takes: `cargo bench -p galo-aggregator --bench durability [-- ROUNDS]`; with 0
+//! rounds, starts alone.
 //!
 //! The real process, one gateway's connection, an open loop of payments at a constant rate (accept, and a completion once it is
 //! granted); modes take turns within each round. Latency is from the moment an accept was due to its grant. CPU is
@@ -99,6 +100,65 @@ fn compare(rate: u64, rounds: usize, modes: &[Mode<'_>]) {
     }
 }
 
+/// A journal of so many payments, as a kill left it.
+struct Past {
+    name: &'static str,
+    variables: &'static [(&'static str, &'static str)],
+    /// One payment in so many stays open; 0 for none.
+    open_every: u64,
+    /// Payments go on until a snapshot is nearly done, so that as much journal as can be is not in one yet.
+    late: bool,
+}
+
+const PASTS: [Past; 4] = [
+    Past {
+        name: "no snapshot",
+        variables: &[("SNAPSHOT_EVERY_BYTES", "1000000000000")],
+        open_every: 0,
+        late: false,
+    },
+    Past { name: "default", variables: &[], open_every: 0, late: false },
+    Past { name: "default, just before a snapshot is done", variables: &[], open_every: 0, late: true },
+    Past {
+        name: "default, just before a snapshot is done, a tenth open",
+        variables: &[],
+        open_every: 10,
+        late: true,
+    },
+];
+
+/// Fills the folder as fast as payments are taken. Returns how many there are.
+fn fill(folder: &Folder, past: &Past, variables: &[(&str, &str)], payments: u64) -> u64 {
+    const BATCH: u64 = 500;
+    let aggregator = folder.start(variables);
+    let mut gateway = folder.connect(1);
+    let size =
+        |path: Option<&std::path::PathBuf>| path.and_then(|path| path.metadata().ok()).map(|file| file.len());
+    let nearly_done = || {
+        let whole_size = size(folder.files(".snapshot").last())?;
+        let done_size = size(folder.files(".unfinished").last())?;
+        (done_size >= whole_size / 100 * 95).then_some(())
+    };
+    let mut first = 0;
+    while first < payments || past.late && nearly_done().is_none() {
+        let batch = first..first + BATCH;
+        for number in batch.clone() {
+            gateway.push_accept(id(number), 1 + number % 10_000);
+        }
+        gateway.flush().unwrap();
+        batch.clone().for_each(|_| assert!(gateway.next_grant().is_some()));
+        let mut last = 0;
+        for number in batch.filter(|number| past.open_every == 0 || !number.is_multiple_of(past.open_every)) {
+            last = gateway.push_completion(id(number), NOON_MS + number, Outcome::Processed);
+        }
+        gateway.flush().unwrap();
+        gateway.acknowledged(last).unwrap();
+        first += BATCH;
+    }
+    aggregator.kill();
+    first
+}
+
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -106,43 +166,34 @@ fn compare(rate: u64, rounds: usize, modes: &[Mode<'_>]) {
     reason = "for people"
 )]
 fn restarts(payments: u64) {
-    const BATCH: u64 = 500;
-    for (name, snapshot_every) in [("no snapshot", "1000000000000"), ("snapshots as by default", "16777216")]
-    {
+    for past in PASTS {
         let folder = Folder::new("restart");
-        let variables = [("SNAPSHOT_EVERY_BYTES", snapshot_every), ("LOG", "error")];
-        let aggregator = folder.start(&variables);
-        let mut gateway = folder.connect(1);
-        for first in (0..payments).step_by(usize::try_from(BATCH).unwrap()) {
-            for number in first..first + BATCH {
-                gateway.push_accept(id(number), 1 + number % 10_000);
-            }
-            gateway.flush().unwrap();
-            (0..BATCH).for_each(|_| assert!(gateway.next_grant().is_some()));
-            let mut last = 0;
-            for number in first..first + BATCH {
-                last = gateway.push_completion(id(number), NOON_MS + number, Outcome::Processed);
-            }
-            gateway.flush().unwrap();
-            gateway.acknowledged(last).unwrap();
-        }
-        aggregator.kill();
-        let mut times = Vec::new();
-        let (mut records, mut replay) = (0.0, Vec::new());
-        let mut cpu = Vec::new();
-        for _ in 0..7 {
+        let variables = [past.variables, &[("LOG", "error")]].concat();
+        let payments = fill(&folder, &past, &variables, payments);
+        let pristine = folder.0.join("pristine");
+        copy(&folder.journal(), &pristine);
+        let (mut times, mut cpu, mut replay, mut records) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+        for round in 0..7 {
+            // As the kill left it, not as the start before did.
+            std::fs::remove_dir_all(folder.journal()).unwrap();
+            copy(&pristine, &folder.journal());
             let begin = Instant::now();
             let aggregator = folder.start(&variables);
             let mut gateway = folder.connect(1);
-            assert_eq!(gateway.lookup(id(payments - 1)).amount_cents, 1 + (payments - 1) % 10_000);
+            // A new payment is granted: that is what a client waits for.
+            gateway.push_accept(id(payments + round), 1);
+            gateway.flush().unwrap();
+            assert!(gateway.next_grant().is_some());
             times.push(begin.elapsed().as_millis());
-            records = folder.metric("galo_journal_replayed_records");
             cpu.push(cpu_ns(aggregator.0.id()) / 1_000_000);
+            assert_eq!(gateway.lookup(id(payments - 1)).amount_cents, 1 + (payments - 1) % 10_000);
+            records = folder.metric("galo_journal_replayed_records");
             replay.push((folder.metric("galo_journal_replay_seconds") * 1_000.0) as u64);
             aggregator.kill();
         }
         println!(
-            "{payments} payments, {name}: from exec to the first answer {} ms, of which replay {} ms ({records} records); {} ms of CPU",
+            "{payments} payments, {}: from exec to the first grant {} ms, of which replay {} ms ({records} rows and records); {} ms of CPU",
+            past.name,
             median(times),
             median(replay),
             median(cpu)
@@ -150,9 +201,20 @@ fn restarts(payments: u64) {
     }
 }
 
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir(to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
 fn main() {
     let rounds = std::env::args().filter_map(|text| text.parse().ok()).next().unwrap_or(5);
     restarts(1_000_000);
+    if rounds == 0 {
+        return;
+    }
     let modes: Vec<Mode<'_>> = MODES.iter().map(|mode| (*mode, *mode, &[][..])).collect();
     for rate in [1_000, 10_000] {
         compare(rate, rounds, &modes);

@@ -1,5 +1,6 @@
 //! The aggregator's configuration: read once from the environment, checked, with units in its names.
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 
 use galo_engine::coordinator::CoordinatorConfig;
@@ -44,14 +45,15 @@ impl Config {
                 directory: path("JOURNAL_DIR", "/var/lib/galo"),
                 sync: env.read("JOURNAL_SYNC", Sync::Never, Sync::parse)?,
                 segment_bytes: env.number("SEGMENT_BYTES", 16 << 20, 4_096..=1 << 40)?,
-                snapshot_every_bytes: env.number("SNAPSHOT_EVERY_BYTES", 16 << 20, 4_096..=1 << 40)?,
+                snapshot_every_bytes: env.number("SNAPSHOT_EVERY_BYTES", 12 << 20, 4_096..=1 << 40)?,
             },
             coordinator: CoordinatorConfig {
                 ledger: LedgerConfig {
                     open_len_max: env.number("OPEN_LEN_MAX", 450_000, 1..=100_000_000)?,
                     known_len_max: env.number("KNOWN_LEN_MAX", 800_000, 1..=1_000_000_000)?,
                     bucket_bytes_max: env.number("BUCKET_BYTES_MAX", 32 << 20, (1 << 20)..=(1 << 40))?,
-                    hash_seed: incarnation,
+                    // The incarnation is told to others and follows from the clock; this is nobody's to guess.
+                    hash_seed: RandomState::new().hash_one(incarnation),
                 },
                 health_interval_us: health_interval_ms * 1_000 + HEALTH_MARGIN_US,
                 claim_grace_us: CLAIM_GRACE_US,

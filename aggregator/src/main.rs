@@ -30,6 +30,11 @@ use crate::metrics::Metrics;
 use crate::server::Shared;
 use crate::stream::Driver;
 
+/// For the test of what a payment costs; builds without debug assertions have the system's allocator alone.
+#[cfg(debug_assertions)]
+#[global_allocator]
+static ALLOCATOR: galo_shell::allocation::Counting = galo_shell::allocation::Counting;
+
 const PROGRAM: &str = "galo-aggregator";
 
 fn main() -> ExitCode {

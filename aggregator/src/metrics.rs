@@ -27,6 +27,7 @@ impl Metrics {
         if let Some(journal) = journal {
             render_journal(&mut page, journal);
         }
+        page.allocations();
         let ledger = coordinator.ledger();
         let books = ledger.conservation();
         let by_processor = |values: [u64; 2]| {

@@ -5,9 +5,10 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
-use common::{Folder, Gateway, NOON_MS, PATIENCE, id};
+use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, id};
 use galo_wire::Outcome;
 use galo_wire::record::{Standing, Verdict};
 
@@ -143,6 +144,41 @@ fn the_folder_stays_small_and_restarts_find_everything() {
         aggregator.kill();
     }
     let aggregator = folder.start(SNAPSHOT_NOW);
+    check(&mut folder.connect(1), count);
+    drop(aggregator);
+}
+
+/// A limit on the size of files is what a full disk is, for one file: segments stay below it, the snapshot does not.
+#[test]
+fn a_snapshot_that_finds_no_room_loses_nothing_and_is_tried_again() {
+    let folder = Folder::new("room");
+    let mut command = Command::new("sh");
+    // 32 or 64 KiB, whichever the shell's unit is. The signal that comes with it is ignored, so that the write fails.
+    let program = env!("CARGO_BIN_EXE_galo-aggregator");
+    command.args(["-c", &format!("trap '' XFSZ; ulimit -S -f 64; exec {program}")]);
+    let variables = [("SEGMENT_BYTES", "4096"), ("SNAPSHOT_EVERY_BYTES", "100000"), ("LOG", "info")];
+    folder.configure(&mut command, &variables);
+    let child = command.spawn().unwrap();
+    let pid = child.id().to_string();
+    let mut gateway = folder.connect(1);
+    let mut count = 0;
+    // 1,000 payments are too many for a snapshot of 64 KiB: their buckets alone are 16 KB, the ids 48.
+    while count < 2_000 || folder.metric("galo_snapshots_failed_total") == 0.0 {
+        fill(&mut gateway, count..count + 50);
+        count += 50;
+    }
+    assert_eq!(folder.metric("galo_snapshots_total"), 0.0);
+    check(&mut gateway, count);
+    wait_until("what was written is removed", || folder.files(".unfinished").is_empty());
+    // There is room again, and the next attempt comes by itself.
+    assert!(Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status().unwrap().success());
+    while folder.metric("galo_snapshots_total") == 0.0 {
+        fill(&mut gateway, count..count + 50);
+        count += 50;
+    }
+    check(&mut gateway, count);
+    Aggregator(child).kill();
+    let aggregator = folder.start(KEEP_ALL);
     check(&mut folder.connect(1), count);
     drop(aggregator);
 }

@@ -206,6 +206,7 @@ impl Dispatcher {
             tries: 0,
             state: State::Accepting(plan),
             in_doubt: false,
+            probed: plan.is_some_and(|place| place.reservation == Reservation::Probe),
             withdrawn: false,
         });
         self.deadlines.push_back((now.monotonic_us + self.config.accept_wait_us_max, slot, correlation_id));
@@ -513,6 +514,7 @@ impl Dispatcher {
             tries: 0,
             state: State::Waiting,
             in_doubt,
+            probed: false,
             withdrawn: false,
         });
         match stage.processor() {
@@ -567,12 +569,13 @@ impl Dispatcher {
             if !self.pace.has_token(now.monotonic_us, self.arrivals.per_second()) {
                 break;
             }
-            let Some(place) = self.decide(payment.arrived_us, now) else { break };
+            let Some(place) = self.decide(payment.arrived_us, payment.probed, now) else { break };
             self.pace.take();
             let processor = place.processor;
             self.waiting.pop_front();
             let payment = self.payment(slot);
             payment.state = State::Intending(place);
+            payment.probed |= place.reservation == Reservation::Probe;
             payment.requested_at = now.unix_ms;
             let requested_at_ms = now.unix_ms.0;
             self.actions
@@ -606,12 +609,12 @@ impl Dispatcher {
 
     /// Routes a new payment before it is granted. Behind a queue it waits its turn.
     fn plan(&mut self, now: Now) -> Option<Place> {
-        if self.waiting.is_empty() { self.decide(now.monotonic_us, now) } else { None }
+        if self.waiting.is_empty() { self.decide(now.monotonic_us, false, now) } else { None }
     }
 
     /// Routes one payment and reserves its place.
-    fn decide(&mut self, arrived_us: u64, now: Now) -> Option<Place> {
-        let situation = self.situation(arrived_us, now);
+    fn decide(&mut self, arrived_us: u64, probed: bool, now: Now) -> Option<Place> {
+        let situation = self.situation(arrived_us, probed, now);
         let Decision { choice, reason } = route(&self.config.router, &situation);
         // The same wait of the same payment, looked at again, is one decision.
         let wait = (choice == Choice::Wait).then_some((arrived_us, reason));
@@ -628,7 +631,7 @@ impl Dispatcher {
         }
     }
 
-    fn situation(&mut self, arrived_us: u64, now: Now) -> Situation {
+    fn situation(&mut self, arrived_us: u64, probed: bool, now: Now) -> Situation {
         for processor in Processor::ALL {
             let change = self.outlooks[processor.index()].pace_change(now);
             self.tell(processor, change, now);
@@ -644,6 +647,7 @@ impl Dispatcher {
             waited_us: now.monotonic_us.saturating_sub(arrived_us),
             waited_by_choice_us: now.monotonic_us.saturating_sub(choice_since_us),
             quiet: self.arrivals.is_quiet(now.monotonic_us),
+            probed,
         }
     }
 

@@ -12,10 +12,8 @@
 //! Conservation (invariant 5) is asserted after each entry, in release builds too: accepted = processed + open, in
 //! count and in cents.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry as Vacancy;
 
-use foldhash::fast::FixedState;
 use galo_wire::journal::Fact;
 use galo_wire::{CorrelationId, Outcome, Processor, Stage};
 
@@ -23,9 +21,13 @@ use crate::buckets::Buckets;
 use crate::coordinator::SessionId;
 use crate::time::UnixMillis;
 
+use self::id_hash::IdHash;
+
+mod id_hash;
+mod known;
 pub mod snapshot;
 
-type HashMap<V> = std::collections::HashMap<CorrelationId, V, FixedState>;
+type HashMap<V> = std::collections::HashMap<CorrelationId, V, IdHash>;
 
 /// The bounds of a ledger, and the seed of its hash tables.
 #[derive(Clone, Copy, Debug)]
@@ -36,11 +38,11 @@ pub struct LedgerConfig {
     pub open_len_max: usize,
     /// Processed ids remembered at most; beyond it the one processed first is forgotten, and its id counts as new.
     ///
-    /// Memory: 33 bytes an entry in the table, at most 76 with slack, and 16 in the queue.
+    /// Memory: at most 44 bytes an id, see `ledger/known.rs`. Room for up to 900,000 is reserved beforehand.
     pub known_len_max: usize,
     /// Memory of both processors' time buckets together, bytes.
     pub bucket_bytes_max: usize,
-    /// Keeps clients from choosing ids that collide.
+    /// Keeps clients from choosing ids that collide, as long as they cannot guess it.
     pub hash_seed: u64,
 }
 
@@ -149,7 +151,7 @@ pub struct OpenPayment {
     pub owner: Option<SessionId>,
 }
 
-/// A payment that was processed: 24 bytes, the processor in the top bit of `requestedAt`.
+/// A payment that was processed: 16 bytes, the processor in the top bit of `requestedAt`.
 #[derive(Clone, Copy)]
 struct ProcessedPayment {
     amount_cents: u64,
@@ -253,8 +255,8 @@ struct Sharded<V> {
 
 impl<V: Copy> Sharded<V> {
     fn new(hash_seed: u64) -> Self {
-        let state = FixedState::with_seed(hash_seed);
-        Self { shards: (0..SHARD_COUNT).map(|_| HashMap::with_hasher(state.clone())).collect(), len: 0 }
+        let state = IdHash::new(hash_seed);
+        Self { shards: (0..SHARD_COUNT).map(|_| HashMap::with_hasher(state)).collect(), len: 0 }
     }
 
     /// The shard is chosen by the id's last byte: random in every version of UUID that clients generate.
@@ -278,10 +280,6 @@ impl<V: Copy> Sharded<V> {
         true
     }
 
-    fn contains(&self, id: CorrelationId) -> bool {
-        self.shards[Self::shard_of(id)].contains_key(&id)
-    }
-
     /// Makes room for `len` ids, spread evenly.
     fn reserve(&mut self, len: usize) {
         self.shards.iter_mut().for_each(|shard| shard.reserve(len / SHARD_COUNT));
@@ -294,7 +292,7 @@ impl<V: Copy> Sharded<V> {
     }
 
     fn clear(&mut self) {
-        self.shards.iter_mut().for_each(|shard| *shard = HashMap::with_hasher(shard.hasher().clone()));
+        self.shards.iter_mut().for_each(|shard| *shard = HashMap::with_hasher(*shard.hasher()));
         self.len = 0;
     }
 
@@ -309,11 +307,7 @@ const NOT_OPEN: Misfit = Misfit("only an open payment is sent or resolved");
 pub struct Ledger {
     config: LedgerConfig,
     open: Sharded<OpenPayment>,
-    processed: Sharded<ProcessedPayment>,
-    /// The processed ids in the order in which they are forgotten.
-    processed_order: VecDeque<CorrelationId>,
-    /// How many have left the queue's front since it was empty: what stands at `n` stands at `n - this` now.
-    processed_forgotten: u64,
+    processed: known::KnownIds,
     buckets: [Buckets; 2],
     conservation: Conservation,
     purged: bool,
@@ -328,9 +322,7 @@ impl Ledger {
         Self {
             config,
             open: Sharded::new(config.hash_seed),
-            processed: Sharded::new(config.hash_seed.rotate_left(32)),
-            processed_order: VecDeque::new(),
-            processed_forgotten: 0,
+            processed: known::KnownIds::new(config.hash_seed.rotate_left(32), config.known_len_max),
             buckets: [buckets(), buckets()],
             conservation: Conservation::default(),
             purged: false,
@@ -355,7 +347,7 @@ impl Ledger {
     #[must_use]
     pub fn has_forgotten(&self) -> bool {
         let [default, fallback] = self.conservation.processed;
-        default.count + fallback.count > self.processed.len as u64
+        default.count + fallback.count > self.processed.len() as u64
     }
 
     /// How many processed ids are remembered at most.
@@ -388,7 +380,7 @@ impl Ledger {
     /// Processed ids remembered.
     #[must_use]
     pub fn known_len(&self) -> usize {
-        self.processed.len
+        self.processed.len()
     }
 
     /// Heap bytes of the time buckets.
@@ -438,6 +430,17 @@ impl Ledger {
         }
     }
 
+    /// To be told of ids that are about to be accepted, many in a row: makes that quicker, and changes nothing.
+    pub(crate) fn touch(&self, id: CorrelationId) {
+        self.processed.touch(id);
+    }
+
+    /// To be told how many payments are about to be processed: likewise.
+    pub(crate) fn touch_forgotten(&self, processed_len: usize) {
+        let len = (self.processed.len() + processed_len).saturating_sub(self.config.known_len_max);
+        self.processed.touch_first(len.min(processed_len));
+    }
+
     /// Applies one change that was decided elsewhere: read from a journal.
     ///
     /// # Errors
@@ -473,8 +476,6 @@ impl Ledger {
             Entry::Purged => {
                 self.open.clear();
                 self.processed.clear();
-                self.processed_order = VecDeque::new();
-                self.processed_forgotten = 0;
                 self.buckets.iter_mut().for_each(Buckets::clear);
                 self.conservation = Conservation::default();
                 self.purged = true;
@@ -531,20 +532,13 @@ impl Ledger {
     /// False, and nothing done, if the id is remembered already.
     fn remember(&mut self, id: CorrelationId, payment: ProcessedPayment) -> bool {
         self.forget_beyond(self.config.known_len_max.saturating_sub(1));
-        if !self.processed.insert_new(id, payment) {
-            return false;
-        }
-        self.processed_order.push_back(id);
-        true
+        self.processed.insert_new(id, payment)
     }
 
     fn forget_beyond(&mut self, len_max: usize) {
-        while self.processed_order.len() > len_max
-            && let Some(oldest) = self.processed_order.pop_front()
-        {
-            let payment = self.processed.remove(oldest).expect("what is in the queue is in the table");
-            self.keep_forgotten_from_export(oldest, payment);
-            self.processed_forgotten += 1;
+        while self.processed.len() > len_max {
+            self.keep_forgotten_from_export(self.processed.places().start);
+            self.processed.forget_first();
         }
     }
 

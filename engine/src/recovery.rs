@@ -84,6 +84,10 @@ impl fmt::Display for FileId {
     }
 }
 
+/// Records whose ids are looked at together, before they are applied one by one: enough for the looks to overlap, few enough for
+/// what they brought into the first cache to stay there.
+const READ_AHEAD_LEN: usize = 32;
+
 /// What a snapshot's name ends in until it is complete.
 pub const UNFINISHED_SUFFIX: &str = ".unfinished";
 
@@ -341,7 +345,17 @@ impl Recovery {
             }
         }
         let (blocks, rest) = bytes.as_chunks::<BLOCK_SIZE>();
-        blocks.iter().try_for_each(|block| self.block(&mut file, block))?;
+        for group in blocks.chunks(READ_AHEAD_LEN) {
+            if matches!((file.id.kind, &file.state), (FileKind::Segment, State::Records)) {
+                let mut others_len = group.len();
+                for id in group.iter().filter_map(Record::accepted_id) {
+                    self.ledger.touch(id);
+                    others_len -= 1;
+                }
+                self.ledger.touch_forgotten(others_len);
+            }
+            group.iter().try_for_each(|block| self.block(&mut file, block))?;
+        }
         file.pending.extend_from_slice(rest);
         self.file = Some(file);
         Ok(())

@@ -106,6 +106,8 @@ pub struct Situation {
     pub waited_by_choice_us: u64,
     /// Payments have stopped coming.
     pub quiet: bool,
+    /// It was a probe before, and was refused.
+    pub probed: bool,
 }
 
 /// What to do with a payment.
@@ -211,11 +213,15 @@ pub fn route(config: &RouterConfig, situation: &Situation) -> Decision {
             wait(Reason::AwaitsCapacity)
         };
     }
-    if cheap.probe_ready {
+    let why_pay_more = if dear.works() { why_pay_more(config, situation, cheap, dear) } else { None };
+    // One payment is a probe once: should its answer be long in coming, the next probe is due when it comes back, and it
+    // would be sent there for ever.
+    let had_its_turn = situation.probed && why_pay_more.is_some() && dear.has_capacity;
+    if cheap.probe_ready && !had_its_turn {
         return send(cheaper, Reason::Probe);
     }
     if dear.works() {
-        return match why_pay_more(config, situation, cheap, dear) {
+        return match why_pay_more {
             Some(reason) if dear.has_capacity => send(dearer, reason),
             Some(_) => wait(Reason::AwaitsCapacity),
             None => wait(Reason::AwaitsCheaper),
@@ -276,11 +282,14 @@ mod tests {
             every_view().flat_map(move |fallback| {
                 [(0, 0), (1_999_999, 5), (2_000_000, 1_999_999), (2_000_000, 2_000_000)].into_iter().flat_map(
                     move |(waited_us, waited_by_choice_us)| {
-                        [false, true].map(|quiet| Situation {
-                            views: [default, fallback],
-                            waited_us,
-                            waited_by_choice_us,
-                            quiet,
+                        [(false, false), (true, false), (false, true), (true, true)].map(|(quiet, probed)| {
+                            Situation {
+                                views: [default, fallback],
+                                waited_us,
+                                waited_by_choice_us,
+                                quiet,
+                                probed,
+                            }
                         })
                     },
                 )
@@ -374,6 +383,34 @@ mod tests {
     }
 
     #[test]
+    fn a_payment_whose_patience_is_over_is_a_probe_once() {
+        let probe = View {
+            closed: false,
+            slow: false,
+            has_capacity: true,
+            probe_ready: true,
+            bad_since_other_works: true,
+            drain_us: 0,
+            expected_us: 1_000,
+        };
+        let works = View { closed: true, probe_ready: false, ..probe };
+        let waited_us = CONFIG.patience_us;
+        let at = |probed, waited_us| {
+            let situation = Situation {
+                views: [probe, works],
+                waited_us,
+                waited_by_choice_us: waited_us,
+                quiet: false,
+                probed,
+            };
+            route(&CONFIG, &situation)
+        };
+        assert_eq!(at(false, waited_us), send(Processor::Default, Reason::Probe));
+        assert_eq!(at(true, waited_us), send(Processor::Fallback, Reason::PatienceOver));
+        assert_eq!(at(true, waited_us - 1), send(Processor::Default, Reason::Probe));
+    }
+
+    #[test]
     fn a_cheaper_one_that_is_a_little_slow_is_used_when_nothing_faster_is_left() {
         let slow = View {
             closed: true,
@@ -386,8 +423,12 @@ mod tests {
         };
         let broken = View { closed: false, ..slow };
         let fast = View { slow: false, expected_us: 1_000, ..slow };
-        let at =
-            |views| route(&CONFIG, &Situation { views, waited_us: 0, waited_by_choice_us: 0, quiet: false });
+        let at = |views| {
+            route(
+                &CONFIG,
+                &Situation { views, waited_us: 0, waited_by_choice_us: 0, quiet: false, probed: false },
+            )
+        };
         assert_eq!(at([slow, broken]), send(Processor::Default, Reason::SlowButWorks));
         assert_eq!(at([View { expected_us: STALE_US + 1, ..slow }, broken]), wait(Reason::AwaitsAny));
         assert_eq!(at([slow, fast]), wait(Reason::AwaitsCheaper));
@@ -417,6 +458,7 @@ mod tests {
             waited_us: 60_000_000,
             waited_by_choice_us: 60_000_000,
             quiet: false,
+            probed: false,
         };
         assert_eq!(route(&CONFIG, &situation), wait(Reason::AwaitsCapacity));
         let cheap_gap = RouterConfig { fee_bps: [700, 1000], ..CONFIG };

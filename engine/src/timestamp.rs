@@ -45,6 +45,10 @@ pub fn parse(text: &str) -> Result<UnixMillis, TimestampError> {
     }
     let local = DateTime::from_parts(pieces.date(), pieces.time().unwrap_or(Time::midnight()));
     let offset_s = pieces.to_numeric_offset().map_or(0, |offset| offset.seconds());
+    // `jiff` takes offsets of up to 26 hours; an hour of RFC 3339 ends at 23, and what is beyond is a mistake.
+    if offset_s.abs() >= 24 * 3_600 {
+        return Err(TimestampError);
+    }
     // By durations since 1970 rather than `jiff::Timestamp`, whose range ends a day before 9999-12-31T23:59:59Z, and
     // that is what people write for "no end".
     let since_1970 = local.duration_since(DateTime::from_parts(date(1970, 1, 1), Time::midnight()));
@@ -160,6 +164,8 @@ mod tests {
             "2020-07-10T12:34:56[America/Sao_Paulo]",
             "2020-07-10T12:34:56-03:00[America/Sao_Paulo]",
             "2020-07-10T12:34:56+99:00",
+            "2020-07-10T12:34:56+24:00",
+            "2020-07-10T12:34:56-25:59",
             "2020-07-10Z",
             "2020-W28-5",
             "20-07-10",

@@ -24,6 +24,11 @@ use galo_wire::PROTOCOL_VERSION;
 use galo_wire::record::{Hello, Role};
 use nix::sys::signal::{SigSet, Signal};
 
+/// For the test of what a payment costs; builds without debug assertions have the system's allocator alone.
+#[cfg(debug_assertions)]
+#[global_allocator]
+static ALLOCATOR: galo_shell::allocation::Counting = galo_shell::allocation::Counting;
+
 const PROGRAM: &str = "galo-gateway";
 
 /// How often a thread looks whether it is to stop.

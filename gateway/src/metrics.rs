@@ -140,6 +140,7 @@ impl BoardSeed {
 
 fn render(identity: Identity, threads: &[Snapshot]) -> String {
     let mut page = Exposition::default();
+    page.allocations();
     let sum = |read: &dyn Fn(&Snapshot) -> u64| threads.iter().map(read).sum::<u64>();
     let by_processor = |read: &dyn Fn(&Snapshot, usize) -> u64| {
         Processor::ALL.map(|processor| {

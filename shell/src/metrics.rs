@@ -20,6 +20,13 @@ impl Exposition {
         self.family(name, "counter", help, [("", value)]);
     }
 
+    /// The process's allocations, where they are counted ([`crate::allocation`]).
+    pub fn allocations(&mut self) {
+        if let Some(count) = crate::allocation::count() {
+            self.counter("galo_allocations_total", "Calls of the allocator since the start.", count);
+        }
+    }
+
     /// A gauge without labels.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "gauge", help, [("", value)]);

@@ -26,6 +26,8 @@
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
+use crate::vocabulary::CorrelationId;
+
 /// The size of a header and of a record, in bytes.
 pub const BLOCK_SIZE: usize = 48;
 
@@ -190,6 +192,8 @@ pub struct Record {
     pub fact: Fact,
 }
 
+/// Where the fact begins: with its tag, and most facts' id behind it.
+const TAG_START: usize = 8;
 const RECORD_SIZE: usize = size_of::<rkyv::Archived<Record>>();
 const _: () = assert!(RECORD_SIZE == 43 && align_of::<rkyv::Archived<Record>>() == 1);
 
@@ -277,6 +281,13 @@ impl Record {
         rkyv::deserialize::<Self, rancor::Failure>(archived).ok()
     }
 
+    /// The id that these bytes would accept, if they were a record that does. Cheap, and nothing is checked: it is for reading ahead.
+    #[must_use]
+    pub fn accepted_id(block: &[u8; BLOCK_SIZE]) -> Option<CorrelationId> {
+        let (tag, rest) = block[TAG_START..].split_first()?;
+        (*tag == 0).then_some(CorrelationId(*rest.first_chunk()?))
+    }
+
     /// The sequence number that these bytes would have, be they a record or not. Cheap: it is for a search.
     #[must_use]
     pub fn sequence_of(block: &[u8; BLOCK_SIZE]) -> u64 {
@@ -296,7 +307,7 @@ fn is_sealed(block: &[u8; BLOCK_SIZE]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
+    use crate::vocabulary::{Outcome, Processor, Stage};
 
     const ID: CorrelationId = CorrelationId([0xa0, 0xa1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
@@ -391,7 +402,9 @@ mod tests {
         assert_eq!(Header::decode(&header().encode()), Ok(header()));
         for fact in facts() {
             let record = Record { sequence: u64::MAX, fact };
-            assert_eq!(Record::decode(&record.encode()), Some(record));
+            let block = record.encode();
+            assert_eq!(Record::decode(&block), Some(record));
+            assert_eq!(Record::accepted_id(&block), matches!(fact, Fact::Accepted { .. }).then_some(ID));
         }
     }
 

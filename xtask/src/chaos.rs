@@ -97,6 +97,7 @@ pub(crate) fn chaos(options: &Options) -> Fallible<()> {
         purge: false,
         fees: None,
         home: options.home.clone(),
+        floor: false,
     };
     if up::running(&up.home)?.is_some() {
         return Err(format!("a Galo runs in {} already; stop it first", up.home().path().display()));

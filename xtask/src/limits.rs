@@ -140,6 +140,9 @@ pub(crate) struct Usage {
     /// Periods in which the quota ran out.
     pub(crate) throttled_count: u64,
     pub(crate) period_count: u64,
+    /// How long members stood still because of that, summed over the processors.
+    pub(crate) throttled_us: u64,
+    pub(crate) cpu_us: u64,
     pub(crate) memory_bytes_max: u64,
 }
 
@@ -217,11 +220,16 @@ impl Cgroup {
         let field = |key: &str| {
             stat.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok()).unwrap_or(0)
         };
+        let number = |text: String| text.trim().parse::<u64>().ok();
         let peak = read("memory.max_usage_in_bytes").or_else(|| read("memory.peak"));
+        // v1 accounts in nanoseconds, and in a file of its own.
+        let cpu_us = read("cpuacct.usage").and_then(number).map(|nanos| nanos / 1_000);
         Usage {
             throttled_count: field("nr_throttled "),
             period_count: field("nr_periods "),
-            memory_bytes_max: peak.and_then(|text| text.trim().parse().ok()).unwrap_or(0),
+            throttled_us: (field("throttled_time ") / 1_000).max(field("throttled_usec ")),
+            cpu_us: cpu_us.unwrap_or_else(|| field("usage_usec ")),
+            memory_bytes_max: peak.and_then(number).unwrap_or(0),
         }
     }
 

@@ -5,8 +5,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod bench;
 mod chaos;
 mod decimal;
+mod hostile;
 mod http;
 mod lab;
 mod limits;
@@ -63,6 +65,10 @@ enum Command {
     Schedule(schedule::Options),
     /// Kill, hang and lose under load, then compare every payment with the processors' books
     Chaos(chaos::Options),
+    /// Measure latency, CPU, memory, wake-ups and system calls against HAProxy before a responder that does nothing
+    Bench(bench::Options),
+    /// Hostile requests, bodies, crowds and processors against the real programs, case by case
+    Hostile(hostile::Options),
     /// Check everything: formatting, lints, tests, documentation, tidiness, then a real Galo end to end
     Test(test::Options),
     /// Check what compilers do not: links, lengths, documented variables and dependencies
@@ -94,7 +100,9 @@ fn main() -> ExitCode {
         Command::Up { options, detach } => up::up(&options, detach),
         Command::Rinha(options) => rinha::rinha(&options),
         Command::Schedule(options) => schedule::schedule(&options),
+        Command::Bench(options) => bench::bench(&options),
         Command::Chaos(options) => chaos::chaos(&options),
+        Command::Hostile(options) => hostile::hostile(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
         Command::Sim { arguments } => sim::sim(&arguments),

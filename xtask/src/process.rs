@@ -71,10 +71,36 @@ impl Identity {
 
     /// Memory in RAM, in bytes.
     pub(crate) fn rss_bytes(&self) -> Option<u64> {
+        self.kilobytes("VmRSS:").map(|kilobytes| kilobytes * 1024)
+    }
+
+    /// The most of it that there has been.
+    pub(crate) fn rss_bytes_max(&self) -> Option<u64> {
+        self.kilobytes("VmHWM:").map(|kilobytes| kilobytes * 1024)
+    }
+
+    fn kilobytes(&self, key: &str) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kilobytes * 1024)
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    }
+
+    /// How often its threads have given up the processor so far: by going to sleep, and by being made to.
+    pub(crate) fn switches(&self) -> (u64, u64) {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
+        let status = threads.into_iter().flatten().flatten().filter_map(|thread| {
+            // A thread may have ended since the folder was read.
+            fs::read_to_string(thread.path().join("status")).ok()
+        });
+        status.fold((0, 0), |(slept, yielded), status| {
+            let field = |key: &str| {
+                status
+                    .lines()
+                    .find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok())
+                    .unwrap_or(0)
+            };
+            (slept + field("voluntary_ctxt_switches:"), yielded + field("nonvoluntary_ctxt_switches:"))
+        })
     }
 }
 

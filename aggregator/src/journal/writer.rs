@@ -164,6 +164,12 @@ impl Journal {
         sequence
     }
 
+    /// Records written from this one on.
+    #[must_use]
+    pub fn written_since(&self, sequence: u64) -> u64 {
+        self.queue.borrow().written_sequence().saturating_sub(sequence)
+    }
+
     /// Waits until the segment that begins with `sequence` is there.
     pub async fn rotated(&self, sequence: u64) {
         while self.segment.borrow().id.sequence < sequence {

@@ -48,6 +48,8 @@ pub(super) struct Payment {
     pub(super) state: State,
     /// An attempt at the recorded processor ended as unknown.
     pub(super) in_doubt: bool,
+    /// It was sent to find out whether a processor works again.
+    pub(super) probed: bool,
     /// No longer ours: only its attempt's end is awaited, to free the place.
     pub(super) withdrawn: bool,
 }

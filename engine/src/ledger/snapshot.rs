@@ -22,11 +22,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 
-use foldhash::fast::FixedState;
 use galo_wire::journal::{Fact, Moment, Record};
 use galo_wire::{CorrelationId, Processor};
 
-use super::{Ledger, Misfit, OpenPayment, ProcessedPayment, SHARD_COUNT, Sharded, Tally};
+use super::id_hash::IdHash;
+use super::{Ledger, Misfit, OpenPayment, ProcessedPayment, SHARD_COUNT, Sharded, Tally, known};
 use crate::buckets::BucketRow;
 use crate::time::UnixMillis;
 
@@ -34,18 +34,20 @@ use crate::time::UnixMillis;
 /// payments a second, a minute's.
 const WAITING_LEN_MAX: usize = 1 << 16;
 
+const KNOWN_TWICE: Misfit = Misfit("an id is remembered once");
+
 /// Where an export stands.
 pub(super) struct Export {
     phase: Phase,
     /// Ids whose open payment in the tables is not the one to be written.
-    skip: HashSet<CorrelationId, FixedState>,
+    skip: HashSet<CorrelationId, IdHash>,
     /// Open payments as they were, put aside before they changed.
     aside: Vec<(CorrelationId, OpenPayment)>,
     waiting: Vec<(Processor, UnixMillis, u64)>,
     /// The places in the queue that are still to be written, counted from when it was empty.
     known: Range<u64>,
     /// The first of them, which were forgotten meanwhile.
-    forgotten: VecDeque<(CorrelationId, ProcessedPayment)>,
+    forgotten: VecDeque<known::Row>,
     rows: u64,
 }
 
@@ -128,7 +130,8 @@ impl Export {
         out.extend_from_slice(&Record { sequence: self.rows, fact }.encode());
     }
 
-    fn push_known(&mut self, correlation_id: CorrelationId, payment: ProcessedPayment, out: &mut Vec<u8>) {
+    fn push_known(&mut self, row: known::Row, out: &mut Vec<u8>) {
+        let known::Row { id: correlation_id, payment } = row;
         let (requested_at_ms, processor) = (payment.requested_at_ms(), payment.processor());
         let amount_cents = payment.amount_cents;
         self.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
@@ -147,13 +150,12 @@ impl Ledger {
     /// If an export is under way.
     pub fn begin_export(&mut self) {
         assert!(self.export.is_none(), "one export at a time");
-        let known_end = self.processed_forgotten + self.processed_order.len() as u64;
         self.export = Some(Export {
             phase: Phase::Begin,
-            skip: HashSet::with_hasher(FixedState::with_seed(self.config.hash_seed)),
+            skip: HashSet::with_hasher(IdHash::new(self.config.hash_seed)),
             aside: Vec::new(),
             waiting: Vec::new(),
-            known: self.processed_forgotten..known_end,
+            known: self.processed.places(),
             forgotten: VecDeque::new(),
             rows: 0,
         });
@@ -175,6 +177,15 @@ impl Ledger {
         Progress::More
     }
 
+    /// The bytes of a snapshot that began now, at most.
+    #[must_use]
+    pub fn export_size_max(&self) -> u64 {
+        let rows = self.open.len + self.processed.len() + SHARD_COUNT;
+        // A bucket takes at least as much memory as its share of a record: 16 bytes where three share one, and a lonely one has
+        // a second to itself.
+        (rows * galo_wire::journal::BLOCK_SIZE + self.bucket_bytes()) as u64
+    }
+
     /// Forgets an export that cannot be finished.
     pub fn abandon_export(&mut self) {
         if let Some(export) = self.export.take() {
@@ -194,7 +205,7 @@ impl Ledger {
                 for (id, payment) in std::mem::take(&mut export.aside) {
                     export.push_open(id, payment, out);
                 }
-                export.skip = HashSet::with_hasher(FixedState::default());
+                export.skip = HashSet::with_hasher(*export.skip.hasher());
                 Phase::Buckets { processor: Processor::Default, from_ms: 0 }
             }
             Phase::Open { shard } => {
@@ -222,10 +233,8 @@ impl Ledger {
                 let rows_left = if export.forgotten.len() > WAITING_LEN_MAX { u64::MAX } else { rows_left };
                 let to = export.known.end.min(export.known.start.saturating_add(rows_left));
                 for place in export.known.start..to {
-                    match export.forgotten.pop_front() {
-                        Some((id, payment)) => export.push_known(id, payment, out),
-                        None => self.export_known(export, place, out),
-                    }
+                    let row = export.forgotten.pop_front().unwrap_or_else(|| self.processed.at(place));
+                    export.push_known(row, out);
                 }
                 export.known.start = to;
                 if to == export.known.end { Phase::End } else { Phase::Known }
@@ -259,19 +268,12 @@ impl Ledger {
         flow.is_break().then_some(next_ms)
     }
 
-    fn export_known(&self, export: &mut Export, place: u64, out: &mut Vec<u8>) {
-        let index = usize::try_from(place - self.processed_forgotten).expect("an index into the queue");
-        let correlation_id = self.processed_order[index];
-        let payment = self.processed.get(correlation_id).expect("what is in the queue is in the table");
-        export.push_known(correlation_id, payment, out);
-    }
-
-    /// To be told of the oldest remembered id, which is forgotten.
-    pub(super) fn keep_forgotten_from_export(&mut self, id: CorrelationId, payment: ProcessedPayment) {
+    /// To be told that the remembered id at this place, the oldest, is about to be forgotten.
+    pub(super) fn keep_forgotten_from_export(&mut self, place: u64) {
         if let Some(export) = &mut self.export
-            && export.known.contains(&self.processed_forgotten)
+            && export.known.contains(&place)
         {
-            export.forgotten.push_back((id, payment));
+            export.forgotten.push_back(self.processed.at(place));
         }
     }
 
@@ -312,13 +314,10 @@ impl Ledger {
     /// If the row cannot stand in a snapshot, or not there.
     pub fn import(&mut self, fact: Fact) -> Result<(), Misfit> {
         match fact {
-            Fact::Begin { open_len, known_len, purged } => {
+            Fact::Begin { open_len, known_len: _, purged } => {
                 self.purged = purged;
                 let room = |len: u64, len_max: usize| usize::try_from(len).unwrap_or(len_max).min(len_max);
                 self.open.reserve(room(open_len, self.config.open_len_max));
-                let known_len = room(known_len, self.config.known_len_max);
-                self.processed.reserve(known_len);
-                self.processed_order.reserve(known_len);
             }
             Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } => {
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
@@ -345,16 +344,28 @@ impl Ledger {
             }
             Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor } => {
                 let payment = ProcessedPayment::new(amount_cents, requested_at_ms, processor);
-                if !self.remember(correlation_id, payment) {
-                    return Err(Misfit("an id is remembered once"));
+                let known_len_max = self.config.known_len_max.saturating_sub(1);
+                if self.processed.len() > known_len_max {
+                    self.settle_known()?;
+                    self.forget_beyond(known_len_max);
+                }
+                if !self.processed.take_in(correlation_id, payment) {
+                    return Err(KNOWN_TWICE);
                 }
             }
-            Fact::End => self.assert_conservation(),
+            Fact::End => {
+                self.settle_known()?;
+                self.assert_conservation();
+            }
             Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged => {
                 return Err(Misfit("a change does not stand in a snapshot"));
             }
         }
         Ok(())
+    }
+
+    fn settle_known(&mut self) -> Result<(), Misfit> {
+        if self.processed.settle() { Ok(()) } else { Err(KNOWN_TWICE) }
     }
 
     fn import_bucket(&mut self, processor: Processor, row: BucketRow) -> Result<(), Misfit> {

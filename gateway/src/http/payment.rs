@@ -160,10 +160,60 @@ fn explain_number(body: &[u8], at: usize) -> Refusal {
     }
 }
 
-/// Whether a value that follows `before` is called amount.
+/// Whether a value that follows `before` is the payment's own amount: not one in another object, and by whatever spelling.
 fn is_amount(before: &[u8]) -> bool {
-    let key = before.trim_ascii_end().strip_suffix(b":").map(<[u8]>::trim_ascii_end);
-    key.is_some_and(|key| key.ends_with(b"\"amount\""))
+    let (mut depth, mut key) = (0_usize, None);
+    let mut at = 0;
+    while let Some(byte) = before.get(at) {
+        match byte {
+            b'"' => {
+                let size = string_size(&before[at + 1..]);
+                key = before.get(at + 1..at + 1 + size);
+                at += size + 1;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' => key = None,
+            _ => {}
+        }
+        at += 1;
+    }
+    let is_member = before.trim_ascii_end().ends_with(b":");
+    depth == 1 && is_member && key.is_some_and(|key| spells(key, b"amount"))
+}
+
+/// Bytes of a string's text up to its closing quote, or all of them.
+fn string_size(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => break,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    at.min(text.len())
+}
+
+/// Whether a string's text in JSON means `word`, whose letters have no escape of their own but the one by number.
+fn spells(mut text: &[u8], word: &[u8]) -> bool {
+    for letter in word {
+        let (spelled, rest) = match text {
+            [b'\\', b'u', rest @ ..] => {
+                let Some((digits, rest)) = rest.split_at_checked(4) else { return false };
+                let number =
+                    std::str::from_utf8(digits).ok().and_then(|digits| u32::from_str_radix(digits, 16).ok());
+                (number, rest)
+            }
+            [byte, rest @ ..] => (Some(u32::from(*byte)), rest),
+            [] => return false,
+        };
+        if spelled != Some(u32::from(*letter)) {
+            return false;
+        }
+        text = rest;
+    }
+    text.is_empty()
 }
 
 #[cfg(test)]
@@ -238,6 +288,11 @@ mod tests {
             (with_amount("1e400"), &problem::AMOUNT_TOO_LARGE),
             (with_amount("-1e400"), &problem::AMOUNT_NOT_POSITIVE),
             (with_amount("1,\"x\":1e400"), &problem::NUMBER_OUT_OF_RANGE),
+            (with_amount("1,\"x\":{\"amount\":1e400}"), &problem::NUMBER_OUT_OF_RANGE),
+            (with_amount("1,\"x\":[\"amount\",1e400]"), &problem::NUMBER_OUT_OF_RANGE),
+            (with_amount("1,\"\\\"amount\":1e400"), &problem::NUMBER_OUT_OF_RANGE),
+            (r#"{"x":["}",{}],"am\u006funt" : 1e400}"#.into(), &problem::AMOUNT_TOO_LARGE),
+            (r#"{"\u0061\u006D\u006f\u0075\u006e\u0074":-1e400}"#.into(), &problem::AMOUNT_NOT_POSITIVE),
             (with_amount("1,\"x\":12345678901234567890123"), &problem::NUMBER_OUT_OF_RANGE),
             (with_amount("123456789012345678901234567890"), &problem::AMOUNT_TOO_LARGE),
             (with_amount("\"19.90\""), &problem::AMOUNT_NOT_A_NUMBER),

@@ -11,9 +11,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use galo_simulator::laboratory::{
-    Fees, GaloConfig, PolicyKind, Run, Schedule, Settings, Spread, generate, generate_any_end, play,
+    Fees, GaloConfig, PolicyKind, Report, Run, Schedule, Settings, Summary, generate, generate_any_end, play,
 };
 
 /// The policy laboratory: schedules × policies under a virtual clock
@@ -35,9 +35,9 @@ struct Arguments {
     /// Play these files; `--schedule all` plays simulator/schedules
     #[arg(long, value_name = "FILE")]
     schedule: Vec<PathBuf>,
-    /// What the processors keep
-    #[arg(long, value_enum, default_value_t = FeesChoice::Both)]
-    fees: FeesChoice,
+    /// What the processors keep: preview (500,1500), final (700,1000), both, or default's and fallback's in 1/100 %
+    #[arg(long, value_name = "FEES", default_value = "both", value_parser = fees)]
+    fees: FeesList,
     /// Names from `--list`, with commas between, or all
     #[arg(long, default_value = "all", value_parser = policies)]
     policies: Policies,
@@ -47,6 +47,9 @@ struct Arguments {
     /// Print each second of each run
     #[arg(long)]
     verbose: bool,
+    /// Print nothing but what Galo earned in the last run, as JSON
+    #[arg(long)]
+    json: bool,
     /// List policies and schedules
     #[arg(long)]
     list: bool,
@@ -56,6 +59,9 @@ struct Arguments {
     /// Print a random schedule as JSON (`--seed`) instead of playing it
     #[arg(long, requires = "seed")]
     print: bool,
+    /// Play what docs/measurements/routing.md shows (`--random`, 200 unless told) and write it anew
+    #[arg(long, conflicts_with_all = ["seed", "schedule", "policies", "fees"])]
+    report: bool,
     /// Galo's ROUTING_PATIENCE_MS
     #[arg(long)]
     patience_ms: Option<u64>,
@@ -70,24 +76,30 @@ struct Arguments {
     requests_per_second: u64,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum FeesChoice {
-    /// 5 % and 15 %
-    Preview,
-    /// 7 % and 10 %
-    Final,
-    /// One after the other
-    Both,
-}
+/// Seeds from here on are for judging alone.
+const HELD_OUT_FROM: u64 = 1_000_000;
 
-impl FeesChoice {
-    fn list(self) -> &'static [Fees] {
-        match self {
-            Self::Preview => &[Fees::PREVIEW],
-            Self::Final => &[Fees::FINAL],
-            Self::Both => &[Fees::PREVIEW, Fees::FINAL],
+/// The schedule that the report shows second by second.
+const TIMELINE: &str = "contest-like";
+
+/// Fees to play at, one after the other.
+#[derive(Clone)]
+struct FeesList(Vec<Fees>);
+
+fn fees(text: &str) -> Result<FeesList, String> {
+    let bps = |text: &str| text.parse::<u32>().ok().filter(|bps| *bps <= 10_000);
+    Ok(FeesList(match text {
+        "preview" => vec![Fees::PREVIEW],
+        "final" => vec![Fees::FINAL],
+        "both" => vec![Fees::PREVIEW, Fees::FINAL],
+        _ => {
+            let pair =
+                text.split_once(',').and_then(|(default, fallback)| Some([bps(default)?, bps(fallback)?]));
+            let bps =
+                pair.ok_or("expected preview, final, both, or two numbers of 0 to 10000 such as 500,1500")?;
+            vec![Fees { bps }]
         }
-    }
+    }))
 }
 
 #[derive(Clone)]
@@ -115,22 +127,33 @@ fn main() -> ExitCode {
         list();
         return ExitCode::SUCCESS;
     }
-    let pieces = match pieces(&arguments) {
-        Ok(pieces) => pieces,
+    let done = if arguments.report { report(&arguments) } else { look(&arguments) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("laboratory: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+fn look(arguments: &Arguments) -> Result<(), String> {
+    let pieces = pieces(arguments)?;
     if arguments.print {
         for piece in &pieces {
             println!("{}", serde_json::to_string_pretty(&piece.schedule).expect("a schedule is plain data"));
         }
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
     let begin = Instant::now();
-    let runs = play_all(&pieces, &arguments);
-    for fees in arguments.fees.list() {
+    let runs = play_all(&pieces, arguments);
+    if arguments.json {
+        let galo = runs.iter().rfind(|run| run.policy == PolicyKind::Galo).ok_or("--json is about galo")?;
+        let profit_cents = galo.profit_units() / 10_000;
+        println!("{}", serde_json::json!({ "profit_cents": profit_cents, "regret": galo.regret() }));
+        return Ok(());
+    }
+    for fees in &arguments.fees.0 {
         let runs: Vec<&Run> = runs.iter().filter(|run| run.fees == *fees).collect();
         print_table(*fees, &runs, pieces.len(), &arguments.policies.0);
         print_worst(&runs, arguments.worst);
@@ -139,7 +162,47 @@ fn main() -> ExitCode {
         }
     }
     println!("{} runs in {} ms", runs.len(), begin.elapsed().as_millis());
-    ExitCode::SUCCESS
+    Ok(())
+}
+
+/// Plays everything that the page shows and writes it.
+fn report(arguments: &Arguments) -> Result<(), String> {
+    let begin = Instant::now();
+    let (first, count) = (HELD_OUT_FROM.max(arguments.from), arguments.random.unwrap_or(200));
+    let draw = |schedule: fn(u64) -> Schedule| -> Vec<Piece> {
+        (first..first + count).map(|seed| Piece { schedule: schedule(seed), seed }).collect()
+    };
+    let families = [draw(generate_any_end), draw(generate)];
+    let read = |path: &PathBuf| Schedule::read(path).map_err(|error| error.to_string());
+    let ours = files()?
+        .iter()
+        .map(|path| Ok(Piece { schedule: read(path)?, seed: 0 }))
+        .collect::<Result<Vec<_>, String>>()?;
+    let shown = ours.iter().find(|piece| piece.schedule.name == TIMELINE);
+    let shown = shown.ok_or_else(|| format!("no schedule is called {TIMELINE}"))?;
+    let timeline = play(&shown.schedule, &settings(arguments, Fees::PREVIEW, 0), PolicyKind::Galo, true);
+    let families = families.map(|pieces| play_all(&pieces, arguments));
+    let our_runs = play_all(&ours, arguments);
+    let fees = &arguments.fees.0;
+    for family in &families {
+        for fees in fees {
+            let runs: Vec<&Run> = family.iter().filter(|run| run.fees == *fees).collect();
+            print_table(*fees, &runs, usize::try_from(count).unwrap_or(0), PolicyKind::ALL);
+        }
+    }
+    let [any_end, fair] = &families;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements");
+    let report = Report {
+        seeds: (first, count),
+        any_end,
+        fair,
+        ours: &our_runs,
+        timeline: (&shown.schedule, &timeline),
+        fees,
+    };
+    report.write(&folder).map_err(|error| error.to_string())?;
+    println!("docs/measurements/routing.md is written, after {} s", begin.elapsed().as_secs());
+    Ok(())
 }
 
 fn folder() -> PathBuf {
@@ -192,13 +255,7 @@ fn pieces(arguments: &Arguments) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
-fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
-    let mut tasks = Vec::new();
-    for fees in arguments.fees.list() {
-        for kind in &arguments.policies.0 {
-            tasks.extend(pieces.iter().map(|piece| (piece, *fees, *kind)));
-        }
-    }
+fn settings(arguments: &Arguments, fees: Fees, seed: u64) -> Settings {
     let defaults = GaloConfig::default();
     let galo = GaloConfig {
         patience_ms: arguments.patience_ms.unwrap_or(defaults.patience_ms),
@@ -206,29 +263,41 @@ fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
         concurrency_max: arguments.concurrency_max.unwrap_or(defaults.concurrency_max),
         ..defaults
     };
+    let requests_per_second_max = [arguments.requests_per_second; 2];
+    Settings { galo, requests_per_second_max, ..Settings::new(fees, seed) }
+}
+
+/// Every piece with every policy at all fees, in that order. What fees cannot change is played once.
+fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
+    let tasks: Vec<(PolicyKind, &Piece)> =
+        arguments.policies.0.iter().flat_map(|kind| pieces.iter().map(|piece| (*kind, piece))).collect();
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(tasks.len()));
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs.max(1) {
             scope.spawn(|| {
-                while let Some((index, (piece, fees, kind))) = {
+                while let Some((index, (kind, piece))) = {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     tasks.get(index).map(|task| (index, task))
                 } {
-                    let settings = Settings {
-                        galo,
-                        requests_per_second_max: [arguments.requests_per_second; 2],
-                        ..Settings::new(*fees, piece.seed)
-                    };
-                    let run = play(&piece.schedule, &settings, *kind, arguments.verbose);
-                    done.lock().expect("no thread panics and lives").push((index, run));
+                    let mut runs: Vec<Run> = Vec::new();
+                    for fees in &arguments.fees.0 {
+                        let known = runs.first().and_then(|run| run.at_fees(*fees));
+                        let settings = settings(arguments, *fees, piece.seed);
+                        runs.push(
+                            known.unwrap_or_else(|| {
+                                play(&piece.schedule, &settings, *kind, arguments.verbose)
+                            }),
+                        );
+                    }
+                    done.lock().expect("no thread panics and lives").push((index, runs));
                 }
             });
         }
     });
     let mut done = done.into_inner().expect("no thread panics and lives");
     done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, run)| run).collect()
+    done.into_iter().flat_map(|(_, runs)| runs).collect()
 }
 
 fn print_table(fees: Fees, runs: &[&Run], schedule_count: usize, kinds: &[PolicyKind]) {
@@ -253,26 +322,22 @@ fn print_table(fees: Fees, runs: &[&Run], schedule_count: usize, kinds: &[Policy
         "risky"
     );
     for kind in kinds {
-        let runs: Vec<&Run> = runs.iter().copied().filter(|run| run.policy == *kind).collect();
-        let regret = Spread::of(runs.iter().map(|run| run.regret() * 100.0));
-        let audit = Spread::of(runs.iter().map(|run| run.audit_regret() * 100.0));
-        let fallback = Spread::of(runs.iter().map(|run| run.fallback_share() * 100.0));
-        let risk = Spread::of(runs.iter().map(|run| run.risk() * 100.0));
+        let line = Summary::of(*kind, runs);
         println!(
             "{:14}{:>8.2}{:>8.2}{:>8.2}{:>8.2}{:>9.2}{:>9}{:>8}{:>7}{:>8}{:>8}{:>8.2}%{:>8.2}%",
             kind.name(),
-            regret.median,
-            regret.mean,
-            regret.p90,
-            regret.worst,
-            audit.median,
-            runs.iter().map(|run| run.inconsistencies).sum::<u64>(),
-            runs.iter().filter(|run| run.inconsistencies > 0).count(),
-            runs.iter().map(|run| run.lag()).sum::<i64>(),
-            runs.iter().filter(|run| run.lag() != 0).count(),
-            runs.iter().map(|run| run.doubles).sum::<u64>(),
-            fallback.mean,
-            risk.mean,
+            line.regret.median,
+            line.regret.mean,
+            line.regret.p90,
+            line.regret.worst,
+            line.audit_regret.median,
+            line.inconsistencies.0,
+            line.inconsistencies.1,
+            line.lag.0,
+            line.lag.1,
+            line.doubles,
+            line.fallback_share,
+            line.risk,
         );
     }
 }

@@ -18,8 +18,8 @@ use std::collections::VecDeque;
 
 use galo_engine::Processor;
 
-use super::Settings;
 use super::schedule::{Condition, Schedule};
+use super::{Fees, Settings};
 
 /// Requests that run at once in one processor.
 const RUNNING_MAX: usize = 800;
@@ -27,19 +27,19 @@ const RUNNING_MAX: usize = 800;
 /// An attempt that takes longer can be seen as a difference.
 const SLOW_MS: u32 = 1_000;
 
-/// What can be earned, in ten-thousandths of a cent.
+/// What can be earned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clairvoyant {
-    /// By anybody.
-    pub profit_units: u64,
-    /// By who keeps away from slow places.
-    pub audit_profit_units: u64,
-    /// How the first is earned: payments at the cheaper and at the dearer processor.
+    /// By anybody: payments at each processor, by [`Processor::index`].
     pub counts: [u64; 2],
+    /// By who keeps away from slow places.
+    pub audit_counts: [u64; 2],
 }
 
 /// A processor through time.
 struct Places {
+    /// Attempts that run at once.
+    running_max: usize,
     /// Its condition in each millisecond.
     conditions: Vec<Condition>,
     /// Attempts that may begin in each millisecond, and whether they are fast.
@@ -74,19 +74,11 @@ impl Clairvoyant {
             }
         }
         let places = Processor::ALL.map(|processor| Places::new(schedule, settings, processor, length));
-        Self::of(&arrivals, &places, settings.fees.earned_units())
+        Self::of(&arrivals, &places, settings.fees.cheaper())
     }
 
-    fn of(
-        arrivals: &[u32],
-        [default, fallback]: &[Places; 2],
-        [default_units, fallback_units]: [u64; 2],
-    ) -> Self {
-        let (cheap, dear, cheap_units, dear_units) = if default_units >= fallback_units {
-            (default, fallback, default_units, fallback_units)
-        } else {
-            (fallback, default, fallback_units, default_units)
-        };
+    fn of(arrivals: &[u32], places: &[Places; 2], cheaper: Processor) -> Self {
+        let (cheap, dear) = (&places[cheaper.index()], &places[cheaper.other().index()]);
         let rank = |cheap_which, dear_which| rank(arrivals, [(cheap, cheap_which), (dear, dear_which)]);
         let cheap_alone = rank(Which::All, Which::None);
         let both = rank(Which::All, Which::All).max(cheap_alone);
@@ -95,13 +87,29 @@ impl Clairvoyant {
         let fast = rank(Which::Fast, Which::Fast).max(fast_cheap);
         let not_slow_dear = rank(Which::All, Which::Fast).max(fast);
         let all = both.max(not_slow_dear);
-        let counts = [cheap_alone, both - cheap_alone];
+        let by_processor = |cheap: u64, dear: u64| match cheaper {
+            Processor::Default => [cheap, dear],
+            Processor::Fallback => [dear, cheap],
+        };
         Self {
-            profit_units: counts[0] * cheap_units + counts[1] * dear_units,
-            audit_profit_units: (fast_cheap + not_slow_dear - fast) * cheap_units
-                + (fast - fast_cheap + all - not_slow_dear) * dear_units,
-            counts,
+            counts: by_processor(cheap_alone, all - cheap_alone),
+            audit_counts: by_processor(
+                fast_cheap + not_slow_dear - fast,
+                fast - fast_cheap + all - not_slow_dear,
+            ),
         }
+    }
+
+    /// What the first bound earns, in ten-thousandths of a cent.
+    #[must_use]
+    pub fn profit_units(&self, fees: Fees) -> u64 {
+        fees.profit_units(self.counts)
+    }
+
+    /// What the second bound earns.
+    #[must_use]
+    pub fn audit_profit_units(&self, fees: Fees) -> u64 {
+        fees.profit_units(self.audit_counts)
     }
 }
 
@@ -149,7 +157,7 @@ impl Places {
                 Usable { count, fast: delay_ms.is_some_and(|delay_ms| delay_ms <= u64::from(SLOW_MS)) }
             })
             .collect();
-        Self { conditions, usable }
+        Self { running_max: RUNNING_MAX, conditions, usable }
     }
 }
 
@@ -183,7 +191,7 @@ fn fill(arrivals: &[u32], sides: &[(&Places, Which)]) -> u64 {
             if waiting == 0 || count == 0 || *which == Which::None || (*which == Which::Fast && !fast) {
                 continue;
             }
-            let room = (RUNNING_MAX - running[side]).min(count as usize);
+            let room = (places.running_max - running[side]).min(count as usize);
             let taken = usize::try_from(waiting).unwrap_or(usize::MAX).min(room);
             if taken > 0 {
                 waiting -= taken as u64;
@@ -194,4 +202,147 @@ fn fill(arrivals: &[u32], sides: &[(&Places, Which)]) -> u64 {
         }
     }
     processed
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::cluster::dice::Dice;
+
+    /// Everything that could be done, tried out.
+    struct BruteForce<'a> {
+        arrivals: &'a [u32],
+        places: &'a [Places; 2],
+        units: [u64; 2],
+        fast_only: bool,
+        known: HashMap<State, u64>,
+    }
+
+    /// When, who waits, and until when attempts run.
+    type State = (usize, u32, [Vec<usize>; 2]);
+
+    impl BruteForce<'_> {
+        fn best(&mut self, (at, mut waiting, running): State) -> u64 {
+            if at == self.arrivals.len() {
+                return 0;
+            }
+            let key = (at, waiting, running.clone());
+            if let Some(best) = self.known.get(&key) {
+                return *best;
+            }
+            waiting += self.arrivals[at];
+            let running =
+                running.map(|until| until.into_iter().filter(|until| *until > at).collect::<Vec<_>>());
+            let room = [0, 1].map(|side| {
+                let places: &Places = &self.places[side];
+                let usable = places.usable[at];
+                let allowed = usable.fast || !self.fast_only;
+                let free = places.running_max.saturating_sub(running[side].len());
+                if allowed { (usable.count as usize).min(free) } else { 0 }
+            });
+            let mut best = 0;
+            for default in 0..=room[0] {
+                for fallback in 0..=room[1] {
+                    let taken = [default, fallback];
+                    let Some(left) = waiting.checked_sub(u32::try_from(default + fallback).unwrap()) else {
+                        continue;
+                    };
+                    let mut next = running.clone();
+                    for side in [0, 1] {
+                        let until = at + self.places[side].conditions[at].delay_ms as usize;
+                        next[side].extend(std::iter::repeat_n(until, taken[side]));
+                        next[side].sort_unstable();
+                    }
+                    let earned = default as u64 * self.units[0] + fallback as u64 * self.units[1];
+                    best = best.max(earned + self.best((at + 1, left, next)));
+                }
+            }
+            self.known.insert(key, best);
+            best
+        }
+    }
+
+    fn brute_force(arrivals: &[u32], places: &[Places; 2], units: [u64; 2], fast_only: bool) -> u64 {
+        let mut brute = BruteForce { arrivals, places, units, fast_only, known: HashMap::new() };
+        brute.best((0, 0, [Vec::new(), Vec::new()]))
+    }
+
+    fn earned(counts: [u64; 2], units: [u64; 2]) -> u64 {
+        counts[0] * units[0] + counts[1] * units[1]
+    }
+
+    /// A few milliseconds of a processor that takes one attempt in each.
+    fn draw_places(dice: &mut Dice, length: usize, delays: &[u32]) -> Places {
+        let mut condition = Condition::default();
+        let conditions = (0..length)
+            .map(|_| {
+                if dice.one_in(3) {
+                    condition =
+                        Condition { failing: dice.one_in(3), delay_ms: dice.pick(delays), error_percent: 0 };
+                }
+                condition
+            })
+            .collect();
+        Places { running_max: 2, ..Places::of(conditions, 1_000, 0, 0) }
+    }
+
+    fn draw_arrivals(dice: &mut Dice, length: usize) -> Vec<u32> {
+        (0..length).map(|_| u32::try_from(dice.between(0, 5).saturating_sub(3)).unwrap()).collect()
+    }
+
+    #[test]
+    fn without_delays_the_bound_is_what_can_be_earned() {
+        let mut dice = Dice::new(1);
+        for case in 0..400 {
+            let arrivals = draw_arrivals(&mut dice, 7);
+            let places = [draw_places(&mut dice, 7, &[0]), draw_places(&mut dice, 7, &[0])];
+            for (units, cheaper) in [([9, 7], Processor::Default), ([7, 9], Processor::Fallback)] {
+                let bound = Clairvoyant::of(&arrivals, &places, cheaper);
+                let best = brute_force(&arrivals, &places, units, false);
+                assert_eq!(earned(bound.counts, units), best, "case {case}");
+                assert_eq!(bound.audit_counts, bound.counts, "case {case}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_second_bound_keeps_away_from_slow_places_while_it_can() {
+        let mut dice = Dice::new(3);
+        let mut compared = 0;
+        for case in 0..400 {
+            let arrivals = draw_arrivals(&mut dice, 7);
+            let mut places = [draw_places(&mut dice, 7, &[0]), draw_places(&mut dice, 7, &[0])];
+            for usable in places.iter_mut().flat_map(|places| &mut places.usable) {
+                usable.fast = !dice.one_in(4);
+            }
+            let bound = Clairvoyant::of(&arrivals, &places, Processor::Default);
+            let [most, audit] = [bound.counts, bound.audit_counts].map(|counts| earned(counts, [9, 7]));
+            assert!(audit <= most, "case {case}");
+            let can = |fast_only| brute_force(&arrivals, &places, [1, 1], fast_only);
+            if can(true) == can(false) {
+                let best = brute_force(&arrivals, &places, [9, 7], true);
+                assert_eq!(audit, best, "case {case}");
+                compared += u32::from(audit < most);
+            }
+        }
+        assert!(compared > 50, "{compared} cases in which it matters");
+    }
+
+    #[test]
+    fn with_delays_nobody_earns_more_than_the_bound() {
+        let mut dice = Dice::new(2);
+        let mut met = 0;
+        for case in 0..400 {
+            let arrivals = draw_arrivals(&mut dice, 8);
+            let places = [draw_places(&mut dice, 8, &[0, 2, 3]), draw_places(&mut dice, 8, &[0, 2, 3])];
+            let bound = earned(Clairvoyant::of(&arrivals, &places, Processor::Default).counts, [9, 7]);
+            let best = brute_force(&arrivals, &places, [9, 7], false);
+            assert!(bound >= best, "case {case}: {best} can be earned, {bound} is the bound");
+            met += u32::from(bound == best);
+        }
+        // Not a bound so high that it says nothing.
+        assert!(met > 300, "{met} of 400 bounds are met");
+    }
 }

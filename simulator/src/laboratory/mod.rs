@@ -19,20 +19,30 @@ mod baselines;
 mod bound;
 mod galo;
 mod generator;
+mod plots;
 mod policy;
+mod report;
 mod run;
 mod schedule;
 mod statistics;
+mod summary;
 mod upstream;
 mod world;
+
+use galo_engine::Processor;
 
 pub use bound::Clairvoyant;
 pub use galo::GaloConfig;
 pub use generator::{generate, generate_any_end};
 pub use policy::Figures;
+pub use report::{Report, ReportError};
 pub use run::{PolicyKind, Run, Second, play};
 pub use schedule::{ClientPoint, Condition, Moment, Schedule, ScheduleError, Stage};
 pub use statistics::Spread;
+pub use summary::Summary;
+
+#[cfg(test)]
+mod tests;
 
 /// Where the wall clock begins: some time in 2026.
 const EPOCH_MS: u64 = 1_790_000_000_000;
@@ -54,6 +64,29 @@ impl Fees {
     #[must_use]
     pub fn earned_units(self) -> [u64; 2] {
         self.bps.map(|bps| upstream::AMOUNT_CENTS * u64::from(10_000 - bps))
+    }
+
+    /// What so many payments at each processor earn, in ten-thousandths of a cent.
+    #[must_use]
+    pub fn profit_units(self, counts: [u64; 2]) -> u64 {
+        let [default, fallback] = self.earned_units();
+        counts[0] * default + counts[1] * fallback
+    }
+
+    /// Which processor keeps less; default where both keep the same.
+    #[must_use]
+    pub fn cheaper(self) -> Processor {
+        if self.bps[0] <= self.bps[1] { Processor::Default } else { Processor::Fallback }
+    }
+
+    /// As in "5 % and 15 %".
+    #[must_use]
+    pub fn name(self) -> String {
+        let percent = |bps: u32| {
+            let (whole, rest) = (bps / 100, bps % 100);
+            if rest == 0 { format!("{whole} %") } else { format!("{whole}.{rest:02} %") }
+        };
+        format!("{} and {}", percent(self.bps[0]), percent(self.bps[1]))
     }
 }
 

@@ -108,8 +108,6 @@ pub struct Run {
     pub processed: [u64; 2],
     /// Processed as the processors' books say.
     pub stored: [u64; 2],
-    /// Earned, in ten-thousandths of a cent.
-    pub profit_units: u64,
     /// What could have been earned.
     pub bound: Clairvoyant,
     /// The sum of the auditor's differences.
@@ -135,16 +133,30 @@ impl Run {
         self.accepted.cast_signed() - self.processed.iter().sum::<u64>().cast_signed()
     }
 
+    /// Earned, in ten-thousandths of a cent.
+    #[must_use]
+    pub fn profit_units(&self) -> u64 {
+        self.fees.profit_units(self.processed)
+    }
+
+    /// The same run at other fees, if they would have changed nothing but the profit: the policy knows nothing of fees,
+    /// and the same processor is the cheaper one.
+    #[must_use]
+    pub fn at_fees(&self, fees: Fees) -> Option<Self> {
+        let same = self.policy != PolicyKind::Galo && fees.cheaper() == self.fees.cheaper();
+        same.then(|| Self { fees, ..self.clone() })
+    }
+
     /// What was not earned of what could have been: 0 to 1.
     #[must_use]
     pub fn regret(&self) -> f64 {
-        regret(self.profit_units, self.bound.profit_units)
+        regret(self.profit_units(), self.bound.profit_units(self.fees))
     }
 
     /// The same against the bound that keeps away from slow places; below zero for who did not.
     #[must_use]
     pub fn audit_regret(&self) -> f64 {
-        regret(self.profit_units, self.bound.audit_profit_units)
+        regret(self.profit_units(), self.bound.audit_profit_units(self.fees))
     }
 
     /// The share of payments that went to fallback.
@@ -174,10 +186,20 @@ fn share(part: u64, whole: u64) -> f64 {
 pub fn play(schedule: &Schedule, settings: &Settings, kind: PolicyKind, timeline: bool) -> Run {
     let mut dice = Dice::new(settings.seed);
     let policy = kind.build(settings, &mut dice);
+    play_with(schedule, settings, kind, policy, timeline)
+}
+
+/// Plays a schedule with a policy that may be none of ours.
+pub(super) fn play_with(
+    schedule: &Schedule,
+    settings: &Settings,
+    kind: PolicyKind,
+    policy: Box<dyn Policy>,
+    timeline: bool,
+) -> Run {
     let Findings { posted, booked, stored, doubles, audits, risky, attempts, figures, seconds } =
         World::new(schedule, *settings, policy, timeline).run();
     let bound = Clairvoyant::new(schedule, settings, posted.iter().map(|posted| posted.at_us));
-    let [default_units, fallback_units] = settings.fees.earned_units();
     Run {
         policy: kind,
         schedule: schedule.name.clone(),
@@ -186,7 +208,6 @@ pub fn play(schedule: &Schedule, settings: &Settings, kind: PolicyKind, timeline
         accepted: posted.iter().filter(|posted| posted.accepted).count() as u64,
         processed: booked,
         stored,
-        profit_units: booked[0] * default_units + booked[1] * fallback_units,
         bound,
         inconsistencies: audits.iter().map(Audit::difference).sum(),
         audits,

@@ -64,7 +64,7 @@ pub(crate) fn rinha(options: &Options) -> Fallible<()> {
     let target = found.unwrap_or_else(|| options.up.clone());
     if started_here {
         println!("no Galo runs in {}; starting one for the runs", options.up.home().path().display());
-        up::start_detached(&target)?;
+        up::start_detached(&target, &[])?;
     }
     let result = run_all(options, &target, &k6);
     if started_here {
@@ -99,6 +99,8 @@ pub(crate) struct RunOutcome {
     pub(crate) score: Score,
     pub(crate) sides: Sides,
     pub(crate) complaints: Vec<String>,
+    /// k6's own median and p99 of all requests that were answered as expected, in µs.
+    pub(crate) latency_us: Option<(u64, u64)>,
 }
 
 impl RunOutcome {
@@ -120,12 +122,15 @@ pub(crate) fn run_once(
         Some(path) => Script::of_contest(path, results)?,
         None => Script::own(),
     };
+    // The scripts' own results have no median.
+    let summary_file = results.join(format!("{stamp}-summary.json"));
     let before = Reading::take(target);
     let token = if options.script.is_some() { up::random_uuid() } else { ADMIN_TOKEN.to_owned() };
     let mut command = Command::new(k6);
     // k6 has a control port of its own, which a second k6 on this machine would find taken.
     command
-        .args(["run", "--no-usage-report", "--address", "127.0.0.1:0"])
+        .args(["run", "--no-usage-report", "--address", "127.0.0.1:0", "--summary-export"])
+        .arg(&summary_file)
         .arg(&script.file)
         .current_dir(&script.folder);
     if !std::io::stdout().is_terminal() {
@@ -163,7 +168,7 @@ pub(crate) fn run_once(
     let record = json!({ "script": json, "around": sides.json(), "complaints": complaints, "max_requests": options.max_requests });
     let bytes = serde_json::to_vec_pretty(&record).map_err(|error| error.to_string())?;
     repo::write_atomically(&result_file, &bytes)?;
-    Ok(RunOutcome { score, sides, complaints })
+    Ok(RunOutcome { score, sides, complaints, latency_us: score::latency_us(&summary_file) })
 }
 
 /// For scripts with the contest's ports written into them.

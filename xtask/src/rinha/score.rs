@@ -3,6 +3,9 @@
 //! The contest's script and ours compute the same formula; this module only reads. Amounts are the script's own JSON
 //! numbers and stay as they are: nothing is decided by them here. What decides is counts, and a missing one is an error.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::repo::Fallible;
@@ -122,6 +125,21 @@ impl Score {
             whole(self.fallback_requests),
         ]
     }
+}
+
+/// The median and p99 in k6's own summary, which knows more digits than a score shows.
+#[allow(
+    clippy::float_arithmetic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "latencies for display; `as` saturates, and none is negative"
+)]
+pub(super) fn latency_us(summary: &Path) -> Option<(u64, u64)> {
+    let json: Value = serde_json::from_slice(&fs::read(summary).ok()?).ok()?;
+    let trend = json.get("metrics")?.get("http_req_duration{expected_response:true}")?;
+    let micros =
+        |key: &str| trend.get(key).and_then(Value::as_f64).map(|millis| (millis * 1_000.0).round() as u64);
+    Some((micros("med")?, micros("p(99)")?))
 }
 
 fn missing(path: &str) -> String {

@@ -70,7 +70,7 @@ pub(crate) fn schedule(options: &Options) -> Fallible<()> {
         for run in 1..=options.runs {
             println!("{}, run {run} of {}: {}", schedule.name, options.runs, describe(schedule));
             if started_here {
-                up::start_detached(&target)?;
+                up::start_detached(&target, &[])?;
                 // Built now; the next run takes the same programs.
                 target.no_build = true;
             }

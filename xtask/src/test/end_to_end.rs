@@ -51,6 +51,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
         purge: true,
         fees: None,
         home: PathBuf::from(".galo/test"),
+        floor: false,
     };
     let home = galo.home();
     let built = report.check("build", || {
@@ -74,7 +75,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     }
     let up = report.check("up --detach", || {
         let started = Instant::now();
-        up::start_detached(&galo)?;
+        up::start_detached(&galo, &[])?;
         Ok(format!("first answer after {:.0?}", started.elapsed()))
     });
     if up {
@@ -109,13 +110,13 @@ fn start_processors(galo: &up::Options) -> Fallible<Vec<Running>> {
 
 fn while_up(options: &Options, galo: &up::Options, report: &mut Report) {
     let processors = Processor::both(galo);
-    report.check("a second up is refused", || match up::start_detached(galo) {
+    report.check("a second up is refused", || match up::start_detached(galo, &[]) {
         Err(error) if error.contains("runs already") => Ok(String::new()),
         other => Err(format!("{other:?}")),
     });
     report.check("a taken port is named", || {
         let elsewhere = up::Options { home: PathBuf::from(".galo/test-second"), ..galo.clone() };
-        match up::start_detached(&elsewhere) {
+        match up::start_detached(&elsewhere, &[]) {
             Err(error) if error.contains(&format!("port {}", galo.port)) && error.contains("haproxy") => {
                 Ok(error)
             }

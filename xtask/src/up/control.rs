@@ -20,6 +20,12 @@ const STOP_WAIT: Duration = Duration::from_secs(45);
 ///
 /// When none runs, or it does not end.
 pub(crate) fn down(home: &Path) -> Fallible<()> {
+    println!("{}", stop(home)?);
+    Ok(())
+}
+
+/// Likewise; returns what there is to say about it.
+pub(crate) fn stop(home: &Path) -> Fallible<String> {
     let home = Home::new(home);
     let state =
         State::read_and_clean(&home)?.ok_or_else(|| format!("no Galo runs in {}", home.path().display()))?;
@@ -36,8 +42,7 @@ pub(crate) fn down(home: &Path) -> Fallible<()> {
             STOP_WAIT.as_secs()
         ));
     }
-    println!("{}", fs::read_to_string(home.farewell_file()).unwrap_or_else(|_| "stopped".to_owned()));
-    Ok(())
+    Ok(fs::read_to_string(home.farewell_file()).unwrap_or_else(|_| "stopped".to_owned()))
 }
 
 /// Prints one line for each process.

@@ -30,10 +30,10 @@ use crate::http::Origin;
 use crate::process;
 use crate::repo::{self, Fallible, Home};
 
-pub(crate) use control::{down, print_status};
+pub(crate) use control::{down, print_status, stop};
 pub(crate) use fees::Fees;
-pub(crate) use state::State;
-pub(crate) use watch::grouped;
+pub(crate) use state::{Process, State};
+pub(crate) use watch::{grouped, open_count};
 
 /// How long `--detach` waits for the first answer: a start takes well under a second, unless memory or CPU is very tight.
 const READY_WAIT: Duration = Duration::from_secs(30);
@@ -77,6 +77,10 @@ pub(crate) struct Options {
     /// Folder for sockets, state and logs
     #[arg(long, default_value = ".galo")]
     pub(crate) home: PathBuf,
+    /// Start what Galo is compared with instead: the same HAProxy before a responder that reads nothing
+    #[arg(long, hide = true)]
+    #[serde(default)]
+    pub(crate) floor: bool,
 }
 
 /// Where the payment processors come from.
@@ -164,7 +168,7 @@ pub(crate) fn random_uuid() -> String {
 /// `cargo xtask up`.
 pub(crate) fn up(options: &Options, detach: bool) -> Fallible<()> {
     if detach {
-        start_detached(options)?;
+        start_detached(options, &[])?;
         println!(
             "Galo runs in the background; `cargo xtask status` lists it, `cargo xtask down` stops it\n{}",
             options.greeting()
@@ -182,8 +186,9 @@ pub(crate) fn supervise(options_json: &str) -> Fallible<()> {
     supervisor::run(&options)
 }
 
-/// Starts a supervisor in a session of its own and waits until the API answers.
-pub(crate) fn start_detached(options: &Options) -> Fallible<()> {
+/// Starts a supervisor in a session of its own and waits until the API answers. Its processes inherit its variables, and
+/// `variables` on top.
+pub(crate) fn start_detached(options: &Options, variables: &[(&str, &str)]) -> Fallible<()> {
     prepare(options)?;
     let home = options.home();
     home.create()?;
@@ -196,6 +201,7 @@ pub(crate) fn start_detached(options: &Options) -> Fallible<()> {
     command
         .arg("supervise")
         .arg(json)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(|error| error.to_string())?)
         .stderr(log);
@@ -274,6 +280,9 @@ pub(crate) fn build(options: &Options) -> Fallible<()> {
     command.args(["--package", "galo-gateway", "--package", "galo-aggregator"]);
     if options.processors == Processors::Simulated {
         command.args(["--package", "galo-simulator"]);
+    }
+    if options.floor {
+        command.args(["--package", "galo-bench"]);
     }
     let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     if status.success() { Ok(()) } else { Err("the build failed (above)".to_owned()) }

@@ -69,6 +69,18 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
             });
         }
     }
+    if options.floor {
+        services.extend(GATEWAYS.map(|name| Service {
+            name,
+            program: programs.join("galo-bench"),
+            arguments:
+                ["respond", "--socket", &home.socket(name).display().to_string()].map(str::to_owned).to_vec(),
+            environment: Vec::new(),
+            limited: true,
+        }));
+        services.push(haproxy(options)?);
+        return Ok(services);
+    }
     let aggregator_socket = home.socket(AGGREGATOR).display().to_string();
     services.push(Service {
         name: AGGREGATOR,
@@ -109,16 +121,20 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
             limited: true,
         });
     }
-    services.push(Service {
+    services.push(haproxy(options)?);
+    Ok(services)
+}
+
+fn haproxy(options: &Options) -> Fallible<Service> {
+    Ok(Service {
         name: HAPROXY,
         program: tools::haproxy()?,
         arguments: vec!["-db".to_owned(), "-f".to_owned(), configuration().display().to_string()],
         environment: vec![
-            ("GALO_RUN_DIR", home.run().display().to_string()),
+            ("GALO_RUN_DIR", options.home().run().display().to_string()),
             ("GALO_API_PORT", options.port.to_string()),
             ("GALO_STATS_PORT", options.stats_port.to_string()),
         ],
         limited: true,
-    });
-    Ok(services)
+    })
 }

@@ -26,7 +26,12 @@ fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     let mut open: Vec<_> = ledger.open.iter().collect();
     open.sort_by_key(|(id, _)| *id);
     open.iter_mut().for_each(|(_, payment)| payment.owner = None);
-    let known: Vec<_> = ledger.processed_order.iter().map(|id| (*id, ledger.lookup(*id))).collect();
+    let known: Vec<_> = ledger
+        .processed
+        .places()
+        .map(|place| ledger.processed.at(place).id)
+        .map(|id| (id, ledger.lookup(id)))
+        .collect();
     let mut rows = Vec::new();
     for processor in Processor::ALL {
         assert!(
@@ -274,8 +279,11 @@ fn what_cannot_be_is_refused() {
     };
     let mut ledger = Ledger::new(config(50));
     ledger.import(remembered(1)).unwrap();
+    ledger.import(remembered(1)).unwrap();
+    assert!(ledger.import(Fact::End).is_err(), "an id that comes twice is found at the end");
+    let mut ledger = Ledger::new(config(50));
+    ledger.import(remembered(1)).unwrap();
     for fact in [
-        remembered(1),
         Fact::Purged,
         bucket(0, 0, 0, 0),
         bucket(0, 0, 1 << 32, 0),

@@ -70,10 +70,7 @@ pub trait Strategy {
     fn ended(&mut self, processor: Processor, ok: bool, latency_us: u64, now_us: u64);
 
     /// A health check's answer.
-    fn checked(&mut self, processor: Processor, failing: bool, response_ms: u32) {
-        // Who did not ask does not listen.
-        let (_, _, _) = (processor, failing, response_ms);
-    }
+    fn checked(&mut self, _processor: Processor, _failing: bool, _response_ms: u32) {}
 }
 
 /// What a timer is for: the upper bits of its token.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use galo_engine::Processor;
 
-use super::{IN_FLIGHT_MAX, Past, Step, Strategy};
+use super::{Past, Step, Strategy};
 use crate::cluster::dice::Dice;
 
 /// Wait for default only: a probe each second, and bursts as long as answers take less than 200 ms.
@@ -271,10 +271,6 @@ impl LatencyComparison {
 }
 
 impl Strategy for LatencyComparison {
-    fn in_flight_max(&self) -> usize {
-        IN_FLIGHT_MAX
-    }
-
     fn checks_health(&self) -> bool {
         true
     }

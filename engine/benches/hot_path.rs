@@ -1,0 +1,190 @@
+//! What the decisions about one payment cost: `cargo bench --profile fast -p galo-engine --bench hot_path`.
+//!
+//! A route; a payment's whole way through a gateway's dispatcher; grant and completion in the aggregator's coordinator, beside 1,000 to
+//! 800,000 ids that it remembers (each look is a miss of cache and TLB then) and beside up to 100,000 open payments. Allocations are shown: only the
+//! time buckets may have some, one list per second.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
+
+use divan::{AllocProfiler, Bencher, black_box};
+use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig};
+use galo_engine::ledger::LedgerConfig;
+use galo_engine::money::AmountCents;
+use galo_engine::outcome::Reply;
+use galo_engine::random::Random;
+use galo_engine::router::{RouterConfig, Situation, View, route};
+use galo_engine::time::{Now, UnixMillis};
+use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_wire::record::{Accept, Acknowledgement, Completion, Grant, Hello, Ready, Role, Verdict};
+use galo_wire::{Message, PROTOCOL_VERSION};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+const ROUTER: RouterConfig =
+    RouterConfig { fee_bps: [500, 1500], patience_us: 2_000_000, slow_us: 1_000_000 };
+
+fn main() {
+    divan::main();
+}
+
+/// Time that passes by 200 µs with each payment: 5,000 a second.
+struct Clock(u64);
+
+impl Clock {
+    fn next(&mut self) -> Now {
+        self.0 += 200;
+        Now { monotonic_us: self.0, unix_ms: UnixMillis(1_752_580_800_000 + self.0 / 1_000) }
+    }
+}
+
+fn id(random: &mut Random) -> CorrelationId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&random.next_u64().to_le_bytes());
+    id[8..].copy_from_slice(&random.next_u64().to_le_bytes());
+    CorrelationId(id)
+}
+
+#[divan::bench]
+fn route_one(bencher: Bencher<'_, '_>) {
+    let works = View {
+        closed: true,
+        slow: false,
+        has_capacity: true,
+        probe_ready: false,
+        bad_since_other_works: false,
+        drain_us: 0,
+        expected_us: 1_000,
+    };
+    let views = [View { has_capacity: false, ..works }, works];
+    let situation = Situation { views, waited_us: 0, waited_by_choice_us: 0, quiet: false, probed: false };
+    bencher.bench_local(|| route(black_box(&ROUTER), black_box(&situation)));
+}
+
+/// Accept, grant, attempt, completion, acknowledgement.
+#[divan::bench]
+fn dispatcher_payment(bencher: Bencher<'_, '_>) {
+    let mut clock = Clock(1_000_000);
+    let mut random = Random::new(1);
+    let mut dispatcher = Dispatcher::new(DispatcherConfig {
+        router: ROUTER,
+        queue_len_max: 225_000,
+        concurrency_max: 400,
+        accept_wait_us_max: 1_000_000,
+        seed: 1,
+    });
+    dispatcher.connected(clock.next());
+    dispatcher.actions().clear();
+    let amount = AmountCents::new(1_990).unwrap();
+    let mut payment = move || {
+        let correlation_id = id(&mut random);
+        dispatcher.accept(1, correlation_id, amount, clock.next());
+        let Some(Action::Send(Message::Accept(accept))) = dispatcher.actions().pop() else {
+            panic!("no accept")
+        };
+        dispatcher.actions().clear();
+        let grant = Grant { slot: accept.slot, correlation_id, verdict: Verdict::Granted };
+        dispatcher.handle(grant.into(), clock.next());
+        let attempted = dispatcher.actions().drain(..).any(|action| matches!(action, Action::Attempt { .. }));
+        assert!(attempted, "no attempt");
+        dispatcher.attempt_ended(accept.slot, Reply::Answered { status: 200 }, 900, clock.next());
+        let sequence = dispatcher.actions().drain(..).find_map(|action| match action {
+            Action::Send(Message::Completion(completion)) => Some(completion.sequence),
+            _ => None,
+        });
+        let sequence = sequence.expect("a completion");
+        dispatcher.handle(Acknowledgement { sequence }.into(), clock.next());
+        dispatcher.actions().clear();
+    };
+    (0..10_000).for_each(|_| payment());
+    bencher.bench_local(payment);
+}
+
+/// A coordinator with a gateway.
+struct Aggregator {
+    coordinator: Coordinator,
+    session: SessionId,
+    clock: Clock,
+    random: Random,
+    sequence: u64,
+}
+
+impl Aggregator {
+    fn new() -> Self {
+        let mut clock = Clock(1_000_000);
+        let config = CoordinatorConfig {
+            ledger: LedgerConfig {
+                open_len_max: 450_000,
+                known_len_max: 800_000,
+                bucket_bytes_max: 32 << 20,
+                hash_seed: 7,
+            },
+            health_interval_us: u64::MAX / 2,
+            claim_grace_us: 0,
+            incarnation: 1,
+        };
+        let mut coordinator = Coordinator::new(config, clock.next());
+        let hello = Hello {
+            protocol_version: PROTOCOL_VERSION,
+            role: Role::Gateway,
+            instance: 1,
+            thread: 0,
+            reserved: 0,
+            incarnation: 1,
+        };
+        let session = coordinator.connect(hello).unwrap();
+        let mut aggregator = Self { coordinator, session, clock, random: Random::new(1), sequence: 0 };
+        aggregator.tell(Ready { claim_count: 0 });
+        aggregator
+    }
+
+    fn tell(&mut self, message: impl Into<Message>) {
+        let now = self.clock.next();
+        self.coordinator.handle(self.session, message.into(), now).unwrap();
+        // What the shell does with them is measured there.
+        let (entries, messages) = self.coordinator.decided();
+        entries.clear();
+        messages.clear();
+    }
+
+    fn accept(&mut self) -> (CorrelationId, u64) {
+        let correlation_id = id(&mut self.random);
+        let requested_at_ms = 1_752_580_800_000 + self.clock.0 / 1_000;
+        let (amount_cents, expires_at_us, stage) = (1_990, u64::MAX, Stage::AtDefault);
+        self.tell(Accept { slot: 1, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage });
+        (correlation_id, requested_at_ms)
+    }
+
+    fn complete(&mut self, (correlation_id, requested_at_ms): (CorrelationId, u64)) {
+        self.sequence += 1;
+        let (sequence, processor, outcome) = (self.sequence, Processor::Default, Outcome::Processed);
+        self.tell(Completion { sequence, correlation_id, requested_at_ms, processor, outcome });
+    }
+}
+
+/// Grant and completion of one payment.
+#[divan::bench(args = [1_000, 100_000, 800_000], sample_size = 1_000)]
+fn ledger_payment_beside_known_ids(bencher: Bencher<'_, '_>, known: usize) {
+    let mut aggregator = Aggregator::new();
+    for _ in 0..known {
+        let payment = aggregator.accept();
+        aggregator.complete(payment);
+    }
+    bencher.bench_local(|| {
+        let payment = aggregator.accept();
+        aggregator.complete(payment);
+    });
+}
+
+#[divan::bench(args = [0, 1_000, 100_000, 400_000], sample_size = 1_000)]
+fn ledger_payment_beside_open_ones(bencher: Bencher<'_, '_>, open: usize) {
+    let mut aggregator = Aggregator::new();
+    for _ in 0..open {
+        aggregator.accept();
+    }
+    bencher.bench_local(|| {
+        let payment = aggregator.accept();
+        aggregator.complete(payment);
+    });
+}

@@ -1,0 +1,377 @@
+//! A Galo of real processes in a folder of its own: aggregator, gateways, HAProxy where wanted, and two processors of ours.
+//!
+//! Every port is one that the kernel gave, so any number of these live side by side and beside a developer's own. Each
+//! process dies with this program, however that ends (the parent-death signal is tied to the thread that started it,
+//! so only the main thread may). The folder goes away with a [`Galo`] that was stopped well, and stays for whoever looks into a failure.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::Way;
+use crate::processor::{Payment, Processor};
+
+/// How long anything that should happen soon may take on a machine that is busy with other things.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Where the programs lie.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    pub(crate) folder: PathBuf,
+    pub(crate) haproxy: PathBuf,
+    pub(crate) haproxy_config: PathBuf,
+}
+
+/// What is different from the defaults.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) haproxy: bool,
+    pub(crate) environment: Vec<(&'static str, String)>,
+}
+
+/// One Galo.
+pub(crate) struct Galo {
+    folder: PathBuf,
+    children: BTreeMap<String, Child>,
+    front: Option<SocketAddr>,
+    number: u64,
+    next_id: AtomicU64,
+}
+
+/// What both gateways have counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Requests answered with a 4xx or 5xx.
+    pub(crate) refused: u64,
+    /// POSTs that reached the ledger's question, whatever came of it.
+    pub(crate) posts: u64,
+}
+
+/// How attempts ended, by one gateway's counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcomes {
+    pub(crate) processed: u64,
+    pub(crate) refused: u64,
+    pub(crate) unknown: u64,
+}
+
+static GALO_COUNT: AtomicU64 = AtomicU64::new(0);
+
+impl Galo {
+    /// Starts everything and waits until both gateways are ready.
+    pub(crate) fn start(programs: &Programs, plan: &Plan<'_>, urls: [String; 2]) -> Result<Self, String> {
+        let number = GALO_COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("galo-hostile-{}-{}", std::process::id(), plan.name));
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let mut galo =
+            Self { folder, children: BTreeMap::new(), front: None, number, next_id: AtomicU64::new(0) };
+        let socket = |galo: &Self, name: &str| galo.socket(name).display().to_string();
+        let aggregator = vec![
+            ("AGGREGATOR_SOCKET", socket(&galo, "aggregator")),
+            ("AGGREGATOR_HTTP_SOCKET", socket(&galo, "aggregator-http")),
+            ("JOURNAL_DIR", galo.folder.join("journal").display().to_string()),
+        ];
+        let set = |variables: Vec<(&'static str, String)>| {
+            let mut variables = variables;
+            variables.extend(plan.environment.iter().cloned());
+            variables
+        };
+        galo.spawn("aggregator", &programs.folder.join("galo-aggregator"), &[], set(aggregator))?;
+        for instance in 1..=2 {
+            let name = format!("gateway-{instance}");
+            let [default, fallback] = urls.clone();
+            let variables = vec![
+                ("GATEWAY_INSTANCE", instance.to_string()),
+                ("GATEWAY_SOCKET", socket(&galo, &name)),
+                ("AGGREGATOR_SOCKET", socket(&galo, "aggregator")),
+                ("PROCESSOR_DEFAULT_URL", default),
+                ("PROCESSOR_FALLBACK_URL", fallback),
+                ("GATEWAY_PINNED", "false".to_owned()),
+            ];
+            galo.spawn(&name, &programs.folder.join("galo-gateway"), &[], set(variables))?;
+        }
+        if plan.haproxy {
+            let [api, stats] = [free_port()?, free_port()?];
+            let variables = vec![
+                ("GALO_RUN_DIR", galo.folder.display().to_string()),
+                ("GALO_API_PORT", api.to_string()),
+                ("GALO_STATS_PORT", stats.to_string()),
+            ];
+            let config = programs.haproxy_config.display().to_string();
+            galo.spawn("haproxy", &programs.haproxy, &["-db", "-f", &config], variables)?;
+            galo.front = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, api)));
+        }
+        for way in galo.ways() {
+            galo.until("ready", || {
+                let answer = way.ask("GET", "/ready", "");
+                Ok(answer.is_ok_and(|answer| answer.status == 200).then_some(()))
+            })?;
+        }
+        Ok(galo)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        program: &Path,
+        arguments: &[&str],
+        environment: Vec<(&'static str, String)>,
+    ) -> Result<(), String> {
+        let path = self.log(name);
+        let start = || -> std::io::Result<Child> {
+            let log = File::create(&path)?;
+            let mut command = Command::new(program);
+            command.args(arguments).envs(environment).stdin(Stdio::null());
+            command.stdout(log.try_clone()?).stderr(log);
+            // SAFETY: prctl is async-signal-safe, and the closure touches no memory of the parent.
+            unsafe {
+                command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from));
+            }
+            command.spawn()
+        };
+        let child = start().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        self.children.insert(name.to_owned(), child);
+        Ok(())
+    }
+
+    fn socket(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.sock"))
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.log"))
+    }
+
+    /// Straight at a gateway, 0 or 1.
+    pub(crate) fn straight(&self, gateway: usize) -> Way {
+        Way::Straight(self.socket(&format!("gateway-{}", gateway + 1)))
+    }
+
+    /// Straight at the first gateway and, where there is one, through HAProxy.
+    pub(crate) fn ways(&self) -> Vec<Way> {
+        let front = self.front.map(Way::Front);
+        [self.straight(0), self.straight(1)]
+            .into_iter()
+            .take(if front.is_some() { 1 } else { 2 })
+            .chain(front)
+            .collect()
+    }
+
+    /// An id that was never used before.
+    pub(crate) fn fresh_id(&self) -> String {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        format!("{:08x}-0bad-4bad-8bad-{number:012x}", self.number + 0xa11_0000)
+    }
+
+    /// Whether every process that was started still runs.
+    pub(crate) fn check_alive(&mut self) -> Result<(), String> {
+        for (name, child) in &mut self.children {
+            if let Ok(Some(status)) = child.try_wait() {
+                let log = self.folder.join(format!("{name}.log"));
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                return Err(format!(
+                    "{name} has ended ({status}): {}",
+                    said.lines().last().unwrap_or_default()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory of a process in RAM, in KiB.
+    pub(crate) fn rss_kib(&self, name: &str) -> Option<u64> {
+        let pid = self.children.get(name)?.id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    }
+
+    /// Asks again and again until there is a value.
+    pub(crate) fn until<T>(
+        &mut self,
+        what: &str,
+        mut ask: impl FnMut() -> Result<Option<T>, String>,
+    ) -> Result<T, String> {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(value) = ask()? {
+                return Ok(value);
+            }
+            self.check_alive()?;
+            if Instant::now() > deadline {
+                return Err(format!("not within {LIMIT:?}: {what}"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// What both gateways have counted so far.
+    pub(crate) fn counts(&self) -> Result<Counts, String> {
+        let mut counts = Counts::default();
+        for gateway in 0..2 {
+            let page = metrics(&self.straight(gateway))?;
+            counts.posts += sum(&page, "galo_gateway_posts_total");
+            counts.refused += sum(&page, "galo_http_requests_total{status=\"4xx\"}")
+                + sum(&page, "galo_http_requests_total{status=\"5xx\"}");
+        }
+        Ok(counts)
+    }
+
+    /// Waits until nothing is open.
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
+        let way = Way::Straight(self.socket("aggregator-http"));
+        self.until("every open payment is processed", || {
+            let page = metrics(&way)?;
+            Ok((sum(&page, "galo_payments_open") == 0).then_some(()))
+        })
+    }
+
+    /// Compares what was accepted, by id and cents, with both processors' books and with the summary.
+    pub(crate) fn reconcile(
+        &mut self,
+        accepted: &BTreeMap<String, u64>,
+        processors: [&Processor; 2],
+    ) -> Result<(), String> {
+        self.settle()?;
+        let books = processors.map(|processor| processor.books().stored.clone());
+        let mut wrong = Vec::new();
+        for (id, cents) in accepted {
+            let found: Vec<Payment> = books.iter().filter_map(|book| book.get(id).copied()).collect();
+            match found[..] {
+                [payment] if payment.amount_cents == *cents => {}
+                _ => wrong.push(format!("{id} of {cents} cents is in the books as {found:?}")),
+            }
+        }
+        for id in books.iter().flat_map(BTreeMap::keys).filter(|id| !accepted.contains_key(*id)) {
+            wrong.push(format!("{id} was never accepted and is in the books"));
+        }
+        let anomalies = processors.map(|processor| processor.books().anomalies.clone()).concat();
+        wrong.extend(anomalies.iter().map(|anomaly| format!("a processor was sent {anomaly}")));
+        let expected = summary(&books[0], &books[1]);
+        for gateway in 0..2 {
+            let said = self.straight(gateway).ask("GET", "/payments-summary", "")?.text();
+            if said != expected {
+                wrong.push(format!("the summary is {said}, the books say {expected}"));
+            }
+        }
+        match wrong.len() {
+            0 => Ok(()),
+            count => Err(format!("{count} differences, first {}", wrong[..count.min(3)].join("; "))),
+        }
+    }
+
+    /// Stops it as an operator does: HAProxy, gateways, aggregator, by SIGTERM, each must exit with 0.
+    pub(crate) fn stop(mut self) -> Result<(), String> {
+        for name in ["haproxy", "gateway-1", "gateway-2", "aggregator"] {
+            let Some(mut child) = self.children.remove(name) else { continue };
+            let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
+            kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| format!("{name}: {error}"))?;
+            let deadline = Instant::now() + LIMIT;
+            let status = loop {
+                match child.try_wait() {
+                    Ok(Some(status)) => break status,
+                    _ if Instant::now() > deadline => {
+                        self.children.insert(name.to_owned(), child);
+                        return Err(format!("{name} does not stop"));
+                    }
+                    _ => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            // HAProxy without a master ends by the signal itself.
+            if !status.success() && (name != "haproxy" || status.signal() != Some(Signal::SIGTERM as i32)) {
+                return Err(format!("{name} ended with {status}; its log is {}", self.log(name).display()));
+            }
+        }
+        fs::remove_dir_all(&self.folder).map_err(|error| format!("{}: {error}", self.folder.display()))
+    }
+}
+
+impl Drop for Galo {
+    fn drop(&mut self) {
+        for child in self.children.values_mut() {
+            // It has ended already, or it does now.
+            child.kill().unwrap_or_default();
+            drop(child.wait());
+        }
+    }
+}
+
+/// How attempts ended at both processors, by the counting of the gateway behind `way`.
+pub(crate) fn outcomes(way: &Way) -> Result<Outcomes, String> {
+    let page = metrics(way)?;
+    let count = |outcome: &str| -> u64 {
+        ["default", "fallback"]
+            .into_iter()
+            .map(|processor| {
+                sum(
+                    &page,
+                    &format!(
+                        "galo_attempt_outcomes_total{{processor=\"{processor}\",outcome=\"{outcome}\"}}"
+                    ),
+                )
+            })
+            .sum()
+    };
+    Ok(Outcomes { processed: count("processed"), refused: count("refused"), unknown: count("unknown") })
+}
+
+/// The summary's JSON that belongs to these books.
+pub(crate) fn summary(default: &BTreeMap<String, Payment>, fallback: &BTreeMap<String, Payment>) -> String {
+    let side = |book: &BTreeMap<String, Payment>| {
+        let cents: u64 = book.values().map(|payment| payment.amount_cents).sum();
+        format!(r#"{{"totalRequests":{},"totalAmount":{}.{:02}}}"#, book.len(), cents / 100, cents % 100)
+    };
+    format!(r#"{{"default":{},"fallback":{}}}"#, side(default), side(fallback))
+}
+
+fn metrics(way: &Way) -> Result<String, String> {
+    let answer = way.ask("GET", "/metrics", "")?;
+    if answer.status == 200 { Ok(answer.text()) } else { Err(format!("/metrics says {}", answer.status)) }
+}
+
+/// The sum of all series whose name and labels begin with `series`.
+fn sum(page: &str, series: &str) -> u64 {
+    page.lines()
+        .filter(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with([' ', '{'])))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
+    listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_summed_by_name_and_labels() {
+        let page = "a 1\na_total{x=\"1\"} 2\na_total{x=\"2\"} 3\na_total_more 9\n";
+        assert_eq!(sum(page, "a"), 1);
+        assert_eq!(sum(page, "a_total"), 5);
+        assert_eq!(sum(page, "a_total{x=\"2\"}"), 3);
+        assert_eq!(sum(page, "b"), 0);
+    }
+
+    #[test]
+    fn a_summary_is_written_as_galo_writes_it() {
+        let payment = Payment { amount_cents: 1990, requested_at_ms: 0 };
+        let book = BTreeMap::from([("a".to_owned(), payment), ("b".to_owned(), payment)]);
+        assert_eq!(
+            summary(&book, &BTreeMap::new()),
+            r#"{"default":{"totalRequests":2,"totalAmount":39.80},"fallback":{"totalRequests":0,"totalAmount":0.00}}"#
+        );
+    }
+}

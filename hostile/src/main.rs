@@ -1,0 +1,95 @@
+//! Hostile clients and hostile processors against Galo's real programs: `cargo xtask hostile` builds them and runs this.
+//!
+//! Tables of cases: bytes that are no request, or two; bodies and bounds that are no payment and no instant; crowds of slow
+//! and idle clients; processors that cut, garble, delay or refuse their answers at every byte. Each case says what must
+//! come of it, and after each the system must be alive and correct: an ordinary payment is taken, and in the end everything that was
+//! promised stands in a processor's book once, to the cent, and nothing else does.
+//!
+//! It must never depend on a fixed port, on what ran before, or on how fast the machine is: waits have limits far above what
+//! they wait for, and what is a matter of speed is printed, not judged.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
+mod bodies;
+mod bounds;
+mod client;
+mod crowds;
+mod faults;
+mod galo;
+mod outages;
+mod processor;
+mod queries;
+mod smuggling;
+mod tally;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::galo::{Plan, Programs};
+use crate::tally::Tally;
+use crate::world::World;
+
+/// Hostile requests, bodies and processors against Galo's real programs
+#[derive(Debug, Parser)]
+#[command(name = "galo-hostile", version)]
+struct Arguments {
+    /// The folder of galo-gateway and galo-aggregator
+    #[arg(long)]
+    programs: PathBuf,
+    /// HAProxy
+    #[arg(long, default_value = "haproxy")]
+    haproxy: PathBuf,
+    /// Its configuration
+    #[arg(long)]
+    haproxy_config: PathBuf,
+    /// Only the groups whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Crowds of clients take a descriptor each, in the programs too, which inherit the limit.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap_or_default();
+    }
+    let programs = Programs {
+        folder: arguments.programs,
+        haproxy: arguments.haproxy,
+        haproxy_config: arguments.haproxy_config,
+    };
+    let mut tally = Tally::new(arguments.only);
+    if let Err(error) = run(&programs, &mut tally) {
+        tally.case("the run itself", Err(error));
+    }
+    if tally.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
+    let plan = Plan { name: "front", haproxy: true, ..Plan::default() };
+    let mut world = World::start(programs, &plan)?;
+    smuggling::run(&mut world, tally);
+    bounds::run(&mut world, tally);
+    bodies::run(&mut world, tally);
+    queries::run(&mut world, tally);
+    crowds::run(&mut world, tally);
+    tally.begin("the end");
+    world.stop(tally);
+    faults::run(programs, tally)?;
+    outages::run(programs, tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,213 @@
+//! The laboratory's own honesty: one seed is one run, nobody beats the bound, and what is bad is found to be bad.
+//!
+//! On short schedules: generated ones, six times as fast and with half the clients.
+
+use galo_engine::Processor;
+
+use super::baselines::{Baseline, Past, Step, Strategy};
+use super::policy::{Event, Figures, Order, Policy};
+use super::run::play_with;
+use super::*;
+use crate::cluster::dice::Dice;
+
+/// A schedule of ten seconds with everything that its original has.
+fn short(seed: u64) -> Schedule {
+    let mut schedule = generate(seed);
+    let faster = u64::from(schedule.seconds) / 10;
+    let shorten = |moment: Moment| Moment::from_ms(moment.ms / faster);
+    schedule.seconds = 10;
+    for point in &mut schedule.clients {
+        *point = ClientPoint { at_s: shorten(point.at_s), count: point.count / 2 + 1 };
+    }
+    for stage in &mut schedule.stages {
+        stage.at_s = shorten(stage.at_s);
+    }
+    schedule.stages.dedup_by_key(|stage| stage.at_s);
+    schedule.check().unwrap();
+    schedule
+}
+
+fn steady(stages: Vec<Stage>) -> Schedule {
+    let point = |ms| ClientPoint { at_s: Moment::from_ms(ms), count: 100 };
+    Schedule {
+        name: "steady".to_owned(),
+        seconds: 30,
+        settle_ms: 1_000,
+        clients: vec![point(0), point(30_000)],
+        stages,
+    }
+}
+
+fn stage(ms: u64, default: Condition, fallback: Condition) -> Stage {
+    Stage { at_s: Moment::from_ms(ms), default, fallback }
+}
+
+const FINE: Condition = Condition { delay_ms: 0, failing: false, error_percent: 0 };
+const OUT: Condition = Condition { delay_ms: 0, failing: true, error_percent: 0 };
+const SLOW: Condition = Condition { delay_ms: 3_000, failing: false, error_percent: 0 };
+
+fn settings(seed: u64) -> Settings {
+    Settings::new(Fees::PREVIEW, seed)
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for kind in PolicyKind::ALL {
+        let [first, second] = [0; 2].map(|_| format!("{:?}", play(&short(11), &settings(11), *kind, true)));
+        assert_eq!(first, second, "{}", kind.name());
+    }
+    let [first, other] =
+        [11, 12].map(|seed| format!("{:?}", play(&short(11), &settings(seed), PolicyKind::Galo, true)));
+    assert_ne!(first, other, "chance plays no part");
+}
+
+#[test]
+fn nobody_earns_more_than_the_bound_and_nobody_invents_payments() {
+    for seed in 0..50 {
+        let schedule = short(seed);
+        let fees = if seed % 2 == 0 { Fees::PREVIEW } else { Fees::FINAL };
+        for kind in PolicyKind::ALL {
+            let run = play(&schedule, &Settings { fees, ..settings(seed) }, *kind, false);
+            let name = kind.name();
+            assert!(run.profit_units() <= run.bound.profit_units(fees), "seed {seed}, {name}: {run:?}");
+            let bounds = [run.bound.audit_profit_units(fees), run.bound.profit_units(fees)];
+            assert!(bounds[0] <= bounds[1], "seed {seed}, {name}: {bounds:?}");
+            assert!(run.lag() >= 0, "seed {seed}, {name}: {run:?}");
+            let booked: u64 = run.processed.iter().sum();
+            assert!(booked <= run.stored.iter().sum(), "seed {seed}, {name}: {run:?}");
+        }
+    }
+}
+
+#[test]
+fn a_run_at_other_fees_is_the_same_run() {
+    for kind in PolicyKind::ALL {
+        let preview = play(&short(4), &settings(4), *kind, true);
+        let played = play(&short(4), &Settings { fees: Fees::FINAL, ..settings(4) }, *kind, true);
+        match preview.at_fees(Fees::FINAL) {
+            Some(derived) => assert_eq!(format!("{derived:?}"), format!("{played:?}"), "{}", kind.name()),
+            None => assert_eq!(*kind, PolicyKind::Galo),
+        }
+        assert!(preview.at_fees(Fees { bps: [2_000, 1_000] }).is_none());
+    }
+}
+
+#[test]
+fn galo_pays_nobody_twice() {
+    for seed in 100..150 {
+        let run = play(&short(seed), &settings(seed), PolicyKind::Galo, false);
+        assert_eq!(run.doubles, 0, "seed {seed}: {run:?}");
+        assert_eq!(run.accepted, run.posted, "seed {seed}: nothing is refused");
+    }
+}
+
+#[test]
+fn without_trouble_everybody_earns_everything() {
+    for kind in PolicyKind::ALL {
+        let run = play(&steady(Vec::new()), &settings(1), *kind, false);
+        assert_eq!(run.profit_units(), run.bound.profit_units(run.fees), "{}", kind.name());
+        assert_eq!(run.lag(), 0, "{}", kind.name());
+        assert_eq!((run.inconsistencies, run.risky, run.doubles), (0, 0, 0), "{}", kind.name());
+    }
+}
+
+#[test]
+fn an_attempt_given_up_may_be_processed_and_is_found() {
+    let schedule = steady(vec![stage(5_000, Condition { delay_ms: 500, ..FINE }, FINE)]);
+    let run = play(&schedule, &settings(1), PolicyKind::ShortTimeout, false);
+    assert!(run.doubles > 1_000, "{run:?}");
+    assert!(run.inconsistencies > 1_000, "{run:?}");
+}
+
+/// Sends everything to fallback.
+struct Spendthrift;
+
+impl Strategy for Spendthrift {
+    fn route(&mut self, _: &mut Past, _: u64, _: &mut Dice) -> Step {
+        Step::Send(Processor::Fallback, None)
+    }
+
+    fn ended(&mut self, _: Processor, _: bool, _: u64, _: u64) {}
+}
+
+#[test]
+fn who_always_pays_more_is_ranked_below_galo() {
+    let [mut galo, mut bad] = [Vec::new(), Vec::new()];
+    for seed in 0..10 {
+        let schedule = short(seed);
+        let settings = settings(seed);
+        galo.push(play(&schedule, &settings, PolicyKind::Galo, false).regret());
+        let spendthrift = Box::new(Baseline::new(Spendthrift, &mut Dice::new(seed)));
+        bad.push(play_with(&schedule, &settings, PolicyKind::FiveTries, spendthrift, false).regret());
+    }
+    let [galo, bad] = [galo, bad].map(Spread::of);
+    // Ten of the ninety-five per cent that default leaves.
+    assert!(bad.median > 0.1 && bad.mean > 0.1, "{bad:?}");
+    assert!(galo.median < bad.median && galo.mean < bad.mean, "{galo:?} and {bad:?}");
+}
+
+/// A policy whose books are not what the processors have.
+struct Liar(Box<dyn Policy>, u64);
+
+impl Policy for Liar {
+    fn start(&mut self, orders: &mut Vec<Order>) {
+        self.0.start(orders);
+    }
+
+    fn handle(&mut self, event: Event, now_us: u64, orders: &mut Vec<Order>) {
+        self.0.handle(event, now_us, orders);
+    }
+
+    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> [u64; 2] {
+        let [default, fallback] = self.0.summarize(from_ms, to_ms);
+        [default + self.1, fallback]
+    }
+
+    fn waiting(&self) -> u64 {
+        self.0.waiting()
+    }
+
+    fn figures(&mut self, now_us: u64) -> Figures {
+        self.0.figures(now_us)
+    }
+}
+
+#[test]
+fn the_auditor_sees_one_payment_too_many() {
+    let schedule = steady(Vec::new());
+    // Four times it looks: at 0, 10, 20 and 30 s.
+    for (lie, inconsistencies) in [(0, 0), (1, 4), (2, 8)] {
+        let honest = Box::new(Baseline::new(Spendthrift, &mut Dice::new(1)));
+        let liar = Box::new(Liar(honest, lie));
+        let run = play_with(&schedule, &settings(1), PolicyKind::FiveTries, liar, false);
+        assert_eq!(run.inconsistencies, inconsistencies, "{:?}", run.audits);
+    }
+}
+
+#[test]
+fn what_takes_longer_than_the_auditor_waits_can_be_seen() {
+    // Three seconds from requestedAt to the books, where the auditor looks after 1.5: what is processed between its three
+    // looks, five milliseconds apart at most, is in one book and not in the other.
+    let look = |condition| {
+        let mut schedule = steady(vec![stage(5_000, condition, condition)]);
+        // Not all in step.
+        let point = |ms, count| ClientPoint { at_s: Moment::from_ms(ms), count };
+        schedule.clients = vec![point(0, 1), point(5_000, 120), point(30_000, 120)];
+        (0..10).map(|seed| play(&schedule, &settings(seed), PolicyKind::FiveTries, false)).collect::<Vec<_>>()
+    };
+    let slow = look(SLOW);
+    assert!(slow.iter().map(|run| run.inconsistencies).sum::<u64>() > 0, "{slow:?}");
+    assert!(slow.iter().all(|run| run.risk() > 0.5), "{slow:?}");
+    let brisk = look(Condition { delay_ms: 900, ..FINE });
+    assert!(brisk.iter().all(|run| run.inconsistencies == 0 && run.risky == 0), "{brisk:?}");
+}
+
+#[test]
+fn a_backlog_drains_at_the_rate_of_the_processor() {
+    let schedule = steady(vec![stage(5_000, OUT, OUT), stage(15_000, FINE, OUT)]);
+    let run = play(&schedule, &settings(1), PolicyKind::Galo, true);
+    let drained: Vec<u64> = run.seconds[15..].iter().map(|second| second.processed[0]).collect();
+    assert!(drained.iter().all(|count| *count <= 5_010), "{drained:?}");
+    assert!(drained.iter().take(3).sum::<u64>() > 1_000, "{drained:?}");
+    assert_eq!(run.lag(), 0);
+}

@@ -1,0 +1,62 @@
+//! `cargo xtask hostile`: hostile clients and processors against the programs as they are shipped.
+//!
+//! Builds gateway, aggregator and `galo-hostile`, finds HAProxy, and runs the latter, which starts everything else in folders
+//! and on ports of its own. Must never touch a running Galo: it needs none, and knows of none.
+
+use std::process::Command;
+
+use clap::Args;
+
+use crate::repo::{self, Fallible};
+use crate::{tools, up};
+
+/// What is run, and built how.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// The cargo profile to build with
+    #[arg(long, value_enum, default_value = "release")]
+    profile: up::Profile,
+    /// Take the programs as they were built last
+    #[arg(long)]
+    no_build: bool,
+    /// Only the groups whose name contains this: smuggling, bounds, manners, bodies, summary, crowds, answers, …
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// `cargo xtask hostile`.
+///
+/// # Errors
+///
+/// When it cannot be run, or a case fails; each failing case is a line.
+pub(crate) fn hostile(options: &Options) -> Fallible<()> {
+    if !options.no_build {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(repo::root()).args(["build", "--bins", "--profile", options.profile.name()]);
+        command.args([
+            "--package",
+            "galo-gateway",
+            "--package",
+            "galo-aggregator",
+            "--package",
+            "galo-hostile",
+        ]);
+        run(&mut command, "the build")?;
+    }
+    let programs = repo::program_folder(options.profile.name());
+    let mut command = Command::new(programs.join("galo-hostile"));
+    command.arg("--programs").arg(&programs);
+    command.arg("--haproxy").arg(tools::haproxy()?);
+    command.arg("--haproxy-config").arg(repo::root().join("haproxy/haproxy.cfg"));
+    if let Some(only) = &options.only {
+        command.args(["--only", only]);
+    }
+    run(&mut command, "galo-hostile")
+}
+
+/// Runs a command with its output on the terminal.
+fn run(command: &mut Command, name: &str) -> Fallible<()> {
+    let status = command.status().map_err(|error| format!("cannot run {name}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{name} failed (above)")) }
+}
