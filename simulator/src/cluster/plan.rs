@@ -5,7 +5,7 @@
 use super::dice::Dice;
 
 /// More ids than any run has: none is forgotten.
-const KNOWN_LEN_ENDLESS: usize = 10_000;
+const KNOWN_LEN_ENDLESS: usize = 1_000;
 
 /// What the disk promises after a loss of power.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,7 +123,7 @@ impl Plan {
             queue_len_max: if tight { dice.index(20) + 2 } else { 10_000 },
             concurrency_max: if tight { dice.pick(&[1, 2, 5]) } else { dice.pick(&[8, 64, 400]) },
             patience_us: dice.pick(&[0, 100_000, 2_000_000]),
-            open_len_max: if tight && dice.one_in(2) { dice.index(40) + 2 } else { 10_000 },
+            open_len_max: if tight && dice.one_in(2) { dice.index(40) + 2 } else { 1_000 },
             known_len_max: if dice.one_in(4) { dice.index(60) + 1 } else { KNOWN_LEN_ENDLESS },
             known_len_varies: dice.one_in(16),
             bucket_bytes_max: dice.pick(&[6 << 10, 8 << 10, 2 << 20, 2 << 20]),
