@@ -577,8 +577,10 @@ impl Dispatcher {
             let payment = self.payment(slot);
             payment.state = State::Intending(place);
             payment.probed |= place.reservation == Reservation::Probe;
-            payment.requested_at = now.unix_ms;
-            let requested_at_ms = now.unix_ms.0;
+            // No two attempts of a payment share it, whatever the clocks of the gateways that made them said: it is by this
+            // that the ledger tells them apart.
+            payment.requested_at = now.unix_ms.max(UnixMillis(payment.requested_at.0 + 1));
+            let requested_at_ms = payment.requested_at.0;
             self.actions
                 .push(Action::Send(Intent { slot, correlation_id, requested_at_ms, processor }.into()));
         }

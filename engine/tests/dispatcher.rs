@@ -203,6 +203,22 @@ fn a_refused_payment_takes_a_new_requested_at_and_waits_for_its_intent() {
     );
 }
 
+/// Another gateway, whose clock is ahead, tried it and was refused.
+#[test]
+fn a_new_attempt_is_later_than_the_last_one_by_whichever_clock() {
+    let mut bench = Bench::new();
+    let requested_at_ms = bench.unix_ms() + 5;
+    let actions = bench.hear(Assignment {
+        correlation_id: id(1),
+        amount_cents: amount().get(),
+        requested_at_ms,
+        stage: Stage::Waiting,
+        in_doubt: false,
+    });
+    let [Message::Intent(intent)] = sent(&actions)[..] else { panic!("one intent: {actions:?}") };
+    assert_eq!(intent.requested_at_ms, requested_at_ms + 1);
+}
+
 #[test]
 fn a_payment_in_doubt_stays_with_its_processor_and_its_requested_at() {
     let mut bench = Bench::new();
