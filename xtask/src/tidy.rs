@@ -44,6 +44,7 @@ pub(crate) fn complaints() -> Fallible<Vec<String>> {
     complaints.extend(broken_links(&files));
     complaints.extend(undocumented_variables(&files));
     complaints.extend(undocumented_dependencies(&files, &direct_dependencies()?));
+    complaints.extend(members_without_an_image(&files));
     Ok(complaints)
 }
 
@@ -270,6 +271,28 @@ fn undocumented_dependencies(files: &Files, dependencies: &BTreeSet<String>) -> 
     missing.map(|name| format!("docs/dependencies.md has no line for `{name}`")).collect()
 }
 
+/// Cargo reads a workspace only if all its members are there, in an image too: each one's manifest and its programs' roots must
+/// pass `.dockerignore`, which lets through what it names.
+fn members_without_an_image(files: &Files) -> Vec<String> {
+    let passed: Vec<&Path> = files
+        .text(".dockerignore")
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.strip_prefix('!').map(Path::new))
+        .collect();
+    let is_needed = |path: &Path| {
+        ["Cargo.toml", "src/main.rs", "src/lib.rs"].iter().any(|name| {
+            path.ends_with(name) && path.components().count() == 1 + Path::new(name).components().count()
+        })
+    };
+    files
+        .texts
+        .keys()
+        .filter(|path| is_needed(path) && !passed.iter().any(|passed| path.starts_with(passed)))
+        .map(|path| format!(".dockerignore keeps {} from the images' builds", path.display()))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,5 +348,18 @@ mod tests {
             &dependencies,
         );
         assert_eq!(found, ["docs/dependencies.md has no line for `rkyv`"]);
+    }
+
+    #[test]
+    fn a_member_that_no_image_would_find_is_named() {
+        let found = members_without_an_image(&files(&[
+            (".dockerignore", "*\n!wire\n!chaos/Cargo.toml\n"),
+            ("wire/Cargo.toml", ""),
+            ("wire/src/lib.rs", ""),
+            ("chaos/Cargo.toml", ""),
+            ("chaos/src/main.rs", ""),
+            ("chaos/src/deep/main.rs", ""),
+        ]));
+        assert_eq!(found, [".dockerignore keeps chaos/src/main.rs from the images' builds"]);
     }
 }
