@@ -189,9 +189,9 @@ const ABSENCES: [(&str, Absence); 6] = [
     ("the default one swallows connections, and comes", |programs| {
         let mut reserved = Reserved::new()?;
         reserved.swallow()?;
-        // A refusal takes a timeout here, and whoever is sent to find out whether it is over may be the same payment
-        // each time: the router's probes go before a patience that is over. Most get through meanwhile, each in the end.
-        absent(programs, "swallowed", reserved, 5)
+        // A refusal takes a timeout here, and the next probe is due when it is over. None of the ten may be the probe for
+        // ever: all get through before the processor comes.
+        absent(programs, "swallowed", reserved, 10)
     }),
     ("both refuse connections, and come", both_absent),
     ("a name that does not resolve", |programs| unresolved(programs, "http://processor.invalid:8080")),
