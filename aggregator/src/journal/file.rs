@@ -8,6 +8,7 @@
 //! What an append in place risks: where more is dirty than the kernel allows, it makes the writer wait, and the loop with it. On the
 //! ring the answers would wait all the same, which is nearly everything that this process does.
 
+use std::cell::OnceCell;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -18,13 +19,15 @@ use crate::stream::Driver;
 pub struct JournalFile {
     file: Arc<std::fs::File>,
     driver: Driver,
+    /// The ring's own handle, from its first use on.
+    ring: OnceCell<tokio_uring::fs::File>,
 }
 
 impl JournalFile {
     /// Takes over an open file.
     #[must_use]
     pub fn new(file: std::fs::File, driver: Driver) -> Self {
-        Self { file: Arc::new(file), driver }
+        Self { file: Arc::new(file), driver, ring: OnceCell::new() }
     }
 
     /// Writes everything at `offset`, in place.
@@ -38,8 +41,8 @@ impl JournalFile {
     /// Likewise, beside the event loop where there is a ring.
     pub async fn write_all_at(&self, bytes: Vec<u8>, offset: u64) -> (io::Result<()>, Vec<u8>) {
         match self.driver {
-            Driver::Uring => match self.file.try_clone() {
-                Ok(file) => tokio_uring::fs::File::from_std(file).write_all_at(bytes, offset).await,
+            Driver::Uring => match self.ring() {
+                Ok(file) => file.write_all_at(bytes, offset).await,
                 Err(error) => (Err(error), bytes),
             },
             Driver::Epoll => (self.append(&bytes, offset), bytes),
@@ -52,13 +55,20 @@ impl JournalFile {
     /// What the disk said: whatever was written since the last sync may be lost.
     pub async fn sync(&self) -> io::Result<()> {
         match self.driver {
-            // A handle of its own, which the ring closes.
-            Driver::Uring => tokio_uring::fs::File::from_std(self.file.try_clone()?).sync_data().await,
+            Driver::Uring => self.ring()?.sync_data().await,
             Driver::Epoll => {
                 let file = Arc::clone(&self.file);
                 aside(move || file.sync_data()).await
             }
         }
+    }
+
+    fn ring(&self) -> io::Result<&tokio_uring::fs::File> {
+        if let Some(file) = self.ring.get() {
+            return Ok(file);
+        }
+        let file = self.file.try_clone()?;
+        Ok(self.ring.get_or_init(|| tokio_uring::fs::File::from_std(file)))
     }
 }
 

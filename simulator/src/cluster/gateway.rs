@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
 use galo_engine::Outcome;
+use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
 use galo_engine::outcome::Reply;
 use galo_engine::router::RouterConfig;
 use galo_engine::time::Now;
