@@ -15,7 +15,6 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 
 use crate::repo::{self, Fallible};
-use crate::tools;
 
 /// The version that `fuzz/` was tried with.
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
