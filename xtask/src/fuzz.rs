@@ -226,7 +226,7 @@ fn explain(said: &str, log: &Path) -> String {
     format!("{}; input {}, log {}", words.join(" "), input.unwrap_or("not written"), log.display())
 }
 
-/// Makes the corpus that git keeps of it and what was found: as few and small inputs as show the same.
+/// Makes the corpus that git keeps of it and what was found: a choice among the fewest inputs that show the same.
 fn minimize(target: &str, options: &Options) -> Fallible<String> {
     let (found, corpus) = (folder().join("found").join(target), folder().join("corpus").join(target));
     let merged = folder().join("artifacts").join(target).join("merged");
@@ -262,8 +262,9 @@ fn minimize(target: &str, options: &Options) -> Fallible<String> {
     }
     let (mut count, mut kept_size) = (0, 0);
     let merged_files = files(&merged).map_err(cannot)?;
-    for (size, path) in &merged_files {
-        if count == CORPUS_FILES_MAX || kept_size + size > CORPUS_SIZE_MAX {
+    // Of every size some: the smallest alone would show the least.
+    for (size, path) in merged_files.iter().step_by(merged_files.len().div_ceil(CORPUS_FILES_MAX).max(1)) {
+        if kept_size + size > CORPUS_SIZE_MAX {
             break;
         }
         let name = path.file_name().expect("a folder's entry has a name");
