@@ -259,7 +259,7 @@ impl World {
 
     fn post(&mut self, number: usize, id: u8, how: u8) {
         let id = CorrelationId([id + 1; 16]);
-        let cents = if how % 8 == 0 { 2_500 } else { 1_990 };
+        let cents = if how.is_multiple_of(8) { 2_500 } else { 1_990 };
         self.ticket += 1;
         let ticket = self.ticket;
         self.sent.entry(id.0).or_default().push(cents);
@@ -420,7 +420,7 @@ impl World {
 
     fn end_check(&mut self, number: usize, how: u8) {
         if let Some(processor) = self.gateways[number].checks.pop() {
-            let health = (how % 4 != 0).then_some((how % 4 == 1, u32::from(how)));
+            let health = (!how.is_multiple_of(4)).then_some((how % 4 == 1, u32::from(how)));
             self.tell(number, |dispatcher, now| dispatcher.health_checked(processor, health, now));
         }
     }

@@ -34,7 +34,8 @@ mod tests {
     /// Every target over its corpus: what was found once stays found, without a fuzzer.
     #[test]
     fn every_corpus_passes() {
-        let targets: &[(&str, fn(&[u8]))] = &[
+        type Run = fn(&[u8]);
+        let targets: &[(&str, Run)] = &[
             ("engine_events", crate::engine_events::run),
             ("engine_records", crate::engine_records::run),
             ("http_request", crate::http_request::run),

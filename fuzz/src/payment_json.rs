@@ -16,10 +16,11 @@ const DEPTH_MAX: usize = 32;
 const BODY_SIZE_MAX: usize = 16 * 1024;
 
 type Read = Result<(CorrelationId, AmountCents), u16>;
+type Reader = Box<dyn FnMut(&[u8]) -> Read>;
 
 thread_local! {
     /// One reader for all bodies, as a gateway's thread has: nothing of a body may be left for the next one.
-    static READER: RefCell<Box<dyn FnMut(&[u8]) -> Read>> = RefCell::new(Box::new(body_reader()));
+    static READER: RefCell<Reader> = RefCell::new(Box::new(body_reader()));
 }
 
 /// The body is the fuzzer's bytes.
