@@ -213,6 +213,12 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Whether so much more can be added. What is open or processed is part of what was accepted: room there is room in all.
+    fn check_room(&self, count: u64, amount_cents: u64) -> Result<(), Misfit> {
+        let sums = (self.count.checked_add(count), self.amount_cents.checked_add(amount_cents));
+        if matches!(sums, (Some(_), Some(_))) { Ok(()) } else { Err(BEYOND_THE_BOOKS) }
+    }
+
     fn add(&mut self, amount_cents: u64) {
         self.count += 1;
         self.amount_cents += amount_cents;
@@ -305,6 +311,7 @@ impl<V: Copy> Sharded<V> {
 }
 
 const NOT_OPEN: Misfit = Misfit("only an open payment is sent or resolved");
+const BEYOND_THE_BOOKS: Misfit = Misfit("the books cannot hold such a sum");
 
 /// See the module's documentation.
 pub struct Ledger {
@@ -443,6 +450,7 @@ impl Ledger {
                 if self.processed.contains(correlation_id) {
                     return Err(Misfit("a processed id is not accepted again"));
                 }
+                self.conservation.accepted.check_room(1, amount_cents)?;
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
                 if !self.open.insert_new(correlation_id, payment) {
                     return Err(Misfit("an open id is not accepted again"));

@@ -3,7 +3,7 @@
 //! JSON to an id and exact cents, for the bodies that are sent and for some that are not. Allocations are shown, and there must be none.
 
 use divan::{AllocProfiler, Bencher, black_box};
-use galo_gateway::http::body_reader;
+use galo_gateway::http::offline::body_reader;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();

@@ -8,6 +8,7 @@
 mod bench;
 mod chaos;
 mod decimal;
+mod fuzz;
 mod hostile;
 mod http;
 mod lab;
@@ -69,6 +70,8 @@ enum Command {
     Bench(bench::Options),
     /// Hostile requests, bodies, crowds and processors against the real programs, case by case
     Hostile(hostile::Options),
+    /// Give the decoders and the engine what a fuzzer makes up, and hold each answer against a second reading
+    Fuzz(fuzz::Options),
     /// Check everything: formatting, lints, tests, documentation, tidiness, then a real Galo end to end
     Test(test::Options),
     /// Check what compilers do not: links, lengths, documented variables and dependencies
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::bench(&options),
         Command::Chaos(options) => chaos::chaos(&options),
         Command::Hostile(options) => hostile::hostile(&options),
+        Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
         Command::Sim { arguments } => sim::sim(&arguments),

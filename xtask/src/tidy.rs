@@ -272,7 +272,7 @@ fn undocumented_dependencies(files: &Files, dependencies: &BTreeSet<String>) -> 
 }
 
 /// Cargo reads a workspace only if all its members are there, in an image too: each one's manifest and its programs' roots must
-/// pass `.dockerignore`, which lets through what it names.
+/// pass `.dockerignore`, which lets through what it names. A folder with a workspace of its own is no member.
 fn members_without_an_image(files: &Files) -> Vec<String> {
     let passed: Vec<&Path> = files
         .text(".dockerignore")
@@ -285,10 +285,17 @@ fn members_without_an_image(files: &Files) -> Vec<String> {
             path.ends_with(name) && path.components().count() == 1 + Path::new(name).components().count()
         })
     };
+    let is_apart = |path: &Path| {
+        let manifest = path.iter().next().map(|folder| Path::new(folder).join("Cargo.toml"));
+        let text = manifest.and_then(|manifest| files.texts.get(&manifest));
+        text.is_some_and(|text| text.lines().any(|line| line == "[workspace]"))
+    };
     files
         .texts
         .keys()
-        .filter(|path| is_needed(path) && !passed.iter().any(|passed| path.starts_with(passed)))
+        .filter(|path| {
+            is_needed(path) && !is_apart(path) && !passed.iter().any(|passed| path.starts_with(passed))
+        })
         .map(|path| format!(".dockerignore keeps {} from the images' builds", path.display()))
         .collect()
 }
@@ -359,6 +366,8 @@ mod tests {
             ("chaos/Cargo.toml", ""),
             ("chaos/src/main.rs", ""),
             ("chaos/src/deep/main.rs", ""),
+            ("apart/Cargo.toml", "[package]\n\n[workspace]\n"),
+            ("apart/src/lib.rs", ""),
         ]));
         assert_eq!(found, [".dockerignore keeps chaos/src/main.rs from the images' builds"]);
     }

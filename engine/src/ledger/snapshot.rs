@@ -375,6 +375,7 @@ impl Ledger {
                 self.open.reserve(room(open_len, self.config.open_len_max));
             }
             Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } => {
+                self.conservation.accepted.check_room(1, amount_cents)?;
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
                 if !self.open.insert_new(correlation_id, payment) {
                     return Err(Misfit("an id is open once"));
@@ -461,6 +462,7 @@ impl Ledger {
     }
 
     fn import_bucket(&mut self, processor: Processor, row: BucketRow) -> Result<(), Misfit> {
+        self.conservation.accepted.check_room(row.count, row.amount_cents)?;
         if !self.buckets[processor.index()].import(row) {
             return Err(NO_SPAN);
         }

@@ -362,11 +362,20 @@ fn misfit() {
         [(file, header(file).encode().into_iter().chain(records).collect::<Vec<u8>>())]
     };
     let (accepted, processed) = (entry(1).to_fact(), entry(2).to_fact());
+    let amount = |number, amount_cents| Fact::Accepted {
+        correlation_id: id(number),
+        amount_cents,
+        requested_at_ms: 0,
+        stage: Stage::Waiting,
+        in_doubt: false,
+    };
     for facts in [
         &[accepted, accepted][..],
         &[accepted, processed, processed],
         &[accepted, processed, accepted],
         &[accepted, Fact::End],
+        // Two amounts whose sum no number holds.
+        &[amount(3, u64::MAX), accepted],
     ] {
         let (offset, sequence) = ((facts.len() * BLOCK) as u64, facts.len() as u64);
         match refusal(&with(facts)) {

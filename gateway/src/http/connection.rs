@@ -21,6 +21,7 @@ use monoio::io::stream::Stream;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::UnixStream;
 use monoio::time::Instant;
+use monoio_http::common::error::HttpError;
 use monoio_http::common::request::Request;
 use monoio_http::h1::codec::ServerCodec;
 use monoio_http::h1::codec::decoder::FillPayload;
@@ -93,7 +94,7 @@ impl<S: Service> Connection<S> {
             let received_at = Instant::now();
             self.ticket.serving();
             self.intake.borrow_mut().grant(size);
-            let Some((request, body)) = self.decode(head).await else {
+            let Some((request, body)) = decode(&mut self.codec, &self.intake, head).await else {
                 return self.refuse(&problem::BAD_TARGET).await;
             };
             let service = &*self.shared.service;
@@ -173,35 +174,6 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Has the codec read the granted request. `None` if it cannot, or if it came to another end than `framing`.
-    async fn decode(&mut self, head: Head) -> Option<(Request, Bytes)> {
-        let request = match self.codec.next().await? {
-            Ok(request) => request,
-            Err(error) => {
-                tracing::debug!(%error, "the codec refuses a request");
-                return None;
-            }
-        };
-        self.codec.fill_payload().await.ok()?;
-        let (parts, payload) = request.into_parts();
-        let body = match payload {
-            Payload::None => Bytes::new(),
-            Payload::Fixed(mut payload) => payload.next().await?.ok()?,
-            Payload::Stream(mut payload) => {
-                let mut body = BytesMut::new();
-                while let Some(chunk) = payload.next().await {
-                    body.extend_from_slice(&chunk.ok()?);
-                }
-                body.freeze()
-            }
-        };
-        let agrees = match head.framing {
-            Framing::Length(length) => body.len() == length,
-            Framing::Chunked => true,
-        };
-        (agrees && self.intake.borrow().is_spent()).then(|| (Request::from_parts(parts, Payload::None), body))
-    }
-
     async fn write(&mut self, answer: Answer, is_head: bool) -> io::Result<()> {
         if is_head || answer.status() == StatusCode::NO_CONTENT {
             return self.raw_writer.write_all(answer::render_head(&answer)).await.0.map(drop);
@@ -235,4 +207,36 @@ impl<S: Service> Connection<S> {
         }
         Ok(())
     }
+}
+
+/// Has the codec read the granted request. `None` if it cannot, or if it came to another end than `framing`.
+pub(super) async fn decode<C>(codec: &mut C, intake: &RefCell<Intake>, head: Head) -> Option<(Request, Bytes)>
+where
+    C: Stream<Item = Result<Request, HttpError>> + FillPayload,
+{
+    let request = match codec.next().await? {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::debug!(%error, "the codec refuses a request");
+            return None;
+        }
+    };
+    codec.fill_payload().await.ok()?;
+    let (parts, payload) = request.into_parts();
+    let body = match payload {
+        Payload::None => Bytes::new(),
+        Payload::Fixed(mut payload) => payload.next().await?.ok()?,
+        Payload::Stream(mut payload) => {
+            let mut body = BytesMut::new();
+            while let Some(chunk) = payload.next().await {
+                body.extend_from_slice(&chunk.ok()?);
+            }
+            body.freeze()
+        }
+    };
+    let agrees = match head.framing {
+        Framing::Length(length) => body.len() == length,
+        Framing::Chunked => true,
+    };
+    (agrees && intake.borrow().is_spent()).then(|| (Request::from_parts(parts, Payload::None), body))
 }

@@ -88,23 +88,23 @@ impl Intake {
     }
 }
 
-/// The codec's stream.
-pub(super) struct Gate {
+/// The codec's stream. Without a socket it can be read from, and no more.
+pub(super) struct Gate<W = OwnedWriteHalf<UnixStream>> {
     intake: Rc<RefCell<Intake>>,
-    socket: OwnedWriteHalf<UnixStream>,
+    socket: W,
 }
 
-impl Gate {
-    pub(super) fn new(intake: Rc<RefCell<Intake>>, socket: OwnedWriteHalf<UnixStream>) -> Self {
+impl<W> Gate<W> {
+    pub(super) fn new(intake: Rc<RefCell<Intake>>, socket: W) -> Self {
         Self { intake, socket }
     }
 }
 
 // SAFETY: reads touch `intake` alone and writes `socket` alone, so a read and a write may run at the same time. (They
 // do not: `ServerCodec` takes `&mut self` for either.)
-unsafe impl Split for Gate {}
+unsafe impl<W> Split for Gate<W> {}
 
-impl AsyncReadRent for Gate {
+impl<W> AsyncReadRent for Gate<W> {
     async fn read<T: IoBufMut>(&mut self, buf: T) -> BufResult<usize, T> {
         if self.intake.borrow().is_spent() {
             return (Err(overdrawn()), buf);
@@ -134,7 +134,7 @@ fn overdrawn() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the codec reads beyond the request")
 }
 
-impl AsyncWriteRent for Gate {
+impl<W: AsyncWriteRent> AsyncWriteRent for Gate<W> {
     async fn write<T: IoBuf>(&mut self, buf: T) -> BufResult<usize, T> {
         self.socket.write(buf).await
     }

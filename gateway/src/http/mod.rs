@@ -21,6 +21,7 @@ mod answer;
 mod connection;
 mod framing;
 mod gate;
+pub mod offline;
 mod payment;
 mod problem;
 mod query;
@@ -34,8 +35,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use galo_engine::CorrelationId;
-use galo_engine::money::AmountCents;
 use monoio::io::{AsyncWriteRentExt, Canceller};
 use monoio::net::{UnixListener, UnixStream};
 
@@ -43,12 +42,6 @@ use connection::Shared;
 use payment::PaymentReader;
 pub use service::Service;
 use watch::Registry;
-
-/// Reads payments' bodies, for the benchmarks: an id and an amount, or the refusal's status.
-pub fn body_reader() -> impl FnMut(&[u8]) -> Result<(CorrelationId, AmountCents), u16> {
-    let mut reader = PaymentReader::new();
-    move |body| reader.read(body).map_err(|refusal| refusal.status)
-}
 
 /// How long to wait after a failed accept: the next one would most likely fail too, and at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);

@@ -13,6 +13,7 @@
 //! | `request` | requests rendered into a reused buffer |
 //! | `connector` | addresses, connecting, resolving the name again |
 //! | `endpoint` | a processor's URL |
+//! | `offline` | the decoders without a socket, for fuzzing |
 //! | `queries` | the two questions: what is stored for an id, and how is your health |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
@@ -22,6 +23,7 @@ mod client;
 mod connection;
 mod connector;
 mod endpoint;
+pub mod offline;
 mod queries;
 mod request;
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn each_field<'a>(body: &'a mut [u8], mut field: impl FnMut(&'a str, &Node<'a>))
     Some(())
 }
 
-fn parse_health(body: &mut [u8]) -> Option<HealthReply> {
+pub(super) fn parse_health(body: &mut [u8]) -> Option<HealthReply> {
     let (mut failing, mut min_response_ms) = (None, None);
     each_field(body, |key, value| match (key, value) {
         ("failing", Node::Static(StaticNode::Bool(value))) => failing = Some(*value),
@@ -162,7 +162,7 @@ fn parse_health(body: &mut [u8]) -> Option<HealthReply> {
 }
 
 /// The payment in `body`, if it is the one asked for.
-fn parse_payment(body: &mut [u8], expected: CorrelationId) -> Option<LookupReply> {
+pub(super) fn parse_payment(body: &mut [u8], expected: CorrelationId) -> Option<LookupReply> {
     let amount_text = number_text(body, b"\"amount\"").map(<[u8]>::to_vec);
     let (mut is_expected, mut requested_at) = (false, None);
     each_field(body, |key, value| match (key, value) {

@@ -319,6 +319,19 @@ fn what_cannot_be_is_refused() {
         assert!(ledger.import(fact).is_err(), "{fact:?}");
     }
     ledger.import(bucket(1_000, 1_999, 1, 1)).unwrap();
+    // Sums that no number holds.
+    ledger.import(bucket(2_000, 2_999, u64::MAX - 1, 1)).unwrap();
+    assert!(ledger.import(bucket(3_000, 3_999, 1, 1)).is_err());
+    let accepted = |number, amount_cents| Fact::Accepted {
+        correlation_id: id(number),
+        amount_cents,
+        requested_at_ms: 0,
+        stage: Stage::Waiting,
+        in_doubt: false,
+    };
+    let mut ledger = Ledger::new(config(50));
+    ledger.import(accepted(1, u64::MAX)).unwrap();
+    assert!(ledger.import(accepted(2, 1)).is_err());
 }
 
 #[test]
