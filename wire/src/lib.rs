@@ -5,10 +5,12 @@
 //! keeps them, the words they are made of are re-exported here.
 
 pub mod frame;
+mod history;
 pub mod journal;
 pub mod record;
 mod vocabulary;
 
 pub use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, decode_frames};
-pub use record::{Kind, Message, PROTOCOL_VERSION};
+pub use history::{AttemptState, DECISIONS_LEN_MAX, History, Reason};
+pub use record::{Kind, Message, PROTOCOL_VERSION, PastDecision};
 pub use vocabulary::{CORRELATION_ID_TEXT_SIZE, CorrelationId, Outcome, Processor, Stage};

@@ -23,7 +23,7 @@ use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 
 use galo_wire::journal::{Fact, Moment, Record};
-use galo_wire::{CorrelationId, Processor};
+use galo_wire::{CorrelationId, Processor, Reason};
 
 use super::id_hash::IdHash;
 use super::{Ledger, Misfit, OpenPayment, ProcessedPayment, SHARD_COUNT, Sharded, Tally, known};
@@ -138,8 +138,12 @@ impl Export {
     }
 
     fn push_open(&mut self, correlation_id: CorrelationId, payment: OpenPayment, out: &mut Vec<u8>) {
-        let OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: _ } = payment;
-        self.push(Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt }, out);
+        let OpenPayment { amount_cents, requested_at_ms: decided_at_ms, stage, in_doubt, owner: _ } = payment;
+        let reason = Reason::Unstated;
+        self.push(
+            Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason },
+            out,
+        );
     }
 }
 
@@ -319,7 +323,8 @@ impl Ledger {
                 let room = |len: u64, len_max: usize| usize::try_from(len).unwrap_or(len_max).min(len_max);
                 self.open.reserve(room(open_len, self.config.open_len_max));
             }
-            Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } => {
+            Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason: _ } => {
+                let requested_at_ms = decided_at_ms;
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
                 if !self.open.insert_new(correlation_id, payment) {
                     return Err(Misfit("an id is open once"));

@@ -61,8 +61,9 @@ fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
                 correlation_id: id(number),
                 amount_cents: 1 + random.below(10_000),
                 stage,
-                requested_at_ms: if stage == Stage::Waiting { 0 } else { requested_at_ms },
+                decided_at_ms: requested_at_ms,
                 in_doubt: false,
+                reason: Reason::Cheaper,
             };
         }
         *ids += 1;
@@ -70,8 +71,9 @@ fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
             correlation_id: id(*ids - 1),
             amount_cents: 7,
             stage: Stage::Waiting,
-            requested_at_ms: 0,
+            decided_at_ms: requested_at_ms,
             in_doubt: false,
+            reason: Reason::AwaitsAny,
         };
     }
     let place = usize::try_from(random.below(open.len() as u64)).unwrap();
@@ -87,7 +89,8 @@ fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
             Entry::Resolved { correlation_id, processor: at, requested_at_ms, outcome }
         }
         (2, _) | (0 | 1, None) if !payment.in_doubt => {
-            Entry::Intended { correlation_id, processor, requested_at_ms }
+            let (reason, waited_for_ms) = (Reason::Cheaper, 1);
+            Entry::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms }
         }
         _ => Entry::Resolved {
             correlation_id,
@@ -176,8 +179,9 @@ fn what_was_rolled_up_stays_so() {
             correlation_id,
             amount_cents,
             stage,
-            requested_at_ms,
+            decided_at_ms: requested_at_ms,
             in_doubt: false,
+            reason: Reason::Cheaper,
         });
         let (processor, outcome) = (Processor::ALL[usize::from(number % 5 == 0)], Outcome::Processed);
         ledger.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
@@ -304,8 +308,9 @@ fn forgetting_that_overtakes_the_export_leaves_no_gap() {
         correlation_id: id(number),
         amount_cents: 7,
         stage: Stage::AtDefault,
-        requested_at_ms: NOON_MS,
+        decided_at_ms: NOON_MS,
         in_doubt: false,
+        reason: Reason::Cheaper,
     };
     let processed = |number| Entry::Resolved {
         correlation_id: id(number),
