@@ -104,7 +104,18 @@ impl Shared {
                 continue;
             }
             frames.push(message);
-            outbox.wake.notify_one();
+            if !message.can_wait() {
+                outbox.wake.notify_one();
+            }
+        }
+    }
+
+    /// Lets go what could wait for company and had none.
+    fn flush(&self) {
+        for outbox in self.outboxes.borrow().iter().flatten() {
+            if !outbox.frames.borrow().is_empty() {
+                outbox.wake.notify_one();
+            }
         }
     }
 
@@ -173,6 +184,7 @@ pub async fn tick(shared: Rc<Shared>) {
         interval.tick().await;
         shared.coordinator.borrow_mut().tick(shared.now());
         shared.publish();
+        shared.flush();
     }
 }
 

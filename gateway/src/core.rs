@@ -208,6 +208,10 @@ impl Core {
             let busy = self.dispatcher.borrow().is_busy();
             monoio::time::sleep(Duration::from_millis(if busy { 5 } else { 25 })).await;
             self.event(Dispatcher::tick);
+            // What could wait for company and had none.
+            if !self.frames.borrow().is_empty() {
+                self.outgoing.raise();
+            }
             if self.board.is_shared() {
                 self.board.publish(self.snapshot());
             }
@@ -235,8 +239,11 @@ impl Core {
     }
 
     fn send(&self, message: impl Into<Message>) {
+        let message = message.into();
         self.frames.borrow_mut().push(message);
-        self.outgoing.raise();
+        if !message.can_wait() {
+            self.outgoing.raise();
+        }
     }
 
     /// Asks the aggregator. Questions change nothing, or nothing twice: one that was lost with its connection is asked
