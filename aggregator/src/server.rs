@@ -317,7 +317,7 @@ mod tests {
     use galo_engine::coordinator::CoordinatorConfig;
     use galo_engine::ledger::LedgerConfig;
     use galo_wire::record::{Accept, Hello, Role};
-    use galo_wire::{CorrelationId, PROTOCOL_VERSION, Stage};
+    use galo_wire::{CorrelationId, PROTOCOL_VERSION, Reason, Stage};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
 
@@ -380,9 +380,10 @@ mod tests {
             slot: 1,
             correlation_id: CorrelationId([1; 16]),
             amount_cents: 1_990,
-            requested_at_ms: 0,
+            decided_at_ms: 0,
             expires_at_us: u64::MAX,
             stage: Stage::Waiting,
+            reason: Reason::AwaitsAny,
         };
         say(&mut first, accept).await;
         while shared.look(|coordinator| coordinator.ledger().conservation().open.count) == 0 {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, id, outcome};
 use galo_wire::record::{Claim, Standing, Verdict};
-use galo_wire::{Message, Outcome, Processor, Stage};
+use galo_wire::{AttemptState, Message, Outcome, PastDecision, Processor, Reason, Stage};
 
 /// Exit status: the journal could not be written, or not be believed.
 const JOURNAL: Option<i32> = Some(74);
@@ -176,7 +176,27 @@ fn recorded_attempts_and_doubt_survive_and_orphans_are_handed_over() {
 
     // The doubt was written down before the assignment left.
     let aggregator = folder.start(&[]);
-    assert!(folder.connect(1).lookup(id(1)).in_doubt);
+    let mut gateway = folder.connect(1);
+    assert!(gateway.lookup(id(1)).in_doubt);
+    // So were the decisions, with their reasons.
+    let first = PastDecision {
+        at_ms: NOON_MS + 500,
+        waited_for_ms: 0,
+        stage: Stage::AtDefault,
+        reason: Reason::Cheaper,
+        attempt: AttemptState::Refused,
+        was_in_doubt: false,
+    };
+    let second = PastDecision {
+        at_ms: NOON_MS + 999,
+        waited_for_ms: 1_234,
+        stage: Stage::AtFallback,
+        reason: Reason::PatienceOver,
+        attempt: AttemptState::InDoubt,
+        was_in_doubt: true,
+    };
+    let history = gateway.history(id(1));
+    assert_eq!((history.decisions(), history.forgotten), (&[first, second][..], false));
     drop(aggregator);
 }
 

@@ -13,7 +13,7 @@ use galo_engine::ledger::LedgerConfig;
 use galo_engine::money::AmountCents;
 use galo_engine::outcome::Reply;
 use galo_engine::random::Random;
-use galo_engine::router::{RouterConfig, Situation, View, route};
+use galo_engine::router::{Reason, RouterConfig, Situation, View, route};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::record::{Accept, Acknowledgement, Completion, Grant, Hello, Ready, Role, Verdict};
@@ -150,10 +150,11 @@ impl Aggregator {
 
     fn accept(&mut self) -> (CorrelationId, u64) {
         let correlation_id = id(&mut self.random);
-        let requested_at_ms = 1_752_580_800_000 + self.clock.0 / 1_000;
-        let (amount_cents, expires_at_us, stage) = (1_990, u64::MAX, Stage::AtDefault);
-        self.tell(Accept { slot: 1, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage });
-        (correlation_id, requested_at_ms)
+        let decided_at_ms = 1_752_580_800_000 + self.clock.0 / 1_000;
+        let (amount_cents, expires_at_us) = (1_990, u64::MAX);
+        let (slot, stage, reason) = (1, Stage::AtDefault, Reason::Cheaper);
+        self.tell(Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason });
+        (correlation_id, decided_at_ms)
     }
 
     fn complete(&mut self, (correlation_id, requested_at_ms): (CorrelationId, u64)) {

@@ -12,7 +12,7 @@ use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Ledger, LedgerConfig};
 use galo_engine::random::Random;
 use galo_engine::recovery::{FileId, Recovery};
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_engine::{CorrelationId, Outcome, Processor, Reason, Stage};
 use galo_wire::journal::{Header, Record};
 
 /// The aggregator's defaults.
@@ -42,8 +42,9 @@ fn journal(payments: u64) -> Vec<u8> {
         id[..8].copy_from_slice(&random.next_u64().to_le_bytes());
         id[8..].copy_from_slice(&random.next_u64().to_le_bytes());
         let (correlation_id, requested_at_ms) = (CorrelationId(id), 1_752_580_800_000 + number);
-        let (amount_cents, stage) = (1_990, Stage::AtDefault);
-        push(Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt: false });
+        let (amount_cents, stage, reason) = (1_990, Stage::AtDefault, Reason::Cheaper);
+        let (decided_at_ms, in_doubt) = (requested_at_ms, false);
+        push(Entry::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason });
         under_way.push_back((correlation_id, requested_at_ms));
         if under_way.len() > 50 || number + 1 == payments {
             let (correlation_id, requested_at_ms) = under_way.pop_front().unwrap();

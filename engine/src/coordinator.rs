@@ -24,7 +24,7 @@ use galo_wire::record::{
     Intent, IntentRecorded, Lease, LookupReply, PurgeReply, Purged, Role, Standing, SummaryQuery,
     SummaryReply, Verdict, Withdrawal,
 };
-use galo_wire::{CorrelationId, Message, Outcome, PROTOCOL_VERSION, Processor, Stage};
+use galo_wire::{CorrelationId, History, Message, Outcome, PROTOCOL_VERSION, Processor, Reason, Stage};
 
 use crate::ledger::{Entry, Known, Ledger, LedgerConfig, OpenPayment};
 use crate::money::AmountCents;
@@ -303,9 +303,14 @@ impl Coordinator {
                 self.answer_summaries(now);
             }
             Message::LookupQuery(query) => {
-                let reply =
-                    lookup_reply(query.slot, query.correlation_id, self.ledger.lookup(query.correlation_id));
-                self.send(session, reply);
+                let id = query.correlation_id;
+                let known = self.ledger.lookup(id);
+                let history = match known {
+                    Known::Absent => History::EMPTY,
+                    Known::Open(_) | Known::Processed { .. } => self.ledger.history(id),
+                };
+                history.decisions().iter().for_each(|decision| self.send(session, *decision));
+                self.send(session, lookup_reply(query.slot, id, known, &history));
             }
             Message::PurgeQuery(query) => {
                 self.apply(Entry::Purged);
@@ -323,6 +328,7 @@ impl Coordinator {
             | Message::Assignment(_)
             | Message::Withdrawal(_)
             | Message::SummaryReply(_)
+            | Message::PastDecision(_)
             | Message::LookupReply(_)
             | Message::Purged(_)
             | Message::PurgeReply(_)
@@ -350,7 +356,8 @@ impl Coordinator {
     }
 
     fn accept(&mut self, session: SessionId, accept: Accept, now: Now) {
-        let Accept { slot, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage } = accept;
+        let Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason } =
+            accept;
         let same_amount_is = |known_cents: u64| {
             if known_cents == amount_cents { Verdict::Replayed } else { Verdict::Conflict }
         };
@@ -364,8 +371,9 @@ impl Coordinator {
                     correlation_id,
                     amount_cents,
                     stage,
-                    requested_at_ms,
+                    decided_at_ms,
                     in_doubt: false,
+                    reason,
                 });
                 self.ledger.set_owner(correlation_id, Some(session));
                 Verdict::Granted
@@ -383,11 +391,17 @@ impl Coordinator {
     }
 
     fn intend(&mut self, session: SessionId, intent: Intent) {
-        let Intent { slot, correlation_id, requested_at_ms, processor } = intent;
+        let Intent { slot, correlation_id, requested_at_ms, processor, reason, waited_for_ms } = intent;
         match self.ledger.lookup(correlation_id) {
             // An owner that moves on from a recorded attempt says by that that it was refused or never sent.
             Known::Open(payment) if payment.owner == Some(session) && !payment.in_doubt => {
-                self.apply(Entry::Intended { correlation_id, processor, requested_at_ms });
+                self.apply(Entry::Intended {
+                    correlation_id,
+                    processor,
+                    requested_at_ms,
+                    reason,
+                    waited_for_ms,
+                });
                 self.send(session, IntentRecorded { slot, correlation_id });
             }
             // Its own, but it knows less than we do: the payment was assigned to it, or became doubtful, after it had
@@ -468,8 +482,9 @@ impl Coordinator {
                     correlation_id,
                     amount_cents,
                     stage,
-                    requested_at_ms: requested_now_ms,
+                    decided_at_ms: requested_now_ms,
                     in_doubt,
+                    reason: Reason::Unstated,
                 });
                 self.ledger.set_owner(correlation_id, Some(session));
                 self.counters.claimed += 1;
@@ -620,7 +635,7 @@ impl Coordinator {
     }
 }
 
-fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known) -> LookupReply {
+fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known, history: &History) -> LookupReply {
     let (standing, amount_cents, requested_at_ms, stage, in_doubt) = match known {
         Known::Absent => (Standing::Absent, 0, 0, Stage::Waiting, false),
         Known::Open(payment) => {
@@ -630,5 +645,15 @@ fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known) -> Looku
             (Standing::Processed, amount_cents, requested_at_ms, Stage::at(processor), false)
         }
     };
-    LookupReply { slot, correlation_id, standing, amount_cents, requested_at_ms, stage, in_doubt }
+    LookupReply {
+        slot,
+        correlation_id,
+        standing,
+        amount_cents,
+        requested_at_ms,
+        stage,
+        in_doubt,
+        decision_count: u8::try_from(history.decisions().len()).expect("a few"),
+        decisions_forgotten: history.forgotten,
+    }
 }

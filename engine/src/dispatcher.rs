@@ -195,7 +195,7 @@ impl Dispatcher {
             self.answer(ticket, Answer::Full);
             return;
         }
-        let plan = if self.connected && !self.draining { self.plan(now) } else { None };
+        let (plan, reason) = self.plan(now);
         let slot = self.insert(Payment {
             slot: 0,
             correlation_id,
@@ -211,7 +211,7 @@ impl Dispatcher {
         });
         self.deadlines.push_back((now.monotonic_us + self.config.accept_wait_us_max, slot, correlation_id));
         if self.connected {
-            self.send_accept(slot);
+            self.send_accept(slot, reason, now);
         }
     }
 
@@ -266,7 +266,7 @@ impl Dispatcher {
                         let payment = self.payment(slot);
                         (payment.state, payment.requested_at) = (State::Accepting(None), NO_ATTEMPT);
                     }
-                    self.send_accept(slot);
+                    self.send_accept(slot, Reason::Queued, now);
                     continue;
                 }
                 // It may be recorded and was not acted upon, but is not named: the ledger's may be another's, and on its way.
@@ -334,6 +334,7 @@ impl Dispatcher {
             | Message::SummaryQuery(_)
             | Message::SummaryReply(_)
             | Message::LookupQuery(_)
+            | Message::PastDecision(_)
             | Message::LookupReply(_)
             | Message::PurgeQuery(_)
             | Message::PurgeReply(_)
@@ -572,7 +573,7 @@ impl Dispatcher {
             if !self.pace.has_token(now.monotonic_us, self.arrivals.per_second()) {
                 break;
             }
-            let Some(place) = self.decide(payment.arrived_us, payment.probed, now) else { break };
+            let (Some(place), reason) = self.decide(payment.arrived_us, payment.probed, now) else { break };
             self.pace.take();
             let processor = place.processor;
             self.waiting.pop_front();
@@ -583,8 +584,11 @@ impl Dispatcher {
             // that the ledger tells them apart.
             payment.requested_at = now.unix_ms.max(UnixMillis(payment.requested_at.0 + 1));
             let requested_at_ms = payment.requested_at.0;
-            self.actions
-                .push(Action::Send(Intent { slot, correlation_id, requested_at_ms, processor }.into()));
+            let waited_us = now.monotonic_us.saturating_sub(payment.arrived_us);
+            let waited_for_ms = u32::try_from(waited_us / 1000).unwrap_or(u32::MAX);
+            self.actions.push(Action::Send(
+                Intent { slot, correlation_id, requested_at_ms, processor, reason, waited_for_ms }.into(),
+            ));
         }
     }
 
@@ -724,18 +728,21 @@ impl Dispatcher {
         }
     }
 
-    fn send_accept(&mut self, slot: u32) {
+    fn send_accept(&mut self, slot: u32, reason: Reason, now: Now) {
         let Payment { correlation_id, amount, requested_at, arrived_us, state, .. } =
             self.payments[key_of(slot)];
         let State::Accepting(plan) = state else {
             unreachable!("only a payment that is not granted is accepted")
         };
         let stage = plan.map_or(Stage::Waiting, |place| Stage::at(place.processor));
-        let requested_at_ms = if plan.is_some() { requested_at.0 } else { 0 };
+        let decided_at_ms = if plan.is_some() { requested_at.0 } else { now.unix_ms.0 };
+        // The router counts its own decisions; this one it was not asked about.
+        self.counters.decisions[reason as usize] += u64::from(reason == Reason::Queued);
         let amount_cents = amount.get();
         let wait_us = self.config.accept_wait_us_max;
         let expires_at_us = arrived_us + wait_us - wait_us / GRANT_RETURN_SHARE;
-        let accept = Accept { slot, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage };
+        let accept =
+            Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason };
         self.actions.push(Action::Send(accept.into()));
     }
 

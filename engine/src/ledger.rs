@@ -4,6 +4,8 @@
 //! [`Ledger::apply`]. The entries, in order, are the whole truth: a ledger rebuilt from them equals the one that was
 //! lost. Who works on a payment is not part of that truth (it changes with every connection) and is set separately.
 //!
+//! Beside it stands the history of the last payments, which nothing else depends on (`history`).
+//!
 //! Must never: count an id twice; forget an open payment; let an amount pass through a float.
 //! Bounded: open payments, remembered ids and time buckets each have a bound, see [`LedgerConfig`].
 //!
@@ -15,7 +17,7 @@
 use std::collections::hash_map::Entry as Vacancy;
 
 use galo_wire::journal::Fact;
-use galo_wire::{CorrelationId, Outcome, Processor, Stage};
+use galo_wire::{CorrelationId, History, Outcome, Processor, Reason, Stage};
 
 use crate::buckets::Buckets;
 use crate::coordinator::SessionId;
@@ -23,6 +25,7 @@ use crate::time::UnixMillis;
 
 use self::id_hash::IdHash;
 
+mod history;
 mod id_hash;
 mod known;
 pub mod replay;
@@ -58,10 +61,12 @@ pub enum Entry {
         amount_cents: u64,
         /// The processor of the planned attempt, or waiting.
         stage: Stage,
-        /// The planned attempt's `requestedAt`; 0 while waiting.
-        requested_at_ms: u64,
+        /// The planned attempt's `requestedAt`; while waiting, when that was decided.
+        decided_at_ms: u64,
         /// The attempt's outcome is unknown already (a claim after the ledger's memory was lost).
         in_doubt: bool,
+        /// Why that was decided.
+        reason: Reason,
     },
     /// An open payment is about to be sent.
     Intended {
@@ -71,6 +76,10 @@ pub enum Entry {
         processor: Processor,
         /// The `requestedAt` to be stored there.
         requested_at_ms: u64,
+        /// Why.
+        reason: Reason,
+        /// How long it had waited with the gateway that decided, ms.
+        waited_for_ms: u32,
     },
     /// An attempt ended, or its gateway is gone ([`Outcome::Unknown`]).
     Resolved {
@@ -92,11 +101,11 @@ impl Entry {
     #[must_use]
     pub fn to_fact(self) -> Fact {
         match self {
-            Self::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt } => {
-                Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt }
+            Self::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason } => {
+                Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason }
             }
-            Self::Intended { correlation_id, processor, requested_at_ms } => {
-                Fact::Intended { correlation_id, requested_at_ms, processor }
+            Self::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms } => {
+                Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms }
             }
             Self::Resolved { correlation_id, processor, requested_at_ms, outcome } => {
                 Fact::Resolved { correlation_id, requested_at_ms, processor, outcome }
@@ -109,11 +118,11 @@ impl Entry {
     #[must_use]
     pub fn of_fact(fact: Fact) -> Option<Self> {
         Some(match fact {
-            Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } => {
-                Self::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt }
+            Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason } => {
+                Self::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason }
             }
-            Fact::Intended { correlation_id, requested_at_ms, processor } => {
-                Self::Intended { correlation_id, processor, requested_at_ms }
+            Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms } => {
+                Self::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms }
             }
             Fact::Resolved { correlation_id, requested_at_ms, processor, outcome } => {
                 Self::Resolved { correlation_id, processor, requested_at_ms, outcome }
@@ -318,6 +327,7 @@ pub struct Ledger {
     config: LedgerConfig,
     open: Sharded<OpenPayment>,
     processed: known::KnownIds,
+    histories: history::Histories,
     buckets: [Buckets; 2],
     conservation: Conservation,
     purged: bool,
@@ -333,6 +343,7 @@ impl Ledger {
             config,
             open: Sharded::new(config.hash_seed),
             processed: known::KnownIds::new(config.hash_seed.rotate_left(32), config.known_len_max),
+            histories: history::Histories::new(config.hash_seed.rotate_left(16), history::PAYMENTS_LEN),
             buckets: [buckets(), buckets()],
             conservation: Conservation::default(),
             purged: false,
@@ -377,6 +388,12 @@ impl Ledger {
             requested_at_ms: payment.requested_at_ms(),
             processor: payment.processor(),
         })
+    }
+
+    /// What is kept of the decisions about an id that is known.
+    #[must_use]
+    pub fn history(&self, id: CorrelationId) -> History {
+        self.histories.of(id)
     }
 
     /// Whether one more payment of this amount may be accepted: there is a place for it, and the books can hold the sum (it
@@ -446,21 +463,23 @@ impl Ledger {
     /// If it does not fit this ledger, which has not changed then; while a [`replay`] is under way, some of that is found later.
     pub fn try_apply(&mut self, entry: Entry) -> Result<(), Misfit> {
         match entry {
-            Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt } => {
+            Entry::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason } => {
                 if self.processed.contains(correlation_id) {
                     return Err(Misfit("a processed id is not accepted again"));
                 }
                 self.conservation.accepted.check_room(1, amount_cents)?;
+                let requested_at_ms = if stage == Stage::Waiting { 0 } else { decided_at_ms };
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
                 if !self.open.insert_new(correlation_id, payment) {
                     return Err(Misfit("an open id is not accepted again"));
                 }
                 self.keep_from_export(correlation_id, None);
+                self.histories.accepted(correlation_id, decided_at_ms, stage, reason, in_doubt);
                 self.conservation.accepted.add(amount_cents);
                 self.conservation.open.add(amount_cents);
                 self.conservation.in_doubt_count += u64::from(in_doubt);
             }
-            Entry::Intended { correlation_id, processor, requested_at_ms } => {
+            Entry::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms } => {
                 let payment = self.open.get_mut(correlation_id).ok_or(NOT_OPEN)?;
                 if payment.in_doubt && payment.stage != Stage::at(processor) {
                     return Err(Misfit("a payment in doubt stays with its processor"));
@@ -469,6 +488,7 @@ impl Ledger {
                 payment.stage = Stage::at(processor);
                 payment.requested_at_ms = requested_at_ms;
                 self.keep_from_export(correlation_id, Some(before));
+                self.histories.intended(correlation_id, requested_at_ms, processor, reason, waited_for_ms);
             }
             Entry::Resolved { correlation_id, processor, requested_at_ms, outcome } => {
                 self.resolve(correlation_id, processor, requested_at_ms, outcome)?;
@@ -476,6 +496,7 @@ impl Ledger {
             Entry::Purged => {
                 self.open.clear();
                 self.processed.clear();
+                self.histories.clear();
                 self.buckets.iter_mut().for_each(Buckets::clear);
                 self.conservation = Conservation::default();
                 self.purged = true;
@@ -526,6 +547,7 @@ impl Ledger {
             }
         };
         self.keep_from_export(id, Some(before));
+        self.histories.resolved(id, requested_at_ms, processor, outcome);
         Ok(())
     }
 

@@ -24,4 +24,6 @@ pub mod router;
 pub mod time;
 pub mod timestamp;
 
-pub use galo_wire::{CorrelationId, Outcome, Processor, Stage};
+pub use galo_wire::{
+    AttemptState, CorrelationId, DECISIONS_LEN_MAX, History, Outcome, PastDecision, Processor, Reason, Stage,
+};

@@ -23,6 +23,7 @@
 //! the figures behind the constants.
 
 use galo_wire::Processor;
+pub use galo_wire::Reason;
 
 /// How long settling everything that waits may take at the dearer processor, µs. The contest's final comparison comes
 /// about a second after the last payment; 150 ms of it go by before silence is noticed, the rest is margin.
@@ -117,66 +118,6 @@ pub enum Choice {
     Send(Processor),
     /// Keep it.
     Wait,
-}
-
-/// Why. Each decision has one; metrics count them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Reason {
-    /// The cheaper processor works.
-    Cheaper = 0,
-    /// The cheaper processor works, but its queue is too long to be worth the wait. How long the payment has waited
-    /// already does not matter: that is spent either way.
-    Backlog = 1,
-    /// The payment's patience with the cheaper processor is over.
-    PatienceOver = 2,
-    /// A single payment finds out whether a processor works again.
-    Probe = 3,
-    /// Both are slow or broken, and this one answers.
-    SlowButWorks = 4,
-    /// Waiting for room at a processor that works.
-    AwaitsCapacity = 5,
-    /// Waiting for the cheaper processor to come back.
-    AwaitsCheaper = 6,
-    /// Waiting for any processor to come back.
-    AwaitsAny = 7,
-    /// Payments have stopped coming: what waits is settled.
-    Quiet = 8,
-    /// As much waits as the dearer processor could settle in time.
-    HeldEnough = 9,
-}
-
-impl Reason {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
-        Self::Cheaper,
-        Self::Backlog,
-        Self::PatienceOver,
-        Self::Probe,
-        Self::SlowButWorks,
-        Self::AwaitsCapacity,
-        Self::AwaitsCheaper,
-        Self::AwaitsAny,
-        Self::Quiet,
-        Self::HeldEnough,
-    ];
-
-    /// Its name in metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cheaper => "cheaper",
-            Self::Backlog => "backlog",
-            Self::PatienceOver => "patience_over",
-            Self::Probe => "probe",
-            Self::SlowButWorks => "slow_but_works",
-            Self::AwaitsCapacity => "awaits_capacity",
-            Self::AwaitsCheaper => "awaits_cheaper",
-            Self::AwaitsAny => "awaits_any",
-            Self::Quiet => "quiet",
-            Self::HeldEnough => "held_enough",
-        }
-    }
 }
 
 /// A choice and its reason.
@@ -339,7 +280,12 @@ mod tests {
                 }
                 Reason::Quiet => !cheap.works() && situation.quiet,
                 Reason::HeldEnough => !cheap.works() && dear.drain_us + dear.expected_us > SETTLE_US_MAX,
-                Reason::Cheaper | Reason::AwaitsCapacity | Reason::AwaitsCheaper | Reason::AwaitsAny => false,
+                Reason::Cheaper
+                | Reason::AwaitsCapacity
+                | Reason::AwaitsCheaper
+                | Reason::AwaitsAny
+                | Reason::Queued
+                | Reason::Unstated => false,
             };
             assert!(holds, "{situation:?} {decision:?}");
         }

@@ -11,7 +11,7 @@ use galo_wire::record::{
     HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply, Purged, Ready,
     Release, Role, SummaryQuery, Verdict, Withdrawal,
 };
-use galo_wire::{Message, PROTOCOL_VERSION};
+use galo_wire::{AttemptState, History, Message, PROTOCOL_VERSION, PastDecision, Reason};
 
 const GRACE_US: u64 = 300_000;
 const INTERVAL_US: u64 = 5_000_000;
@@ -77,10 +77,10 @@ fn accept(
     amount_cents: u64,
     stage: Stage,
 ) -> Verdict {
-    let requested_at_ms = if stage == Stage::Waiting { 0 } else { 7 };
-    let expires_at_us = LATER;
+    let reason = if stage == Stage::Waiting { Reason::AwaitsAny } else { Reason::Cheaper };
+    let (correlation_id, decided_at_ms, expires_at_us) = (id(number), 7, LATER);
     let accept =
-        Accept { slot: 1, correlation_id: id(number), amount_cents, requested_at_ms, expires_at_us, stage };
+        Accept { slot: 1, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason };
     match tell(coordinator, from, accept)[..] {
         [(to, Message::Grant(Grant { slot: 1, correlation_id, verdict }))] => {
             assert_eq!((to, correlation_id), (from, id(number)));
@@ -88,6 +88,11 @@ fn accept(
         }
         ref other => panic!("expected one grant, got {other:?}"),
     }
+}
+
+fn intent(number: u8, requested_at_ms: u64, processor: Processor) -> Intent {
+    let (correlation_id, reason) = (id(number), Reason::PatienceOver);
+    Intent { slot: 1, correlation_id, requested_at_ms, processor, reason, waited_for_ms: 4 }
 }
 
 fn completion(number: u8, processor: Processor, outcome: Outcome) -> Completion {
@@ -142,9 +147,10 @@ fn an_accept_whose_client_was_refused_meanwhile_is_not_granted() {
         slot: 1,
         correlation_id: id(1),
         amount_cents: 5,
-        requested_at_ms: 0,
+        decided_at_ms: 6,
         expires_at_us: LATER - 1,
         stage: Stage::Waiting,
+        reason: Reason::AwaitsAny,
     };
     let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Expired };
     assert_eq!(tell(&mut coordinator, one, late), [(one, grant.into())]);
@@ -179,9 +185,7 @@ fn each_change_is_an_entry_and_the_entries_rebuild_the_ledger() {
     accept(&mut coordinator, one, 3, 300, Stage::Waiting);
     tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
     tell(&mut coordinator, one, completion(2, Processor::Default, Outcome::Unknown));
-    let intent =
-        Intent { slot: 3, correlation_id: id(3), requested_at_ms: 9, processor: Processor::Fallback };
-    tell(&mut coordinator, one, intent);
+    tell(&mut coordinator, one, Intent { slot: 3, ..intent(3, 9, Processor::Fallback) });
     let entries: Vec<Entry> = coordinator.entries().clone();
     assert_eq!(entries.len(), 6);
     let mut rebuilt = self::coordinator();
@@ -243,7 +247,7 @@ fn without_a_living_gateway_payments_wait_for_the_next_one() {
 fn a_payment_in_doubt_may_not_go_elsewhere_and_one_that_was_refused_may() {
     let mut coordinator = coordinator();
     let one = join(&mut coordinator, 1);
-    let intent = |processor| Intent { slot: 1, correlation_id: id(1), requested_at_ms: 8, processor };
+    let intent = |processor| intent(1, 8, processor);
     let recorded = (one, Message::from(IntentRecorded { slot: 1, correlation_id: id(1) }));
     let withdrawn = (one, Message::from(Withdrawal { slot: 1, correlation_id: id(1) }));
     accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
@@ -278,8 +282,7 @@ fn only_the_owner_moves_a_payment_and_everyone_may_say_that_it_is_processed() {
     let mut coordinator = coordinator();
     let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
     accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
-    let intent =
-        Intent { slot: 4, correlation_id: id(1), requested_at_ms: 8, processor: Processor::Fallback };
+    let intent = Intent { slot: 4, ..intent(1, 8, Processor::Fallback) };
     let sent = tell(&mut coordinator, two, intent);
     assert_eq!(sent, [(two, Withdrawal { slot: 4, correlation_id: id(1) }.into())]);
     tell(&mut coordinator, two, completion(1, Processor::Default, Outcome::Refused));
@@ -317,8 +320,9 @@ fn claims_are_settled_as_the_table_says() {
             correlation_id: id(number),
             amount_cents: 100,
             stage,
-            requested_at_ms,
+            decided_at_ms: requested_at_ms,
             in_doubt: false,
+            reason: Reason::Cheaper,
         });
     }
     let one = coordinator.connect(hello(1)).unwrap();
@@ -356,8 +360,9 @@ fn after_a_start_nothing_is_handed_over_before_the_grace_is_over() {
         correlation_id: id(1),
         amount_cents: 100,
         stage: Stage::AtDefault,
-        requested_at_ms: 7,
+        decided_at_ms: 7,
         in_doubt: false,
+        reason: Reason::Cheaper,
     });
     let one = coordinator.connect(hello(1)).unwrap();
     coordinator.handle(one, Ready { claim_count: 0 }.into(), at(GRACE_US - 1)).unwrap();
@@ -454,9 +459,10 @@ fn strangers_are_turned_away() {
         slot: 1,
         correlation_id: id(1),
         amount_cents: 0,
-        requested_at_ms: 0,
+        decided_at_ms: 6,
         expires_at_us: u64::MAX,
         stage: Stage::Waiting,
+        reason: Reason::AwaitsAny,
     };
     assert!(coordinator.handle(one, nothing.into(), at(LATER)).is_err(), "no gateway accepts nothing");
     let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Granted };
@@ -489,8 +495,9 @@ fn a_claim_does_not_bring_back_what_was_forgotten() {
                 correlation_id: id(number),
                 amount_cents: 10,
                 stage: Stage::AtDefault,
-                requested_at_ms: 7,
+                decided_at_ms: 7,
                 in_doubt: false,
+                reason: Reason::Cheaper,
             },
             Entry::Resolved {
                 correlation_id: id(number),
@@ -507,4 +514,60 @@ fn a_claim_does_not_bring_back_what_was_forgotten() {
     let sent = tell(&mut coordinator, two, claim(1, Stage::AtDefault, 7, true));
     assert!(matches!(sent[..], [(to, Message::Withdrawal(_))] if to == two), "{sent:?}");
     assert_eq!(coordinator.ledger().conservation().accepted.count, 5);
+}
+
+#[test]
+fn a_lookup_tells_what_was_decided_by_whichever_gateway() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    accept(&mut coordinator, one, 1, 100, Stage::Waiting);
+    tell(&mut coordinator, one, intent(1, 8, Processor::Fallback));
+    coordinator.disconnect(one, at(LATER));
+    coordinator.messages().clear();
+    let lookup = |coordinator: &mut Coordinator| {
+        let query = LookupQuery { slot: 5, correlation_id: id(1) };
+        let mut gathering = History::EMPTY;
+        for (_, message) in tell(coordinator, two, query) {
+            match message {
+                Message::PastDecision(decision) => gathering.push(decision),
+                Message::LookupReply(reply) => return gathering.complete(&reply),
+                other => panic!("expected a history, got {other:?}"),
+            }
+        }
+        panic!("expected a reply")
+    };
+    let waited = PastDecision { at_ms: 7, reason: Reason::AwaitsAny, ..PastDecision::NONE };
+    let doubtful = PastDecision {
+        at_ms: 8,
+        waited_for_ms: 4,
+        stage: Stage::AtFallback,
+        reason: Reason::PatienceOver,
+        attempt: AttemptState::InDoubt,
+        was_in_doubt: true,
+    };
+    let history = lookup(&mut coordinator);
+    assert_eq!((history.decisions(), history.forgotten), (&[waited, doubtful][..], false));
+    // The other gateway has sent the very attempt again, which is no other decision.
+    let processed =
+        Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Processed) };
+    tell(&mut coordinator, two, processed);
+    let history = lookup(&mut coordinator);
+    let settled = PastDecision { attempt: AttemptState::Processed, ..doubtful };
+    assert_eq!((history.decisions(), history.forgotten), (&[waited, settled][..], false));
+    tell(&mut coordinator, two, PurgeQuery { slot: 6 });
+    assert_eq!(lookup(&mut coordinator), History::EMPTY, "nothing is known of it");
+}
+
+/// A claim for a payment that the ledger lost tells where it is, not why.
+#[test]
+fn a_claim_states_no_reason() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    tell(&mut coordinator, one, claim(9, Stage::AtFallback, 5, false));
+    let history = coordinator.ledger().history(id(9));
+    let [decision] = history.decisions() else { panic!("{history:?}") };
+    assert_eq!((decision.stage, decision.reason), (Stage::AtFallback, Reason::Unstated));
+    assert!(history.forgotten);
+    tell(&mut coordinator, one, claim(8, Stage::Waiting, 0, false));
+    assert_eq!(coordinator.ledger().history(id(8)), History::FORGOTTEN);
 }

@@ -6,7 +6,7 @@ use galo_engine::arrivals::QUIET_US_MIN;
 use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig, Verification};
 use galo_engine::money::AmountCents;
 use galo_engine::outcome::Reply;
-use galo_engine::router::RouterConfig;
+use galo_engine::router::{Reason, RouterConfig};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::Message;
@@ -135,9 +135,10 @@ fn the_usual_payment_takes_one_round_trip_to_the_ledger() {
         slot: 0,
         correlation_id: id(1),
         amount_cents: 1990,
-        requested_at_ms,
+        decided_at_ms: requested_at_ms,
         expires_at_us: bench.now_us + 900_000,
         stage: Stage::AtDefault,
+        reason: Reason::Cheaper,
     };
     assert_eq!(bench.accept(1), [Action::Send(accept.into())]);
     let attempt = Action::Attempt {
@@ -192,6 +193,8 @@ fn a_refused_payment_takes_a_new_requested_at_and_waits_for_its_intent() {
         correlation_id: id(1),
         requested_at_ms: bench.unix_ms(),
         processor: Processor::Default,
+        reason: Reason::Cheaper,
+        waited_for_ms: 5,
     };
     assert_eq!(sent(&actions), [completion(1, 1, first_ms, Outcome::Refused), intent.into()]);
     assert_eq!(actions.len(), 2, "nothing is sent to a processor before the intent is recorded");
@@ -266,7 +269,8 @@ fn wait_for_the_dearer_one(pause_us: u64) -> u64 {
     bench.fails(Processor::Default);
     let actions = bench.accept(1);
     let [Action::Send(Message::Accept(accept))] = actions[..] else { panic!("one accept: {actions:?}") };
-    assert_eq!((accept.stage, accept.requested_at_ms), (Stage::Waiting, 0));
+    let decided_at_ms = bench.unix_ms();
+    assert_eq!((accept.stage, accept.decided_at_ms), (Stage::Waiting, decided_at_ms));
     bench.grant(accept.slot, 1);
     // Its attempt from before the outage fails: that is how the cheaper one is known to be bad.
     bench.end(0, FAILED);
@@ -508,4 +512,45 @@ fn an_answer_to_an_intent_of_a_payment_that_was_withdrawn_sends_nothing() {
     assert_eq!(bench.hear(IntentRecorded { slot: before, correlation_id: id(1) }), []);
     let sent = bench.hear(IntentRecorded { slot: after, correlation_id: id(1) });
     assert!(matches!(sent[..], [Action::Attempt { .. }]), "{sent:?}");
+}
+
+fn reason_of(actions: &[Action]) -> (Stage, Reason) {
+    match actions {
+        [Action::Send(Message::Accept(accept))] => (accept.stage, accept.reason),
+        other => panic!("expected one accept, got {other:?}"),
+    }
+}
+
+#[test]
+fn each_accept_and_intent_says_why() {
+    let mut bench = Bench::new();
+    bench.attempt(9);
+    bench.fails(Processor::Default);
+    // The router's word for the first that waits; those behind it wait for the same.
+    assert_eq!(reason_of(&bench.accept(1)), (Stage::Waiting, Reason::AwaitsCheaper));
+    bench.grant(1, 1);
+    assert_eq!(reason_of(&bench.accept(2)), (Stage::Waiting, Reason::AwaitsCheaper));
+    let counted = bench.dispatcher.counters().decisions;
+    assert_eq!((counted[Reason::AwaitsCheaper as usize], counted[Reason::Queued as usize]), (1, 0));
+    // A payment that came while the ledger was away was not routed at all.
+    bench.event(|dispatcher, _| dispatcher.disconnected());
+    assert_eq!(bench.accept(3), []);
+    bench.now_us += 70_000;
+    let actions = bench.event(Dispatcher::connected);
+    let accepts: Vec<_> = sent(&actions)
+        .into_iter()
+        .filter_map(|message| match message {
+            Message::Accept(accept) => Some((accept.stage, accept.reason, accept.decided_at_ms)),
+            _ => None,
+        })
+        .collect();
+    let now_ms = bench.unix_ms();
+    assert_eq!(accepts, [(Stage::Waiting, Reason::Queued, now_ms); 2]);
+    assert_eq!(bench.dispatcher.counters().decisions[Reason::Queued as usize], 2);
+    // A probe: the payment that has waited longest, and so long since it came.
+    let intent = sent(&actions).into_iter().find_map(|message| match message {
+        Message::Intent(intent) => Some((intent.correlation_id, intent.reason, intent.waited_for_ms)),
+        _ => None,
+    });
+    assert_eq!(intent, Some((id(1), Reason::Probe, 70)));
 }

@@ -190,12 +190,14 @@ fn what_is_in_doubt_for_the_ledger_stays_and_is_still_worked_on() {
         let doubts: Vec<Entry> = journal
             .iter()
             .filter_map(|entry| match *entry {
-                Entry::Accepted { correlation_id, requested_at_ms, .. } => Some(Entry::Resolved {
-                    correlation_id,
-                    processor: Processor::Default,
-                    requested_at_ms,
-                    outcome: Outcome::Unknown,
-                }),
+                Entry::Accepted { correlation_id, decided_at_ms: requested_at_ms, .. } => {
+                    Some(Entry::Resolved {
+                        correlation_id,
+                        processor: Processor::Default,
+                        requested_at_ms,
+                        outcome: Outcome::Unknown,
+                    })
+                }
                 Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => None,
             })
             .collect();

@@ -7,7 +7,7 @@ use galo_engine::ledger::LedgerConfig;
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::record::{Accept, Completion, Flush, Flushed, Hello, Ready, Role, SummaryQuery};
-use galo_wire::{Message, PROTOCOL_VERSION};
+use galo_wire::{Message, PROTOCOL_VERSION, Reason};
 
 const START_US: u64 = 1_000_000;
 
@@ -59,9 +59,10 @@ impl Cluster {
             slot: 1,
             correlation_id: CorrelationId([number; 16]),
             amount_cents: 100,
-            requested_at_ms: 7,
+            decided_at_ms: 7,
             expires_at_us: u64::MAX,
             stage: Stage::AtDefault,
+            reason: Reason::Cheaper,
         };
         self.tell(from, accept);
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use galo_engine::dispatcher::{Action, Answer, Dispatcher, Verification};
 use galo_engine::money::AmountCents;
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Processor, Stage};
+use galo_engine::{CorrelationId, History, Processor, Stage};
 use galo_shell::clock::Clock;
 use galo_wire::record::{
     LookupQuery, LookupReply, PurgeQuery, REQUESTED_AT_MS_MAX, Standing, SummaryQuery, SummaryReply,
@@ -35,7 +35,7 @@ const IDLE_MS_MAX: u64 = 90_000;
 #[derive(Clone, Copy, Debug)]
 enum Reply {
     Summary(SummaryReply),
-    Lookup(LookupReply),
+    Lookup(LookupReply, History),
     Purged,
     /// The connection went away with the question.
     Lost,
@@ -48,6 +48,8 @@ pub struct Core {
     clock: Clock,
     posts: Calls<Answer>,
     queries: Calls<Reply>,
+    /// What has come of a look-up's decisions.
+    gathering: Cell<History>,
     /// What the link is to send; its writer waits for `outgoing`.
     pub(crate) frames: RefCell<FrameWriter>,
     pub(crate) outgoing: Flag,
@@ -71,6 +73,7 @@ impl Core {
             clock,
             posts: Calls::default(),
             queries: Calls::default(),
+            gathering: Cell::new(History::EMPTY),
             frames: RefCell::new(FrameWriter::with_capacity(64 << 10)),
             outgoing: Flag::default(),
             connected: Cell::new(false),
@@ -160,7 +163,15 @@ impl Core {
     pub fn received(self: &Rc<Self>, message: Message) {
         match message {
             Message::SummaryReply(reply) => self.queries.answer(reply.slot, Reply::Summary(reply)),
-            Message::LookupReply(reply) => self.queries.answer(reply.slot, Reply::Lookup(reply)),
+            Message::PastDecision(decision) => {
+                let mut history = self.gathering.get();
+                history.push(decision);
+                self.gathering.set(history);
+            }
+            Message::LookupReply(reply) => {
+                let history = self.gathering.replace(History::EMPTY).complete(&reply);
+                self.queries.answer(reply.slot, Reply::Lookup(reply, history));
+            }
             Message::PurgeReply(reply) => self.queries.answer(reply.slot, Reply::Purged),
             message => self.event(|dispatcher, now| dispatcher.handle(message, now)),
         }
@@ -169,6 +180,7 @@ impl Core {
     /// The link to the aggregator stands.
     pub fn connected(self: &Rc<Self>) {
         self.connected.set(true);
+        self.gathering.set(History::EMPTY);
         self.event(Dispatcher::connected);
     }
 
@@ -304,13 +316,13 @@ impl Service for Front {
                 ],
                 resolution_ms: reply.resolution_ms,
             }),
-            Reply::Lookup(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
+            Reply::Lookup(..) | Reply::Purged | Reply::Lost => Err(Unreachable),
         }
     }
 
     async fn lookup(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
         match self.0.ask(|slot| LookupQuery { slot, correlation_id: id }).await? {
-            Reply::Lookup(reply) => Ok(view(&reply)),
+            Reply::Lookup(reply, history) => Ok(view(&reply, history)),
             Reply::Summary(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
         }
     }
@@ -321,7 +333,7 @@ impl Service for Front {
         }
         match self.0.ask(|slot| PurgeQuery { slot }).await {
             Ok(Reply::Purged) => Ok(()),
-            Ok(Reply::Summary(_) | Reply::Lookup(_) | Reply::Lost) | Err(Unreachable) => {
+            Ok(Reply::Summary(_) | Reply::Lookup(..) | Reply::Lost) | Err(Unreachable) => {
                 Err(PurgeError::Unreachable)
             }
         }
@@ -346,7 +358,7 @@ impl Service for Front {
     }
 }
 
-fn view(reply: &LookupReply) -> Option<PaymentView> {
+fn view(reply: &LookupReply, history: History) -> Option<PaymentView> {
     let state = match (reply.standing, reply.stage.processor()) {
         (Standing::Absent, _) => return None,
         (Standing::Open, processor) => PaymentState::Open { processor, in_doubt: reply.in_doubt },
@@ -356,5 +368,5 @@ fn view(reply: &LookupReply) -> Option<PaymentView> {
         },
     };
     debug_assert!(reply.standing == Standing::Open || reply.stage != Stage::Waiting, "processed somewhere");
-    Some(PaymentView { amount_cents: reply.amount_cents, state })
+    Some(PaymentView { amount_cents: reply.amount_cents, state, history })
 }

@@ -7,7 +7,7 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use galo_wire::journal::{Fact, Record};
 use galo_wire::record::{Accept, Completion, Grant, Verdict};
-use galo_wire::{CorrelationId, FrameWriter, Message, Outcome, Processor, Stage, decode_frames};
+use galo_wire::{CorrelationId, FrameWriter, Message, Outcome, Processor, Reason, Stage, decode_frames};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -27,9 +27,10 @@ fn accepts(count: usize) -> Vec<Message> {
         slot: 7,
         correlation_id: id(number),
         amount_cents: 1_990,
-        requested_at_ms: 1_752_580_800_000,
+        decided_at_ms: 1_752_580_800_000,
         expires_at_us: 1,
         stage: Stage::AtDefault,
+        reason: Reason::Cheaper,
     };
     (0..count).map(|number| accept(number).into()).collect()
 }
@@ -111,8 +112,9 @@ fn record() -> Record {
         correlation_id: id(1),
         amount_cents: 1_990,
         stage: Stage::AtDefault,
-        requested_at_ms: 1_752_580_800_000,
+        decided_at_ms: 1_752_580_800_000,
         in_doubt: false,
+        reason: Reason::Cheaper,
     };
     Record { sequence: black_box(7), fact }
 }

@@ -20,7 +20,7 @@ use crate::record::{Kind, Message};
 /// The size of a frame's header, in bytes.
 pub const FRAME_HEADER_SIZE: usize = 8;
 
-/// The largest body of a frame, in bytes: a batch of 1,500 of the largest records, far beyond what one wake-up
+/// The largest body of a frame, in bytes: a batch of 1,400 of the largest records, far beyond what one wake-up
 /// gathers, and small beside the buffers of both sides.
 pub const FRAME_BODY_SIZE_MAX: usize = 64 * 1024;
 

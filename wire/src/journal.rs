@@ -8,9 +8,9 @@
 //! header                                     record
 //! offset  size  field                        offset  size  field
 //!      0     8  "GALOJRNL"                        0     8  sequence
-//!      8     2  format version                    8    35  fact (rkyv: tag, then its fields)
-//!     10     1  file kind                        43     1  zero
-//!     11     1  zero                             44     4  CRC-32C of bytes 0..44
+//!      8     2  format version                    8    36  fact (rkyv: tag, then its fields)
+//!     10     1  file kind                        44     4  CRC-32C of bytes 0..44
+//!     11     1  zero
 //!     12     8  first sequence
 //!     20     8  incarnation
 //!     28     8  known ids at most
@@ -22,7 +22,8 @@
 //! instead of changes, most of them in [pages](crate::page). Changing a byte of this is a new [`JOURNAL_VERSION`]; the magic and the version stay where they
 //! are for ever, so that any build can name what it cannot read.
 //!
-//! Version 1 is read, too: it has no pages, and snapshots of it have [`Fact::Moments`] instead.
+//! Version 1 is read, too: it has no pages, and snapshots of it have [`Fact::Moments`] instead; reasons and waits stand where it has zeros,
+//! and zero says that nothing was stated. So one decoder reads both.
 //!
 //! Codec only; it never panics on what it is given. What damage means is decided in `galo_engine::recovery`.
 
@@ -84,6 +85,7 @@ mod fact {
 
     use rkyv::{Archive, Deserialize, Serialize};
 
+    use crate::history::Reason;
     use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
     /// One thing that is so, or that happened.
@@ -98,12 +100,14 @@ mod fact {
             correlation_id: CorrelationId,
             /// How much.
             amount_cents: u64,
-            /// The recorded attempt's `requestedAt`; 0 while waiting.
-            requested_at_ms: u64,
+            /// The recorded attempt's `requestedAt`; while waiting, when it was accepted, or 0 in a snapshot.
+            decided_at_ms: u64,
             /// The processor of the recorded attempt, or waiting.
             stage: Stage,
             /// The attempt's outcome is unknown.
             in_doubt: bool,
+            /// Why that was decided.
+            reason: Reason,
         },
         /// An open payment is about to be sent.
         Intended {
@@ -113,6 +117,10 @@ mod fact {
             requested_at_ms: u64,
             /// Where to.
             processor: Processor,
+            /// Why.
+            reason: Reason,
+            /// How long it had waited with the gateway that decided, ms.
+            waited_for_ms: u32,
         },
         /// An attempt ended.
         Resolved {
@@ -239,7 +247,7 @@ pub struct Record {
 }
 
 const RECORD_SIZE: usize = size_of::<rkyv::Archived<Record>>();
-const _: () = assert!(RECORD_SIZE == 43 && align_of::<rkyv::Archived<Record>>() == 1);
+const _: () = assert!(RECORD_SIZE == CHECKED_SIZE && align_of::<rkyv::Archived<Record>>() == 1);
 
 /// Why a block is no header that this build reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -344,6 +352,7 @@ fn is_sealed(block: &[u8; BLOCK_SIZE]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Reason;
     use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
     const ID: CorrelationId = CorrelationId([0xa0, 0xa1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
@@ -353,14 +362,17 @@ mod tests {
             Fact::Accepted {
                 correlation_id: ID,
                 amount_cents: 1990,
-                requested_at_ms: 0x0198_0000_0001,
+                decided_at_ms: 0x0198_0000_0001,
                 stage: Stage::AtFallback,
                 in_doubt: true,
+                reason: Reason::Backlog,
             },
             Fact::Intended {
                 correlation_id: ID,
                 requested_at_ms: 0x0198_0000_0001,
                 processor: Processor::Fallback,
+                reason: Reason::PatienceOver,
+                waited_for_ms: 0x0102_0304,
             },
             Fact::Resolved {
                 correlation_id: ID,
@@ -418,6 +430,11 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    fn bytes(hex: &str) -> [u8; BLOCK_SIZE] {
+        let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hexadecimal digits");
+        std::array::from_fn(byte)
+    }
+
     #[test]
     fn golden_bytes() {
         assert_eq!(hex(&header().encode()), HEADER_GOLDEN);
@@ -430,8 +447,8 @@ mod tests {
     const HEADER_GOLDEN: &str =
         "47414c4f4a524e4c020002000403020100000000edfe00000000000000350c00000000000000000000000000fe57a007";
     const RECORDS_GOLDEN: [&str; 11] = [
-        "221100000000000000a0a102030405060708090a0b0c0d0e0fc60700000000000001000000980100000201000334ed02",
-        "231100000000000001a0a102030405060708090a0b0c0d0e0f010000009801000001000000000000000000007ec6caa5",
+        "221100000000000000a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010000020102f444d6e3",
+        "231100000000000001a0a102030405060708090a0b0c0d0e0f01000000980100000103040302010000000000b34b61c7",
         "241100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000000020000000000000000008cf6f5d1",
         "2511000000000000030000000000000000000000000000000000000000000000000000000000000000000000fe8b1777",
         "2611000000000000040700000000000000090000000000000001000000000000000000000000000000000000c781fbb4",
@@ -442,6 +459,41 @@ mod tests {
         "2b11000000000000090201060504030000000000000000000000000000000000000000000000000000000000b2cc3235",
         "2c110000000000000a881300000000000001020106050403000000000000000000000000000000000000000061942c0d",
     ];
+
+    // The same by version 1, as it wrote them.
+    const HEADER_GOLDEN_V1: &str =
+        "47414c4f4a524e4c010002000403020100000000edfe00000000000000350c000000000000000000000000003a9bf553";
+    const RECORDS_GOLDEN_V1: [&str; 9] = [
+        "221100000000000000a0a102030405060708090a0b0c0d0e0fc60700000000000001000000980100000201000334ed02",
+        "231100000000000001a0a102030405060708090a0b0c0d0e0f010000009801000001000000000000000000007ec6caa5",
+        "241100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000000020000000000000000008cf6f5d1",
+        "2511000000000000030000000000000000000000000000000000000000000000000000000000000000000000fe8b1777",
+        "2611000000000000040700000000000000090000000000000001000000000000000000000000000000000000c781fbb4",
+        "271100000000000005a0a102030405060708090a0b0c0d0e0fc607000000000000010000009801000001000079fb66e3",
+        "28110000000000000680ee360000000000ffdc6d00000000000300000000000000521700000000000001030021134c70",
+        "2911000000000000070000000000000000000000000000000000000000000000000000000000000000000000e8393030",
+        "2a11000000000000088813000000000000010100028c0f0000e703ffffffffff000000000000000000000000de312747",
+    ];
+
+    /// What version 1 wrote, byte by byte, is read as what it said; what it could not say is not stated.
+    #[test]
+    fn what_version_1_wrote_is_what_it_said() {
+        assert_eq!(Header::decode(&bytes(HEADER_GOLDEN_V1)), Ok(header()));
+        for ((sequence, fact), golden) in (0x1122_u64..).zip(facts()).zip(RECORDS_GOLDEN_V1) {
+            let fact = match fact {
+                Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, .. } => {
+                    let reason = Reason::Unstated;
+                    Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason }
+                }
+                Fact::Intended { correlation_id, requested_at_ms, processor, .. } => {
+                    let (reason, waited_for_ms) = (Reason::Unstated, 0);
+                    Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms }
+                }
+                fact => fact,
+            };
+            assert_eq!(Record::decode(&bytes(golden)), Some(Record { sequence, fact }));
+        }
+    }
 
     #[test]
     fn the_version_before_is_read_and_the_next_is_not() {

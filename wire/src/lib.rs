@@ -5,11 +5,13 @@
 //! keeps them, [`page`] packs a snapshot's rows, the words they are made of are re-exported here.
 
 pub mod frame;
+mod history;
 pub mod journal;
 pub mod page;
 pub mod record;
 mod vocabulary;
 
 pub use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, decode_frames};
-pub use record::{Kind, Message, PROTOCOL_VERSION};
+pub use history::{AttemptState, DECISIONS_LEN_MAX, History, Reason};
+pub use record::{Kind, Message, PROTOCOL_VERSION, PastDecision};
 pub use vocabulary::{CORRELATION_ID_TEXT_SIZE, CorrelationId, Outcome, Processor, Stage};

@@ -13,6 +13,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
+use crate::history::{AttemptState, Reason};
 use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
 /// The version that both sides state in their [`Hello`]; peers of different versions do not talk.
@@ -184,22 +185,24 @@ records! {
         incarnation: u64,
     }
     /// Gateway: may I take this payment? Carries the attempt that follows a grant, so that the intent is in the ledger with it.
-    Accept = 2, 45 bytes {
+    Accept = 2, 46 bytes {
         /// The gateway's handle for the payment, echoed in the answer.
         slot: u32,
         /// Who.
         correlation_id: CorrelationId,
         /// How much.
         amount_cents: u64,
-        /// The `requestedAt` of the planned attempt; 0 while waiting.
-        requested_at_ms: u64,
+        /// The `requestedAt` of the planned attempt; while waiting, when that was decided.
+        decided_at_ms: u64,
         /// By when the grant must be made, µs of the host's monotonic clock: the client is told "no" soon after.
         expires_at_us: u64,
         /// The processor of the planned attempt, or waiting.
         stage: Stage,
+        /// Why.
+        reason: Reason,
     }
     /// Gateway: I am about to send this payment to that processor. Nothing is sent before [`IntentRecorded`].
-    Intent = 3, 29 bytes {
+    Intent = 3, 34 bytes {
         /// The gateway's handle for the payment, echoed in the answer.
         slot: u32,
         /// Who.
@@ -208,6 +211,10 @@ records! {
         requested_at_ms: u64,
         /// Where to.
         processor: Processor,
+        /// Why.
+        reason: Reason,
+        /// How long the payment has waited with this gateway, ms.
+        waited_for_ms: u32,
     }
     /// Gateway: an attempt ended.
     Completion = 4, 34 bytes {
@@ -341,7 +348,7 @@ records! {
         fallback_amount_cents: u64,
     }
     /// Aggregator: the answer to a [`LookupQuery`].
-    LookupReply = 39, 39 bytes {
+    LookupReply = 39, 41 bytes {
         /// From the query.
         slot: u32,
         /// From the query.
@@ -356,6 +363,25 @@ records! {
         stage: Stage,
         /// It may be there already.
         in_doubt: bool,
+        /// How many [`PastDecision`]s came just before this.
+        decision_count: u8,
+        /// There were others, which are not kept.
+        decisions_forgotten: bool,
+    }
+    /// Aggregator, before a [`LookupReply`], oldest first: one decision about the payment, and what came of it.
+    PastDecision = 48, 16 bytes {
+        /// When, by the clock of the gateway that decided, but not before the decision that precedes it.
+        at_ms: u64,
+        /// How long the payment had waited with that gateway, ms.
+        waited_for_ms: u32,
+        /// Where it was sent, or that it was told to wait.
+        stage: Stage,
+        /// Why.
+        reason: Reason,
+        /// What is known of the attempt.
+        attempt: AttemptState,
+        /// The attempt was in doubt, if only for a while.
+        was_in_doubt: bool,
     }
     /// Aggregator, to every gateway: the ledger is empty; drop every payment granted before this.
     Purged = 40, 4 bytes {

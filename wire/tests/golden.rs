@@ -8,8 +8,8 @@ use galo_wire::record::{
     Purged, Ready, Release, Role, Standing, SummaryQuery, SummaryReply, Verdict, Withdrawal,
 };
 use galo_wire::{
-    CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Kind, Message, Outcome,
-    PROTOCOL_VERSION, Processor, Stage, decode_frames,
+    AttemptState, CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, History,
+    Kind, Message, Outcome, PROTOCOL_VERSION, PastDecision, Processor, Reason, Stage, decode_frames,
 };
 use proptest::prelude::*;
 
@@ -39,16 +39,25 @@ fn golden() -> Vec<(Message, &'static str)> {
                 slot: 7,
                 correlation_id: ID,
                 amount_cents: 1990,
-                requested_at_ms: 0x0198_0d5a_2b3c,
+                decided_at_ms: 0x0198_0d5a_2b3c,
                 expires_at_us: 0x0102_0304_0506,
                 stage: Stage::AtDefault,
+                reason: Reason::Probe,
             }
             .into(),
-            "2d000000 02 00 0100 07000000 . c607000000000000 3c2b5a0d98010000 0605040302010000 01",
+            "2e000000 02 00 0100 07000000 . c607000000000000 3c2b5a0d98010000 0605040302010000 01 04",
         ),
         (
-            Intent { slot: 8, correlation_id: ID, requested_at_ms: 5, processor: Processor::Fallback }.into(),
-            "1d000000 03 00 0100 08000000 . 0500000000000000 01",
+            Intent {
+                slot: 8,
+                correlation_id: ID,
+                requested_at_ms: 5,
+                processor: Processor::Fallback,
+                reason: Reason::PatienceOver,
+                waited_for_ms: 0x0403_0201,
+            }
+            .into(),
+            "22000000 03 00 0100 08000000 . 0500000000000000 01 03 01020304",
         ),
         (
             Completion {
@@ -130,9 +139,23 @@ fn golden() -> Vec<(Message, &'static str)> {
                 requested_at_ms: 7,
                 stage: Stage::AtDefault,
                 in_doubt: false,
+                decision_count: 2,
+                decisions_forgotten: true,
             }
             .into(),
-            "27000000 27 00 0100 14000000 . 02 0600000000000000 0700000000000000 01 00",
+            "29000000 27 00 0100 14000000 . 02 0600000000000000 0700000000000000 01 00 02 01",
+        ),
+        (
+            PastDecision {
+                at_ms: 8,
+                waited_for_ms: 0x0807_0605,
+                stage: Stage::AtDefault,
+                reason: Reason::Queued,
+                attempt: AttemptState::InDoubt,
+                was_in_doubt: true,
+            }
+            .into(),
+            "10000000 30 00 0100 0800000000000000 05060708 01 0b 03 01",
         ),
         (Purged { generation: 21 }.into(), "04000000 28 00 0100 15000000"),
         (PurgeReply { slot: 22 }.into(), "04000000 29 00 0100 16000000"),
@@ -256,6 +279,39 @@ fn a_writer_that_was_emptied_begins_a_new_frame() {
     assert_eq!(first.len(), second.len());
 }
 
+#[test]
+fn a_history_is_what_came_before_its_reply_or_is_said_to_be_forgotten() {
+    let decision = |at_ms| PastDecision { at_ms, ..PastDecision::NONE };
+    let reply = |decision_count, decisions_forgotten| LookupReply {
+        slot: 1,
+        correlation_id: ID,
+        standing: Standing::Open,
+        amount_cents: 1,
+        requested_at_ms: 0,
+        stage: Stage::Waiting,
+        in_doubt: false,
+        decision_count,
+        decisions_forgotten,
+    };
+    let mut gathering = History::EMPTY;
+    (1..=6).for_each(|at_ms| gathering.push(decision(at_ms)));
+    let history = gathering.complete(&reply(6, true));
+    assert_eq!(history.decisions(), [1, 2, 3, 4, 5, 6].map(decision));
+    assert!(history.forgotten);
+    assert_eq!(gathering, History::EMPTY, "the next one begins anew");
+    gathering.push(decision(1));
+    assert_eq!(gathering.complete(&reply(2, false)), History::FORGOTTEN, "one is missing");
+    (1..=7).for_each(|at_ms| gathering.push(decision(at_ms)));
+    assert_eq!(gathering.complete(&reply(6, false)), History::FORGOTTEN, "no reply has seven");
+    assert_eq!(gathering.complete(&reply(0, false)), History::EMPTY);
+}
+
+/// What waits for a gateway waits as messages: in a hand-over as many as there are payments.
+#[test]
+fn a_message_is_small() {
+    assert!(size_of::<Message>() <= 56, "{}", size_of::<Message>());
+}
+
 proptest! {
     #[test]
     fn noise_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
@@ -266,7 +322,7 @@ proptest! {
     }
 
     #[test]
-    fn any_order_of_records_arrives_in_that_order(picks in proptest::collection::vec(0_usize..22, 0..200)) {
+    fn any_order_of_records_arrives_in_that_order(picks in proptest::collection::vec(0_usize..23, 0..200)) {
         let golden = golden();
         let messages: Vec<Message> = picks.iter().map(|pick| golden[*pick].0).collect();
         let bytes = frames(&messages);

@@ -14,7 +14,8 @@ use galo_wire::record::{
     Ready, Role, SummaryQuery, SummaryReply, Verdict,
 };
 use galo_wire::{
-    CorrelationId, FrameWriter, Message, Outcome, PROTOCOL_VERSION, Processor, Stage, decode_frames,
+    CorrelationId, FrameWriter, History, Message, Outcome, PROTOCOL_VERSION, Processor, Reason, Stage,
+    decode_frames,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -256,14 +257,15 @@ impl Gateway {
     }
 
     pub fn push_accept(&mut self, id: CorrelationId, amount_cents: u64) {
-        let (requested_at_ms, stage) = (NOON_MS + amount_cents, Stage::AtDefault);
+        let (decided_at_ms, stage, reason) = (NOON_MS + amount_cents, Stage::AtDefault, Reason::Cheaper);
         self.push(Accept {
             slot: 7,
             correlation_id: id,
             amount_cents,
-            requested_at_ms,
+            decided_at_ms,
             expires_at_us: u64::MAX,
             stage,
+            reason,
         });
     }
 
@@ -278,7 +280,8 @@ impl Gateway {
     }
 
     pub fn push_intent(&mut self, id: CorrelationId, requested_at_ms: u64, processor: Processor) {
-        self.push(Intent { slot: 7, correlation_id: id, requested_at_ms, processor });
+        let (reason, waited_for_ms) = (Reason::PatienceOver, 1_234);
+        self.push(Intent { slot: 7, correlation_id: id, requested_at_ms, processor, reason, waited_for_ms });
     }
 
     /// Returns the completion's number.
@@ -316,6 +319,20 @@ impl Gateway {
         self.flush().unwrap();
         self.wait(|message| if let Message::LookupReply(reply) = message { Some(reply) } else { None })
             .unwrap()
+    }
+
+    /// What a look-up tells of a payment's decisions.
+    pub fn history(&mut self, id: CorrelationId) -> History {
+        self.push(LookupQuery { slot: 9, correlation_id: id });
+        self.flush().unwrap();
+        let mut gathering = History::EMPTY;
+        loop {
+            match self.next().unwrap() {
+                Message::PastDecision(decision) => gathering.push(decision),
+                Message::LookupReply(reply) => return gathering.complete(&reply),
+                _ => {}
+            }
+        }
     }
 
     pub fn summary(&mut self, from_ms: u64, to_ms: u64) -> SummaryReply {

@@ -18,7 +18,7 @@ pub struct DispatcherCounters {
     /// Attempts that ended processed, refused, unknown.
     pub outcomes: [[u64; 3]; 2],
     /// Routing decisions, by [`Reason`].
-    pub decisions: [u64; Reason::ALL.len()],
+    pub decisions: [u64; Reason::COUNT],
     /// 422s looked up.
     pub verifications: u64,
     /// Payments taken over from other gateways.

@@ -9,17 +9,24 @@ use super::Dispatcher;
 use super::payment::Place;
 use crate::outlook::{Backlog, Change};
 use crate::pace;
-use crate::router::{Choice, Decision, Situation, route};
+use crate::router::{Choice, Decision, Reason, Situation, route};
 use crate::time::Now;
 
 impl Dispatcher {
-    /// Routes a new payment before it is granted. Behind a queue it waits its turn.
-    pub(super) fn plan(&mut self, now: Now) -> Option<Place> {
-        if self.waiting.is_empty() { self.decide(now.monotonic_us, false, now) } else { None }
+    /// Routes a new payment before it is granted, and says why.
+    ///
+    /// Behind a queue it waits its turn, and for what the queue's head waits for, if that is told to wait.
+    pub(super) fn plan(&mut self, now: Now) -> (Option<Place>, Reason) {
+        let present = self.connected && !self.draining;
+        if present && self.waiting.is_empty() {
+            return self.decide(now.monotonic_us, false, now);
+        }
+        let reason = self.last_wait.filter(|_| present).map_or(Reason::Queued, |(_, reason)| reason);
+        (None, reason)
     }
 
     /// Routes one payment and reserves its place.
-    pub(super) fn decide(&mut self, arrived_us: u64, probed: bool, now: Now) -> Option<Place> {
+    pub(super) fn decide(&mut self, arrived_us: u64, probed: bool, now: Now) -> (Option<Place>, Reason) {
         let situation = self.situation(arrived_us, probed, now);
         let Decision { choice, reason } = route(&self.config.router, &situation);
         // The same wait of the same payment, looked at again, is one decision.
@@ -28,12 +35,11 @@ impl Dispatcher {
             self.counters.decisions[reason as usize] += 1;
             self.last_wait = wait;
         }
-        match choice {
-            Choice::Send(processor) => {
-                let reservation = self.outlooks[processor.index()].try_reserve(now)?;
-                Some(Place { processor, reservation })
-            }
-            Choice::Wait => None,
+        let Choice::Send(processor) = choice else { return (None, reason) };
+        match self.outlooks[processor.index()].try_reserve(now) {
+            Some(reservation) => (Some(Place { processor, reservation }), reason),
+            // A slow processor whose places are all taken.
+            None => (None, Reason::AwaitsCapacity),
         }
     }
 

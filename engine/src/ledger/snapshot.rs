@@ -29,7 +29,7 @@ use galo_wire::journal::{BLOCK_SIZE, Fact, Record};
 use galo_wire::page::{
     MomentRow, PAGE_ROWS_MAX, PAGE_ROWS_MIN, PageRow, RememberedRow, page_checksum, page_size,
 };
-use galo_wire::{CorrelationId, Processor};
+use galo_wire::{CorrelationId, Processor, Reason};
 
 use super::id_hash::IdHash;
 use super::{Ledger, Misfit, OpenPayment, ProcessedPayment, SHARD_COUNT, Sharded, Tally, known};
@@ -184,8 +184,12 @@ impl Export {
     }
 
     fn push_open(&mut self, correlation_id: CorrelationId, payment: OpenPayment, out: &mut Vec<u8>) {
-        let OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: _ } = payment;
-        self.push(Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt }, out);
+        let OpenPayment { amount_cents, requested_at_ms: decided_at_ms, stage, in_doubt, owner: _ } = payment;
+        let reason = Reason::Unstated;
+        self.push(
+            Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason },
+            out,
+        );
     }
 }
 
@@ -374,8 +378,9 @@ impl Ledger {
                 let room = |len: u64, len_max: usize| usize::try_from(len).unwrap_or(len_max).min(len_max);
                 self.open.reserve(room(open_len, self.config.open_len_max));
             }
-            Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } => {
+            Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason: _ } => {
                 self.conservation.accepted.check_room(1, amount_cents)?;
+                let requested_at_ms = decided_at_ms;
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
                 if !self.open.insert_new(correlation_id, payment) {
                     return Err(Misfit("an id is open once"));

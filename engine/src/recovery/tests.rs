@@ -1,6 +1,6 @@
 //! One test for each label of the decision table.
 
-use galo_wire::{CorrelationId, Outcome, Processor, Stage};
+use galo_wire::{AttemptState, CorrelationId, Outcome, Processor, Reason, Stage};
 
 use super::*;
 use crate::ledger::{Known, Tally};
@@ -27,8 +27,9 @@ fn header(id: FileId) -> Header {
 fn entry(sequence: u64) -> Entry {
     let correlation_id = id(sequence.div_ceil(2));
     if sequence % 2 == 1 {
-        let (stage, requested_at_ms) = (Stage::AtDefault, 1_000 + sequence);
-        Entry::Accepted { correlation_id, amount_cents: sequence, stage, requested_at_ms, in_doubt: false }
+        let (stage, decided_at_ms, reason) = (Stage::AtDefault, 1_000 + sequence, Reason::Cheaper);
+        let (amount_cents, in_doubt) = (sequence, false);
+        Entry::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason }
     } else {
         let (processor, outcome) = (Processor::Default, Outcome::Processed);
         Entry::Resolved { correlation_id, processor, requested_at_ms: 1_000 + sequence, outcome }
@@ -491,4 +492,91 @@ fn what_a_process_that_wrote_nothing_forgot_is_not_forgotten() {
     let files = [segment(1..=4), (empty, records)];
     let (recovered, _) = read_in_pieces(&files, 1 << 20).unwrap_or_else(|damage| panic!("{damage}"));
     assert_eq!(recovered.ledger.lookup(id(1)), Known::Absent);
+}
+
+/// A header and four records as version 1 wrote them: a payment that waited, went to fallback and was processed there; one
+/// at default.
+const OF_VERSION_1: [&str; 5] = [
+    "47414c4f4a524e4c0100010001000000000000000500000000000000640000000000000000000000000000001ed4ead7",
+    "01000000000000000001000000000000000707070707070707c60700000000000000000000000000000000003131fe1e",
+    "02000000000000000101000000000000000707070707070707dc05000000000000010000000000000000000082d29c1a",
+    "03000000000000000201000000000000000707070707070707dc050000000000000100000000000000000000793a982e",
+    "04000000000000000002000000000000000707070707070707050000000000000040060000000000000100005bdd2559",
+];
+
+#[test]
+fn a_journal_of_version_1_is_read_and_says_nothing_of_reasons() {
+    let byte = |text: &str| u8::from_str_radix(text, 16).unwrap();
+    let bytes: Vec<u8> = OF_VERSION_1
+        .iter()
+        .flat_map(|block| (0..block.len()).step_by(2).map(move |at| byte(&block[at..at + 2])))
+        .collect();
+    let (recovered, endings) = read_in_pieces(&[(FileId::segment(1), bytes)], 100).unwrap();
+    assert_eq!((recovered.next_sequence, &endings[..]), (5, &[Ending::Whole][..]));
+    let ledger = recovered.ledger;
+    let processed =
+        Known::Processed { amount_cents: 1_990, requested_at_ms: 1_500, processor: Processor::Fallback };
+    assert_eq!(ledger.lookup(id(1)), processed);
+    assert!(matches!(ledger.lookup(id(2)), Known::Open(open) if open.requested_at_ms == 1_600));
+    for (number, stage, attempt) in
+        [(1, Stage::AtFallback, AttemptState::Processed), (2, Stage::AtDefault, AttemptState::UnderWay)]
+    {
+        let history = ledger.history(id(number));
+        let [decision] = history.decisions() else { panic!("{history:?}") };
+        assert_eq!((decision.stage, decision.reason, decision.attempt), (stage, Reason::Unstated, attempt));
+        assert!(history.forgotten);
+    }
+}
+
+/// What lies behind the last snapshot is rebuilt, decision by decision; of what a snapshot swallowed it is said that it is gone.
+#[test]
+fn histories_are_those_of_the_changes_that_were_read() {
+    let waits = Entry::Accepted {
+        correlation_id: id(1),
+        amount_cents: 5,
+        stage: Stage::Waiting,
+        decided_at_ms: 1_000,
+        in_doubt: false,
+        reason: Reason::AwaitsCheaper,
+    };
+    let (correlation_id, processor, requested_at_ms) = (id(1), Processor::Fallback, 3_000);
+    let (reason, waited_for_ms, outcome) = (Reason::PatienceOver, 2_000, Outcome::Processed);
+    let changes = [
+        waits,
+        Entry::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms },
+        Entry::Resolved { correlation_id, processor, requested_at_ms, outcome },
+    ];
+    let mut before = Ledger::new(config());
+    let mut file = header(FileId::segment(1)).encode().to_vec();
+    for (sequence, entry) in (1..).zip(changes) {
+        before.apply(entry);
+        file.extend(Record { sequence, fact: entry.to_fact() }.encode());
+    }
+    let (recovered, _) = read_in_pieces(&[(FileId::segment(1), file)], 100).unwrap();
+    let history = recovered.ledger.history(id(1));
+    assert_eq!(history, before.history(id(1)));
+    let told: Vec<_> = history
+        .decisions()
+        .iter()
+        .map(|it| (it.at_ms, it.stage, it.reason, it.waited_for_ms, it.attempt))
+        .collect();
+    let expected = [
+        (1_000, Stage::Waiting, Reason::AwaitsCheaper, 0, AttemptState::UnderWay),
+        (3_000, Stage::AtFallback, Reason::PatienceOver, 2_000, AttemptState::Processed),
+    ];
+    assert_eq!((told, history.forgotten), (expected.to_vec(), false));
+
+    let mut first = Ledger::new(config());
+    first.apply(waits);
+    first.begin_export();
+    let snapshot = FileId::snapshot(2);
+    let mut rows = header(snapshot).encode().to_vec();
+    first.export(100, &mut rows);
+    let mut rest = header(FileId::segment(2)).encode().to_vec();
+    for (sequence, entry) in (2..).zip(&changes[1..]) {
+        rest.extend(Record { sequence, fact: entry.to_fact() }.encode());
+    }
+    let (recovered, _) = read_in_pieces(&[(snapshot, rows), (FileId::segment(2), rest)], 100).unwrap();
+    let part = recovered.ledger.history(id(1));
+    assert_eq!((part.decisions(), part.forgotten), (&history.decisions()[1..], true));
 }

@@ -17,8 +17,9 @@ use std::cell::RefCell;
 use std::fmt::Write;
 
 use galo_engine::money::{DECIMAL_TEXT_SIZE, write_decimal};
+use galo_engine::time::UnixMillis;
 use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
-use galo_engine::{CorrelationId, Processor};
+use galo_engine::{AttemptState, CorrelationId, History, Processor, Reason, Stage};
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 
@@ -159,7 +160,7 @@ fn summary(summary: Result<Summary, Unreachable>) -> Answer {
     answer
 }
 
-/// All six members are always there, null where they do not apply.
+/// All members are always there, null where they do not apply.
 fn payment(id: CorrelationId, view: Result<Option<PaymentView>, Unreachable>) -> Answer {
     let view = match view {
         Ok(Some(view)) => view,
@@ -176,10 +177,38 @@ fn payment(id: CorrelationId, view: Result<Option<PaymentView>, Unreachable>) ->
     let amount = write_decimal(view.amount_cents, &mut amount);
     let requested_at = requested_at.map(|at| timestamp::write(at, &mut instant));
     answer::json(format!(
-        r#"{{"correlationId":"{id}","amount":{amount},"state":"{state}","processor":{},"requestedAt":{},"inDoubt":{in_doubt}}}"#,
+        r#"{{"correlationId":"{id}","amount":{amount},"state":"{state}","processor":{},"requestedAt":{},"inDoubt":{in_doubt},"decisions":{},"decisionsForgotten":{}}}"#,
         Quoted(processor.map(Processor::name)),
         Quoted(requested_at),
+        Decisions(&view.history),
+        view.history.forgotten,
     ))
+}
+
+/// A payment's decisions as a JSON array, oldest first.
+struct Decisions<'a>(&'a History);
+
+impl std::fmt::Display for Decisions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, decision) in self.0.decisions().iter().enumerate() {
+            let mut instant = [0; TIMESTAMP_TEXT_SIZE];
+            let reason = (decision.reason != Reason::Unstated).then_some(decision.reason.name());
+            // To wait is no attempt, of which something could be known.
+            let is_attempt = decision.stage != Stage::Waiting;
+            write!(
+                f,
+                r#"{}{{"at":"{}","processor":{},"reason":{},"waitedForMs":{},"outcome":{},"wasInDoubt":{}}}"#,
+                if index == 0 { '[' } else { ',' },
+                timestamp::write(UnixMillis(decision.at_ms), &mut instant),
+                Quoted(decision.stage.processor().map(Processor::name)),
+                Quoted(reason),
+                decision.waited_for_ms,
+                Quoted(is_attempt.then_some(AttemptState::name(decision.attempt))),
+                decision.was_in_doubt,
+            )?;
+        }
+        f.write_str(if self.0.decisions().is_empty() { "[]" } else { "]" })
+    }
 }
 
 /// A JSON string of our own words, or null.

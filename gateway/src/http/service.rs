@@ -8,7 +8,7 @@ use std::future::Future;
 
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
-use galo_engine::{CorrelationId, Processor};
+use galo_engine::{CorrelationId, History, Processor};
 
 /// What became of a payment that a client handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct PaymentView {
     pub amount_cents: u64,
     /// Where it stands.
     pub state: PaymentState,
+    /// How it got there.
+    pub history: History,
 }
 
 /// Why nothing was purged.

@@ -4,10 +4,10 @@
 //! decided before them are on disk, and go to the *connection* that they were meant for: a session's number may
 //! belong to another gateway by then. A kill during a write leaves any part of its entries on disk.
 
-use galo_engine::Outcome;
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::ledger::{Entry, LedgerConfig};
 use galo_engine::time::Now;
+use galo_engine::{History, Outcome};
 use galo_wire::record::{Completion, Verdict};
 use galo_wire::{FrameWriter, Message, decode_frames};
 
@@ -55,6 +55,8 @@ pub struct Aggregator {
     known_len_max: usize,
     /// When it looked at the time last.
     ticked: Now,
+    /// What the last look-up found, for a planted bug.
+    last_history: Option<History>,
 }
 
 impl Aggregator {
@@ -73,6 +75,7 @@ impl Aggregator {
             hash_seed: dice.number(),
             known_len_max: plan.known_len_max,
             ticked: clock.now(0),
+            last_history: None,
         }
     }
 
@@ -250,7 +253,35 @@ impl World {
             self.oracle.claim_handled();
         }
         self.compare_totals();
+        if matches!(message, Message::LookupQuery(_)) {
+            self.compare_history();
+        }
         self.check_summaries(unconfirmed);
+    }
+
+    /// A look-up's answer is about to leave: some decisions, and the reply behind them.
+    fn compare_history(&mut self) {
+        let swaps = self.has(Bug::HistoryOfAnother);
+        let Some(coordinator) = &mut self.aggregator.coordinator else { return };
+        let messages = coordinator.messages();
+        let Some((session, Message::LookupReply(mut reply))) = messages.pop() else { return };
+        let begin = messages.len().saturating_sub(reply.decision_count.into());
+        let mut gathering = History::EMPTY;
+        for (_, message) in messages.drain(begin..) {
+            if let Message::PastDecision(decision) = message {
+                gathering.push(decision);
+            }
+        }
+        let mut history = gathering.complete(&reply);
+        let before = self.aggregator.last_history.replace(history);
+        if let Some(before) = before.filter(|_| swaps) {
+            history = before;
+            reply.decision_count = u8::try_from(history.decisions().len()).expect("a few");
+            reply.decisions_forgotten = history.forgotten;
+        }
+        messages.extend(history.decisions().iter().map(|decision| (session, (*decision).into())));
+        messages.push((session, reply.into()));
+        self.oracle.looked_up(&reply, &history);
     }
 
     fn compare_totals(&mut self) {
@@ -454,15 +485,16 @@ impl World {
 /// A float's cent: what `(amount * 100.0) as u64` does to some amounts.
 fn through_float(entry: Entry) -> Entry {
     match entry {
-        Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt }
+        Entry::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason }
             if amount_cents % 100 == 29 =>
         {
             Entry::Accepted {
                 correlation_id,
                 amount_cents: amount_cents - 1,
                 stage,
-                requested_at_ms,
+                decided_at_ms,
                 in_doubt,
+                reason,
             }
         }
         entry => entry,

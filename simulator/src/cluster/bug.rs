@@ -74,6 +74,8 @@ bugs! {
     LeaseToAll = "lease-to-all",
     /// A summary leaves out its last millisecond.
     SummaryExclusive = "summary-exclusive",
+    /// The decisions in a look-up's answer are those of the payment that was asked for before.
+    HistoryOfAnother = "history-of-another",
     /// The lookup of a 422 takes the clock's time for the stored one.
     LookupRestamps = "lookup-restamps",
     /// The aggregator handles messages with the time of its last tick.

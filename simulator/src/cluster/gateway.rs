@@ -34,6 +34,8 @@ pub struct Gateway {
     pub draining: bool,
     connection: Option<usize>,
     greeted: bool,
+    /// Decisions that came, and their look-up's answer not yet.
+    decision_count: u8,
     /// What is to be written.
     pub frames: FrameWriter,
     flush_planned: bool,
@@ -57,6 +59,7 @@ impl Gateway {
             draining: false,
             connection: None,
             greeted: false,
+            decision_count: 0,
             frames: FrameWriter::default(),
             flush_planned: false,
             posts: BTreeMap::new(),
@@ -288,6 +291,7 @@ impl World {
         match message {
             Message::Hello(_) if !self.gateways[number].greeted => {
                 self.gateways[number].greeted = true;
+                self.gateways[number].decision_count = 0;
                 self.maybe_spite();
                 if self.has(Bug::CompletionsDropped) {
                     self.event(number, |dispatcher, now| {
@@ -300,7 +304,14 @@ impl World {
                     self.event(number, Dispatcher::connected);
                 }
             }
-            Message::SummaryReply(_) | Message::LookupReply(_) | Message::PurgeReply(_) => {}
+            Message::PastDecision(_) => self.gateways[number].decision_count += 1,
+            Message::LookupReply(reply) => {
+                let count = std::mem::take(&mut self.gateways[number].decision_count);
+                self.oracle.check(Invariant::HistoryIsTrue, count == reply.decision_count, || {
+                    format!("{count} decisions came before {reply:?}")
+                });
+            }
+            Message::SummaryReply(_) | Message::PurgeReply(_) => {}
             Message::Withdrawal(_) if self.has(Bug::WithdrawalIgnored) => {}
             message => self.event(number, |dispatcher, now| dispatcher.handle(message, now)),
         }

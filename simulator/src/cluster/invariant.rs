@@ -65,6 +65,8 @@ invariants! {
     NoContradiction = "no contradiction",
     /// Neither side sends a record that the other one refuses.
     NoRejection = "no rejection",
+    /// A look-up's history is what was decided, in order, and ends where the payment is; what it leaves out may be forgotten.
+    HistoryIsTrue = "history is true",
     /// A ledger rebuilt from the disk equals the one that was lost.
     ReplayEquals = "replay equals",
     /// After a kill, at whatever byte, recovery refuses nothing.

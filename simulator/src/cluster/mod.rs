@@ -17,6 +17,7 @@ pub(crate) mod dice;
 mod disk;
 mod fault;
 mod gateway;
+mod history;
 mod invariant;
 mod link;
 mod oracle;

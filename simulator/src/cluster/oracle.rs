@@ -8,10 +8,11 @@ use galo_engine::coordinator::Coordinator;
 use galo_engine::dispatcher::Answer;
 use galo_engine::ledger::{Conservation, Entry, Known, Ledger, LedgerConfig, Tally};
 use galo_engine::time::UnixMillis;
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
-use galo_wire::record::SummaryReply;
+use galo_engine::{CorrelationId, History, Outcome, Processor, Stage};
+use galo_wire::record::{LookupReply, Standing, SummaryReply};
 
 use super::dice::Dice;
+use super::history::{self, Story};
 use super::invariant::{Checks, Invariant};
 use super::record::{ABSENT, Progress, Record, apply, id_of, is_known_as, relapses};
 use super::retention::Retention;
@@ -52,6 +53,8 @@ pub struct Truth {
     decided: Record,
     /// As the disk has it.
     written: Record,
+    /// What was decided about it.
+    story: Story,
     /// Sent before a purge: nothing is promised.
     purged: bool,
     /// Entries of it went with the power: nothing is promised.
@@ -101,6 +104,8 @@ pub struct Oracle {
     pub unheard_count: u64,
     /// Summaries that were not exact.
     pub coarse_count: u64,
+    /// Histories that were whole, and that were not.
+    pub history_counts: [u64; 2],
     purged: bool,
     /// The aggregator was restarted after a purge.
     purge_forgotten: bool,
@@ -147,6 +152,7 @@ impl Oracle {
             stored: [None; 2],
             decided: ABSENT,
             written: ABSENT,
+            story: Story::default(),
             purged: false,
             lost_power: false,
             relapsed: false,
@@ -330,6 +336,7 @@ impl Oracle {
         let before = truth.decided;
         let after = apply(before, entry);
         truth.decided = after.unwrap_or(before);
+        truth.story.apply(entry);
         if relapses(before, entry) {
             truth.relapsed = true;
             self.relapsed_count += 1;
@@ -405,6 +412,7 @@ impl Oracle {
         for truth in &mut self.truths {
             truth.purged = true;
             truth.decided = ABSENT;
+            truth.story = Story::default();
         }
         self.books = Books::default();
         self.processed = Default::default();
@@ -418,7 +426,9 @@ impl Oracle {
         self.purge_forgotten = self.purged;
         self.books = Books::default();
         self.processed = Default::default();
-        self.truths.iter_mut().for_each(|truth| truth.decided = ABSENT);
+        self.truths.iter_mut().for_each(|truth| {
+            (truth.decided, truth.story) = (ABSENT, Story::default());
+        });
         let mut amounts = vec![0; self.truths.len()];
         for entry in entries {
             let Some(id) = id_of(*entry) else {
@@ -435,6 +445,7 @@ impl Oracle {
                 truth.decided.forget();
             }
             truth.decided = apply(truth.decided, *entry).unwrap_or(truth.decided);
+            truth.story.apply(*entry);
             match *entry {
                 Entry::Accepted { amount_cents, .. } => {
                     amounts[place] = amount_cents;
@@ -451,6 +462,7 @@ impl Oracle {
         self.remembered(&order, ledger);
         for truth in &mut self.truths {
             truth.written = truth.decided;
+            truth.story.restarted = true;
         }
     }
 
@@ -624,6 +636,38 @@ impl Oracle {
         }
     }
 
+    /// A look-up's answer leaves the aggregator.
+    pub fn looked_up(&mut self, reply: &LookupReply, history: &History) {
+        if reply.standing == Standing::Absent {
+            return;
+        }
+        let Some(place) = self.place(reply.correlation_id) else { return };
+        self.compare_history(place, history);
+        self.check(Invariant::HistoryIsTrue, history::ends_there(reply, history), || {
+            format!("{:?} does not end where the payment is: {reply:?}", history.decisions())
+        });
+    }
+
+    /// At rest: the same, of each payment that the ledger knows.
+    pub fn compare_histories(&mut self, ledger: &Ledger) {
+        for place in 0..self.truths.len() {
+            let id = self.truths[place].id;
+            if ledger.lookup(id) != Known::Absent {
+                self.compare_history(place, &ledger.history(id));
+            }
+        }
+    }
+
+    fn compare_history(&mut self, place: usize, history: &History) {
+        let story = &self.truths[place].story;
+        let flaw = story.flaw(history);
+        let what = flaw.map(|flaw| {
+            format!("{}: {flaw}: {:?}, but {story:?}", self.truths[place].id, history.decisions())
+        });
+        self.history_counts[usize::from(history.forgotten)] += 1;
+        self.check(Invariant::HistoryIsTrue, flaw.is_none(), || what.unwrap_or_default());
+    }
+
     /// A lease leaves the aggregator.
     pub fn leased(&mut self, processor: Processor, interval_us: u64) {
         let now_us = self.now_us;
@@ -717,6 +761,10 @@ impl Oracle {
             self.check(Invariant::ReplayEquals, ours == theirs, || {
                 format!("{id}: {ours:?}, replayed {theirs:?}")
             });
+            // A snapshot takes the beginning away, or all of it; what is said to be whole is what it was.
+            let (ours, theirs) = (ledger.history(id), replayed.history(id));
+            let agree = theirs.forgotten || theirs == ours;
+            self.check(Invariant::ReplayEquals, agree, || format!("{id}: {ours:?}, replayed {theirs:?}"));
         }
     }
 }

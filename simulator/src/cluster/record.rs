@@ -14,7 +14,7 @@ pub enum Progress {
     Open {
         /// The recorded attempt's processor.
         stage: Stage,
-        /// The recorded attempt's `requestedAt`.
+        /// The recorded attempt's `requestedAt`; of one that waits, nothing that counts.
         requested_at_ms: u64,
     },
     /// Processed.
@@ -91,7 +91,7 @@ pub fn apply(record: Record, entry: Entry) -> Option<Record> {
     let progress = match (progress, entry) {
         (
             Progress::Absent | Progress::Forgotten { .. },
-            Entry::Accepted { amount_cents, stage, requested_at_ms, .. },
+            Entry::Accepted { amount_cents, stage, decided_at_ms: requested_at_ms, .. },
         ) => {
             return Some(Record { amount_cents, progress: Progress::Open { stage, requested_at_ms } });
         }

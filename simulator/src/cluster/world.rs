@@ -99,6 +99,10 @@ pub struct Coverage {
     pub relapsed: u64,
     /// Summaries that were not exact.
     pub coarse: u64,
+    /// Histories that were whole.
+    pub histories_whole: u64,
+    /// Histories of which something was forgotten.
+    pub histories_forgotten: u64,
     /// Accepts that expired.
     pub expired: u64,
     /// Payments granted so late that their clients had heard a 503.
@@ -152,6 +156,8 @@ coverage!(
     forgotten,
     relapsed,
     coarse,
+    histories_whole,
+    histories_forgotten,
     expired,
     unheard,
     replayed,
@@ -423,6 +429,7 @@ impl World {
             .check(Invariant::JournalIsReadable, found.damages.is_empty(), || format!("{:?}", found.damages));
         let Some(coordinator) = &self.aggregator.coordinator else { return };
         let [default, fallback] = &mut self.upstreams;
+        self.oracle.compare_histories(coordinator.ledger());
         self.oracle.compare_replay(coordinator.ledger(), &found.ledger);
         for ledger in [coordinator.ledger(), &found.ledger] {
             self.oracle.compare_all(ledger, [&mut default.model, &mut fallback.model], &mut self.dice);
@@ -438,6 +445,7 @@ impl World {
         self.coverage.relapsed = self.oracle.relapsed_count;
         self.coverage.coarse = self.oracle.coarse_count;
         self.coverage.unheard = self.oracle.unheard_count;
+        [self.coverage.histories_whole, self.coverage.histories_forgotten] = self.oracle.history_counts;
     }
 }
 

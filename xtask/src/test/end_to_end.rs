@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::load::{self, Load};
-use super::{Options, Report, Running, cold_start, mistakes, program, wait_for};
+use super::{Options, Report, Running, cold_start, decisions, mistakes, program, wait_for};
 use crate::process::Identity;
 use crate::repo::Fallible;
 use crate::rinha::{self, Processor, Totals};
@@ -73,6 +73,9 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     if !started {
         return;
     }
+    report.check("a payment's decisions are told, and survive SIGKILL of the aggregator", || {
+        decisions::check(options, &galo, &home)
+    });
     let up = report.check("up --detach", || {
         let started = Instant::now();
         up::start_detached(&galo, &[])?;

@@ -5,6 +5,7 @@
 //! others, and the last line counts them. Nothing here may wait a fixed time to pass: it waits for a condition, with a bound.
 
 mod cold_start;
+mod decisions;
 mod end_to_end;
 mod load;
 mod mistakes;

@@ -62,8 +62,9 @@ fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
                 correlation_id: id(number),
                 amount_cents: 1 + random.below(10_000),
                 stage,
-                requested_at_ms: if stage == Stage::Waiting { 0 } else { requested_at_ms },
+                decided_at_ms: requested_at_ms,
                 in_doubt: false,
+                reason: Reason::Cheaper,
             };
         }
         *ids += 1;
@@ -71,8 +72,9 @@ fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
             correlation_id: id(*ids - 1),
             amount_cents: 7,
             stage: Stage::Waiting,
-            requested_at_ms: 0,
+            decided_at_ms: requested_at_ms,
             in_doubt: false,
+            reason: Reason::AwaitsAny,
         };
     }
     let place = usize::try_from(random.below(open.len() as u64)).unwrap();
@@ -88,7 +90,8 @@ fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
             Entry::Resolved { correlation_id, processor: at, requested_at_ms, outcome }
         }
         (2, _) | (0 | 1, None) if !payment.in_doubt => {
-            Entry::Intended { correlation_id, processor, requested_at_ms }
+            let (reason, waited_for_ms) = (Reason::Cheaper, 1);
+            Entry::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms }
         }
         _ => Entry::Resolved {
             correlation_id,
@@ -196,8 +199,9 @@ fn what_was_rolled_up_stays_so() {
             correlation_id,
             amount_cents,
             stage,
-            requested_at_ms,
+            decided_at_ms: requested_at_ms,
             in_doubt: false,
+            reason: Reason::Cheaper,
         });
         let (processor, outcome) = (Processor::ALL[usize::from(number % 5 == 0)], Outcome::Processed);
         ledger.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
@@ -341,8 +345,9 @@ fn forgetting_that_overtakes_the_export_leaves_no_gap() {
         correlation_id: id(number),
         amount_cents: 7,
         stage: Stage::AtDefault,
-        requested_at_ms: NOON_MS,
+        decided_at_ms: NOON_MS,
         in_doubt: false,
+        reason: Reason::Cheaper,
     };
     let processed = |number| Entry::Resolved {
         correlation_id: id(number),
@@ -386,8 +391,9 @@ fn what_is_many_stands_in_pages_and_takes_no_more_room_than_is_said() {
                 correlation_id,
                 amount_cents,
                 stage,
-                requested_at_ms,
+                decided_at_ms: requested_at_ms,
                 in_doubt: false,
+                reason: Reason::Cheaper,
             });
             if number % 100 > 0 {
                 let (processor, outcome) = (Processor::ALL[usize::from(number % 3 == 0)], Outcome::Processed);

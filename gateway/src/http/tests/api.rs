@@ -141,11 +141,26 @@ fn a_payment_is_looked_up() {
                 (200, format!(r#"{{"correlationId":"{}",{rest}}}"#, id(number)))
             );
         };
-        expect(1, r#""amount":5.00,"state":"open","processor":null,"requestedAt":null,"inDoubt":false"#);
-        expect(2, r#""amount":6.00,"state":"open","processor":"fallback","requestedAt":null,"inDoubt":true"#);
+        expect(
+            1,
+            r#""amount":5.00,"state":"open","processor":null,"requestedAt":null,"inDoubt":false,"decisions":[],"decisionsForgotten":false"#,
+        );
+        expect(
+            2,
+            concat!(
+                r#""amount":6.00,"state":"open","processor":"fallback","requestedAt":null,"inDoubt":true,"decisions":["#,
+                r#"{"at":"2025-07-15T12:34:50.000Z","processor":"fallback","reason":null,"waitedForMs":0,"outcome":"in_doubt","wasInDoubt":true}"#,
+                r#"],"decisionsForgotten":true"#,
+            ),
+        );
         expect(
             3,
-            r#""amount":7.10,"state":"processed","processor":"default","requestedAt":"2025-07-15T12:34:56.789Z","inDoubt":false"#,
+            concat!(
+                r#""amount":7.10,"state":"processed","processor":"default","requestedAt":"2025-07-15T12:34:56.789Z","inDoubt":false,"decisions":["#,
+                r#"{"at":"2025-07-15T12:34:50.000Z","processor":null,"reason":"awaits_cheaper","waitedForMs":0,"outcome":null,"wasInDoubt":false},"#,
+                r#"{"at":"2025-07-15T12:34:56.789Z","processor":"default","reason":"probe","waitedForMs":6789,"outcome":"processed","wasInDoubt":false}"#,
+                r#"],"decisionsForgotten":false"#,
+            ),
         );
     }
 }

@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
-use galo_engine::{CorrelationId, Processor};
+use galo_engine::{AttemptState, CorrelationId, History, PastDecision, Processor, Reason, Stage};
 use monoio::io::AsyncReadRent;
 
 use super::service::{
@@ -146,7 +146,28 @@ impl Service for Recorder {
                 requested_at: UnixMillis(1_752_582_896_789),
             },
         };
-        Ok(Some(PaymentView { amount_cents, state }))
+        let first = PastDecision { at_ms: 1_752_582_890_000, ..PastDecision::NONE };
+        let mut history = History::EMPTY;
+        history.forgotten = amount_cents == 600;
+        match state {
+            PaymentState::Open { processor: None, .. } => {}
+            PaymentState::Open { .. } => {
+                let (stage, attempt) = (Stage::AtFallback, AttemptState::InDoubt);
+                history.push(PastDecision { stage, attempt, was_in_doubt: true, ..first });
+            }
+            PaymentState::Processed { .. } => {
+                history.push(PastDecision { reason: Reason::AwaitsCheaper, ..first });
+                history.push(PastDecision {
+                    at_ms: 1_752_582_896_789,
+                    waited_for_ms: 6_789,
+                    stage: Stage::AtDefault,
+                    reason: Reason::Probe,
+                    attempt: AttemptState::Processed,
+                    was_in_doubt: false,
+                });
+            }
+        }
+        Ok(Some(PaymentView { amount_cents, state, history }))
     }
 
     async fn purge(&self) -> Result<(), PurgeError> {
