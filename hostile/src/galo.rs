@@ -19,7 +19,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::client::Way;
+use crate::client::{Connection, Way};
 use crate::processor::{Payment, Processor};
 
 /// How long anything that should happen soon may take on a machine that is busy with other things.
@@ -60,6 +60,7 @@ pub(crate) struct Galo {
     children: BTreeMap<String, Child>,
     recipes: BTreeMap<String, Recipe>,
     front: Option<SocketAddr>,
+    stats: Option<SocketAddr>,
     number: u64,
     next_id: AtomicU64,
 }
@@ -94,6 +95,7 @@ impl Galo {
             children: BTreeMap::new(),
             recipes: BTreeMap::new(),
             front: None,
+            stats: None,
             number,
             next_id: AtomicU64::new(0),
         };
@@ -136,6 +138,7 @@ impl Galo {
             let program = programs.haproxy.clone();
             galo.spawn("haproxy", Recipe { program, arguments, environment, descriptors_max: None })?;
             galo.front = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, api)));
+            galo.stats = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, stats)));
         }
         for way in galo.ways() {
             galo.until("ready", || {
@@ -309,6 +312,19 @@ impl Galo {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Waits until HAProxy, where there is one, has seen that both gateways are ready.
+    pub(crate) fn until_up(&mut self) -> Result<(), String> {
+        let Some(stats) = self.stats.map(Way::Front) else { return Ok(()) };
+        self.until("both gateways are up for HAProxy", || {
+            let mut connection = Connection::open(&stats)?;
+            // HTTP/1.0: an answer that ends with its connection.
+            connection.send(b"GET /stats;csv HTTP/1.0\r\n\r\n");
+            let page = connection.answer(false)?.text();
+            let is_up = |line: &&str| line.starts_with("gateways,gateway-") && line.contains(",UP,");
+            Ok((page.lines().filter(is_up).count() == 2).then_some(()))
+        })
     }
 
     /// What both gateways have counted so far.

@@ -32,6 +32,18 @@ pub(crate) struct Load {
     pub(crate) is_kept: bool,
 }
 
+/// What one request was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Accepted {
+        is_replayed: bool,
+    },
+    /// 503.
+    Refused,
+    /// Nothing that says what became of the payment.
+    Nothing,
+}
+
 /// What the clients were told.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
@@ -41,6 +53,8 @@ pub(crate) struct Report {
     /// Requests without an answer: nobody to connect to, or a connection that ended.
     pub(crate) unanswered: u64,
     pub(crate) first_unanswered: Option<String>,
+    /// Ids that were told 503 and nothing else, and were charged all the same: the later 202 says "replayed".
+    pub(crate) charged_though_refused: u64,
     /// The longest wait for an answer, or for the end of a connection without one.
     pub(crate) slowest: Duration,
 }
@@ -74,6 +88,7 @@ impl Report {
             *self.statuses.entry(status).or_default() += count;
         }
         self.unanswered += other.unanswered;
+        self.charged_though_refused += other.charged_though_refused;
         self.first_unanswered = self.first_unanswered.take().or(other.first_unanswered);
         self.slowest = self.slowest.max(other.slowest);
     }
@@ -88,6 +103,9 @@ impl std::fmt::Display for Report {
         write!(formatter, ", {} requests unanswered", self.unanswered)?;
         if let Some(reason) = &self.first_unanswered {
             write!(formatter, " (first: {reason})")?;
+        }
+        if self.charged_though_refused > 0 {
+            write!(formatter, ", {} charged though refused", self.charged_though_refused)?;
         }
         write!(formatter, ", slowest {:.1?}", self.slowest)
     }
@@ -142,7 +160,16 @@ impl Load {
             due = (due + self.gap).max(Instant::now());
             let (id, cents) = fresh();
             let mut last_try = None;
-            while !self.pay(way, &mut connection, &id, cents, &mut report)? {
+            let mut told = Vec::new();
+            loop {
+                match self.pay(way, &mut connection, &id, cents, &mut report)? {
+                    Told::Accepted { is_replayed } => {
+                        let is_refused = !told.is_empty() && told.iter().all(|told| *told == Told::Refused);
+                        report.charged_though_refused += u64::from(is_refused && is_replayed);
+                        break;
+                    }
+                    refused => told.push(refused),
+                }
                 if is_over.load(Ordering::Relaxed) {
                     let last_try = *last_try.get_or_insert_with(|| Instant::now() + LAST_TRIES);
                     if Instant::now() > last_try {
@@ -156,7 +183,7 @@ impl Load {
         Ok(report)
     }
 
-    /// One request; says whether the payment was accepted.
+    /// One request, and what it was told.
     fn pay(
         &self,
         way: &Way,
@@ -164,7 +191,7 @@ impl Load {
         id: &str,
         cents: u64,
         report: &mut Report,
-    ) -> Result<bool, String> {
+    ) -> Result<Told, String> {
         let started = Instant::now();
         // As every client library does: a kept connection that has been closed meanwhile is none.
         let opened = match kept.take().and_then(|mut kept| (!kept.is_closed()).then_some(kept)) {
@@ -181,7 +208,7 @@ impl Load {
             Err(error) => {
                 report.unanswered += 1;
                 report.first_unanswered.get_or_insert(error);
-                return Ok(false);
+                return Ok(Told::Nothing);
             }
         };
         *report.statuses.entry(answer.status).or_default() += 1;
@@ -190,10 +217,11 @@ impl Load {
             *kept = Some(connection);
         }
         match answer.status {
-            202 => Ok(true),
-            503 | 504 if answer.header("retry-after").is_some() => Ok(false),
+            202 => Ok(Told::Accepted { is_replayed: answer.header("idempotent-replayed").is_some() }),
+            503 if answer.header("retry-after").is_some() => Ok(Told::Refused),
+            504 if answer.header("retry-after").is_some() => Ok(Told::Nothing),
             // A gateway died with the request in its hands, and HAProxy had no tries left.
-            502 => Ok(false),
+            502 => Ok(Told::Nothing),
             status => Err(format!("{id} is answered {status} {}", answer.text())),
         }
     }

@@ -1,8 +1,9 @@
-//! Descriptors, disk, memory and CPU that run out, and come back.
+//! Descriptors, disk, memory and CPU that run out, and come back; and clocks that are set.
 //!
 //! The limits are real ones: `RLIMIT_NOFILE` of the child, a tmpfs of a few megabytes in a mount namespace of our own, bounds from the
-//! environment, and busy threads beside processes of the lowest priority. Whoever may not mount is told that the disk's cases
-//! were left out.
+//! environment, and busy threads beside processes of the lowest priority. The machine's clock is nobody's to set, so what Galo's
+//! processes read of it is bent by Debian's libfaketime. Whoever may not mount, or has no libfaketime, is told which cases were left
+//! out; the simulator sets the clocks of its processes in any case.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -62,6 +63,9 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> 
         tally.case("two busy threads for each core, and everybody of Galo at the lowest priority", result);
         world.reconcile(tally);
         world.stop(tally);
+    }
+    if tally.begin("clocks that are set") {
+        clocks(programs, tally)?;
     }
     if tally.begin("the journal's disk") {
         disk(programs, tally)?;
@@ -249,6 +253,64 @@ fn starved(world: &mut World, tally: &Tally) -> Result<(), String> {
     world.accepted.extend(report.accepted.clone());
     report.check_slowest(PATIENCE)?;
     world.check_well(&front)
+}
+
+/// Where Debian's package has it.
+const FAKETIME: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+];
+
+/// The wall clock of all three processes goes an hour forward, two back, and right again, under load. The monotonic one goes on.
+fn clocks(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
+    let Some(library) = FAKETIME.into_iter().find(|path| Path::new(path).exists()) else {
+        tally.note("left out: there is no libfaketime here");
+        return Ok(());
+    };
+    let file = std::env::temp_dir().join(format!("galo-hostile-{}-clock", std::process::id()));
+    let set = |offset: &str| -> Result<(), String> {
+        // Moved into place: nobody reads half of it.
+        let beside = file.with_extension("new");
+        let written = fs::write(&beside, offset).and_then(|()| fs::rename(&beside, &file));
+        written.map_err(|error| format!("{}: {error}", file.display()))
+    };
+    set("+0")?;
+    let environment = vec![
+        ("LD_PRELOAD", library.to_owned()),
+        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ];
+    let mut world = World::start(programs, &Plan { name: "clocks", environment, ..Plan::default() })?;
+    let ways = vec![world.galo.straight(0), world.galo.straight(1)];
+    let result = Load::new(ways.clone(), 16, 400).beside(|| {
+        ["+1h", "-1h", "+0", "-1h", "+1h", "+0"].into_iter().try_for_each(|offset| {
+            set(offset)?;
+            thread::sleep(Duration::from_millis(500));
+            Ok(())
+        })
+    });
+    let result = result.and_then(|((), report)| {
+        tally.note(&format!("clocks set six times: {report}"));
+        world.accepted.extend(report.accepted.clone());
+        world.galo.settle()?;
+        // The case would prove nothing if the clocks had not moved.
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let books = [world.default.books().stored.clone(), world.fallback.books().stored.clone()];
+        let offsets =
+            books.iter().flat_map(|book| book.values()).map(|payment| payment.requested_at_ms - now_ms);
+        let (past, future) =
+            offsets.fold((0, 0), |(past, future), offset| (offset.min(past), offset.max(future)));
+        if past > -3_000_000 || future < 3_000_000 {
+            return Err(format!("requestedAt was from {past} to {future} ms off"));
+        }
+        report.check_nobody_noticed()?;
+        world.check_well(&ways[0])
+    });
+    tally.case("an hour forward and back, under load", result);
+    world.reconcile(tally);
+    world.stop(tally);
+    fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// A file system of a few megabytes, in a mount namespace of this thread and of whom it starts.
