@@ -33,8 +33,9 @@ const INSTANCE: u8 = 99;
 /// So long an attempt takes during which others speak of its payment.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// What may wait for a peer that does not read (24 MiB) in a buffer that doubles, and the one that is being written.
-const UNREAD_KIB_MAX: u64 = (48 + 24) << 10;
+/// What may wait for a peer that does not read is 24 MiB, in a buffer that doubles: 32, the 16 before, and what malloc keeps of those
+/// before that. Without the bound it would be 120 MB and what doubling adds.
+const UNREAD_KIB_MAX: u64 = 96 << 10;
 
 /// How long clients of a gateway with a false aggregator wait, ms; two seconds more for the machine.
 const ACCEPT_WAIT_MS_MAX: u64 = 300;
@@ -339,8 +340,8 @@ fn flood(world: &mut World, socket: &Path, tally: &Tally) -> Result<(), String> 
     peer.limit_writes(Duration::from_secs(2))?;
     let questions = [header(60_000, LOOKUP_QUERY, 0, 3_000), vec![0xab; 60_000]].concat();
     let (mut most_kib, mut sent) = (before_kib, 0);
-    // A bounded aggregator lets go after some 13 MB; one that is not would have 100 MB of answers by then.
-    while sent < 50 << 20 && peer.send(&questions).is_ok() {
+    // A bounded aggregator lets go after some 13 MB; one that is not would have 120 MB of answers by then.
+    while sent < 60 << 20 && peer.send(&questions).is_ok() {
         sent += questions.len();
         most_kib = most_kib.max(world.galo.rss_kib("aggregator").unwrap_or_default());
     }
