@@ -187,7 +187,7 @@ const STOPS: [(&str, Case); 10] = [
         // It is back within a fraction of the wait, so nobody is told no.
         report.check_nobody_noticed()
     }),
-    ("a gateway whose successor has bound its socket leaves that alone", successor),
+    ("a gateway that waits for its last attempt leaves its successor's socket alone", successor),
     ("HAProxy with a master reads its configuration again, five times: nobody notices", reload),
 ];
 
@@ -308,7 +308,15 @@ fn successor(world: &mut World, front: &Way, _: &Tally) -> Result<(), String> {
         if !world.galo.ended("gateway-1")?.success() {
             return Err("the first one did not end with 0".to_owned());
         }
-        world.check_well(&straight).map_err(|error| format!("when the first one has gone: {error}"))
+        world.check_well(&straight).map_err(|error| format!("when the first one has gone: {error}"))?;
+        world.galo.settle()?;
+        // It waited for its attempt: one that left it to others would have made them ask again.
+        let posts = [world.default.posts(&id).len(), world.fallback.posts(&id).len()];
+        if posts.iter().sum::<usize>() == 1 {
+            Ok(())
+        } else {
+            Err(format!("{posts:?} attempts for one payment"))
+        }
     })();
     // Not one of the world's: it makes room for one that is.
     second.kill().map_err(|error| error.to_string())?;
