@@ -1,5 +1,6 @@
-//! What durability costs, and how long a start takes: `cargo bench -p galo-aggregator --bench durability [-- ROUNDS]`; with 0
-//! rounds, starts alone.
+//! What durability costs, and how long a start takes: `cargo bench -p galo-aggregator --bench durability [-- ROUNDS [OTHER]]`; with 0
+//! rounds, starts alone. `OTHER` is the aggregator of another build, an older one mostly: then both start in turns, each on what it wrote
+//! itself, and this build on what the other wrote, too.
 //!
 //! The real process, one gateway's connection, an open loop of payments at a constant rate (accept, and a completion once it is
 //! granted); modes take turns within each round. Latency is from the moment an accept was due to its grant. CPU is
@@ -10,9 +11,11 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Folder, NOON_MS, id};
+use common::{Aggregator, Folder, NOON_MS, id};
 use galo_wire::{Message, Outcome};
 
 /// Its name, `JOURNAL_SYNC`, and other variables.
@@ -127,10 +130,16 @@ const PASTS: [Past; 4] = [
     },
 ];
 
+fn start(program: &Path, folder: &Folder, variables: &[(&str, &str)]) -> Aggregator {
+    let mut command = Command::new(program);
+    folder.configure(&mut command, variables);
+    Aggregator(command.stderr(Stdio::null()).spawn().unwrap())
+}
+
 /// Fills the folder as fast as payments are taken. Returns how many there are.
-fn fill(folder: &Folder, past: &Past, variables: &[(&str, &str)], payments: u64) -> u64 {
+fn fill(program: &Path, folder: &Folder, past: &Past, variables: &[(&str, &str)], payments: u64) -> u64 {
     const BATCH: u64 = 500;
-    let aggregator = folder.start(variables);
+    let aggregator = start(program, folder, variables);
     let mut gateway = folder.connect(1);
     let size =
         |path: Option<&std::path::PathBuf>| path.and_then(|path| path.metadata().ok()).map(|file| file.len());
@@ -159,49 +168,84 @@ fn fill(folder: &Folder, past: &Past, variables: &[(&str, &str)], payments: u64)
     first
 }
 
+/// What so many starts took.
+#[derive(Default)]
+struct Starts {
+    times_ms: Vec<u128>,
+    replay_ms: Vec<u64>,
+    cpu_ms: Vec<u64>,
+    records: f64,
+}
+
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::float_arithmetic,
     reason = "for people"
 )]
-fn restarts(payments: u64) {
+fn restart(program: &Path, folder: &Folder, variables: &[(&str, &str)], payments: u64, starts: &mut Starts) {
+    // As the kill left it, not as the start before did.
+    if folder.journal().exists() {
+        std::fs::remove_dir_all(folder.journal()).unwrap();
+    }
+    copy(&folder.0.join("pristine"), &folder.journal());
+    let begin = Instant::now();
+    let aggregator = start(program, folder, variables);
+    let mut gateway = folder.connect(1);
+    // A new payment is granted: that is what a client waits for.
+    gateway.push_accept(id(payments + 1), 1);
+    gateway.flush().unwrap();
+    assert!(gateway.next_grant().is_some());
+    starts.times_ms.push(begin.elapsed().as_millis());
+    starts.cpu_ms.push(cpu_ns(aggregator.0.id()) / 1_000_000);
+    assert_eq!(gateway.lookup(id(payments - 1)).amount_cents, 1 + (payments - 1) % 10_000);
+    starts.records = folder.metric("galo_journal_replayed_records");
+    starts.replay_ms.push((folder.metric("galo_journal_replay_seconds") * 1_000.0) as u64);
+    aggregator.kill();
+}
+
+fn restarts(payments: u64, other: Option<&Path>) {
+    let this = Path::new(env!("CARGO_BIN_EXE_galo-aggregator"));
+    // Who starts, on whose files.
+    let cases = match other {
+        None => vec![("this build", this, this)],
+        Some(other) => vec![
+            ("the other build", other, other),
+            ("this build", this, this),
+            ("this build on the other's files", this, other),
+        ],
+    };
     for past in PASTS {
-        let folder = Folder::new("restart");
         let variables = [past.variables, &[("LOG", "error")]].concat();
-        let payments = fill(&folder, &past, &variables, payments);
-        let pristine = folder.0.join("pristine");
-        copy(&folder.journal(), &pristine);
-        let (mut times, mut cpu, mut replay, mut records) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
-        for round in 0..7 {
-            // As the kill left it, not as the start before did.
-            std::fs::remove_dir_all(folder.journal()).unwrap();
-            copy(&pristine, &folder.journal());
-            let begin = Instant::now();
-            let aggregator = folder.start(&variables);
-            let mut gateway = folder.connect(1);
-            // A new payment is granted: that is what a client waits for.
-            gateway.push_accept(id(payments + round), 1);
-            gateway.flush().unwrap();
-            assert!(gateway.next_grant().is_some());
-            times.push(begin.elapsed().as_millis());
-            cpu.push(cpu_ns(aggregator.0.id()) / 1_000_000);
-            assert_eq!(gateway.lookup(id(payments - 1)).amount_cents, 1 + (payments - 1) % 10_000);
-            records = folder.metric("galo_journal_replayed_records");
-            replay.push((folder.metric("galo_journal_replay_seconds") * 1_000.0) as u64);
-            aggregator.kill();
+        let filled = |(number, writer): (usize, &Path)| {
+            let folder = Folder::new(&format!("restart-{number}"));
+            let payments = fill(writer, &folder, &past, &variables, payments);
+            std::fs::rename(folder.journal(), folder.0.join("pristine")).unwrap();
+            (folder, payments)
+        };
+        let folders: Vec<_> = std::iter::once(this).chain(other).enumerate().map(filled).collect();
+        let mut starts: Vec<_> = cases.iter().map(|_| Starts::default()).collect();
+        for _ in 0..7 {
+            for ((_, program, writer), starts) in cases.iter().zip(&mut starts) {
+                let (folder, payments) = &folders[usize::from(*writer != this)];
+                restart(program, folder, &variables, *payments, starts);
+            }
         }
-        println!(
-            "{payments} payments, {}: from exec to the first grant {} ms, of which replay {} ms ({records} rows and records); {} ms of CPU",
-            past.name,
-            median(times),
-            median(replay),
-            median(cpu)
-        );
+        for ((name, _, writer), starts) in cases.iter().zip(starts) {
+            let (_, payments) = &folders[usize::from(*writer != this)];
+            println!(
+                "{payments} payments, {}, {name}: from exec to the first grant {} ms, of which replay {} ms ({} rows and records); {} ms of CPU",
+                past.name,
+                median(starts.times_ms),
+                median(starts.replay_ms),
+                starts.records,
+                median(starts.cpu_ms)
+            );
+        }
     }
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+fn copy(from: &Path, to: &Path) {
     std::fs::create_dir(to).unwrap();
     for file in std::fs::read_dir(from).unwrap() {
         let file = file.unwrap();
@@ -210,8 +254,10 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
 }
 
 fn main() {
-    let rounds = std::env::args().filter_map(|text| text.parse().ok()).next().unwrap_or(5);
-    restarts(1_000_000);
+    let mut arguments = std::env::args().skip(1).filter(|text| text != "--bench");
+    let rounds = arguments.next().map_or(5, |text| text.parse().expect("a number of rounds"));
+    let other = arguments.next();
+    restarts(1_000_000, other.as_deref().map(Path::new));
     if rounds == 0 {
         return;
     }

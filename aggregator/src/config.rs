@@ -45,7 +45,7 @@ impl Config {
                 directory: path("JOURNAL_DIR", "/var/lib/galo"),
                 sync: env.read("JOURNAL_SYNC", Sync::Never, Sync::parse)?,
                 segment_bytes: env.number("SEGMENT_BYTES", 16 << 20, 4_096..=1 << 40)?,
-                snapshot_every_bytes: env.number("SNAPSHOT_EVERY_BYTES", 12 << 20, 4_096..=1 << 40)?,
+                snapshot_every_bytes: env.number("SNAPSHOT_EVERY_BYTES", 6 << 20, 4_096..=1 << 40)?,
             },
             coordinator: CoordinatorConfig {
                 ledger: LedgerConfig {

@@ -121,6 +121,11 @@ impl Metrics {
                 "Payments processed elsewhere than recorded; always 0.",
                 counters.contradictions,
             ),
+            (
+                "galo_unconfirmed_summaries_total",
+                "Summaries made although a gateway had not said within 200 ms whether it knew of more.",
+                counters.unconfirmed_summaries,
+            ),
         ] {
             page.counter(name, help, value);
         }

@@ -129,13 +129,23 @@ impl Shared {
             if outbox.closed.get() {
                 continue;
             }
-            let size = outbox.frames.borrow().size();
-            if size > OUTBOX_SIZE_MAX {
+            if outbox.frames.borrow().size() > OUTBOX_SIZE_MAX {
                 outbox.cut();
                 continue;
             }
             outbox.frames.borrow_mut().push(message);
-            outbox.wake.notify_one();
+            if !message.can_wait() {
+                outbox.wake.notify_one();
+            }
+        }
+    }
+
+    /// Lets go what could wait for company and had none.
+    fn flush(&self) {
+        for outbox in self.outboxes.borrow().iter().flatten() {
+            if !outbox.frames.borrow().is_empty() {
+                outbox.wake.notify_one();
+            }
         }
     }
 
@@ -213,6 +223,7 @@ pub async fn tick(shared: Rc<Shared>) {
         interval.tick().await;
         shared.coordinator.borrow_mut().tick(shared.now());
         shared.publish();
+        shared.flush();
     }
 }
 

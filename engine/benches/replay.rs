@@ -20,7 +20,7 @@ const CONFIG: LedgerConfig =
     LedgerConfig { open_len_max: 450_000, known_len_max: 800_000, bucket_bytes_max: 32 << 20, hash_seed: 7 };
 
 /// Read in one go, as the aggregator does.
-const PIECE: usize = 8_192 * 48;
+const PIECE: usize = 4_096 * 48;
 
 fn header(id: FileId) -> [u8; 48] {
     let known_len_max = CONFIG.known_len_max as u64;
@@ -104,10 +104,12 @@ fn main() {
     measure("replay of a journal", records, || read(&[(first, &bytes)]));
 
     let id = FileId::snapshot(records + 1);
-    let mut snapshot = Vec::new();
+    let segment = header(FileId::segment(records + 1));
+    let mut snapshot = header(id).to_vec();
     ledger.begin_export();
     while ledger.export(1_024, &mut snapshot) == Progress::More {}
-    let rows = (snapshot.len() / 48) as u64;
+    let (_, rows) = read(&[(id, &snapshot), (FileId::segment(records + 1), &segment)]);
+    println!("{rows} rows, {} MB of snapshot", snapshot.len() / 1_000_000);
     let mut slices = Vec::new();
     measure("writing a snapshot", rows, || {
         snapshot.clear();
@@ -129,7 +131,6 @@ fn main() {
         slices[slices.len() * 99 / 100].as_micros(),
         slices[slices.len() - 1].as_micros()
     );
-    let segment = header(FileId::segment(records + 1));
     measure("reading a snapshot", rows, || {
         read(&[(id, &snapshot), (FileId::segment(records + 1), &segment)])
     });

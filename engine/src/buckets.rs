@@ -68,6 +68,17 @@ pub struct BucketRow {
     pub level: u8,
 }
 
+/// What was processed in one millisecond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// When.
+    pub at_ms: u64,
+    /// Payments.
+    pub count: u64,
+    /// Their sum, cents.
+    pub amount_cents: u64,
+}
+
 /// The time buckets of one processor.
 ///
 /// Not `Clone`: a copied `Vec` has only the room that it fills, and the budget counts room.
@@ -124,6 +135,14 @@ struct Millisecond {
 const _: () = assert!(size_of::<Millisecond>() == 16 && size_of::<Second>() == 48 && size_of::<Hour>() == 64);
 
 impl Total {
+    fn of(moments: &[Moment]) -> Self {
+        let mut sum = Self::default();
+        moments.iter().for_each(|moment| {
+            sum.add(Self { count: moment.count, amount_cents: moment.amount_cents });
+        });
+        sum
+    }
+
     fn add(&mut self, other: Self) {
         self.count += other.count;
         self.amount_cents += other.amount_cents;
@@ -191,12 +210,35 @@ impl Buckets {
         true
     }
 
+    /// Takes in milliseconds of [`Self::export`]'s, in the same order. Returns false, and has done a part, if one of them is none.
+    ///
+    /// Each one alone, most of the time would go into finding its hour, minute and second again. The budget is kept after each second.
+    pub fn import_moments(&mut self, mut moments: &[Moment]) -> bool {
+        while let Some(first) = moments.first() {
+            let second_ms = floor(first.at_ms, WIDTHS_MS[1]);
+            let of_second = |moment: &Moment| floor(moment.at_ms, WIDTHS_MS[1]) == second_ms;
+            let len = moments.iter().position(|moment| !of_second(moment)).unwrap_or(moments.len());
+            let (run, rest) = moments.split_at(len);
+            if run.iter().any(|moment| moment.count == 0) {
+                return false;
+            }
+            self.add_run(run);
+            self.keep_budget();
+            moments = rest;
+        }
+        true
+    }
+
     fn add(&mut self, at_ms: u64, payments: Total) {
-        self.total.add(payments);
-        let hour = self.hour_of(at_ms);
+        self.add_run(&[Moment { at_ms, count: payments.count, amount_cents: payments.amount_cents }]);
+    }
+
+    /// Moments of one second.
+    fn add_run(&mut self, run: &[Moment]) {
+        let hour = self.hour_of(run[0].at_ms);
         let mut growth = Growth::default();
         let hour = &mut self.hours[hour];
-        hour.node.record(hour.start_ms, at_ms, payments, &mut growth);
+        self.total.add(hour.node.record(hour.start_ms, run, &mut growth));
         for (level, oldest_ms) in self.oldest_ms.iter_mut().enumerate() {
             self.bytes[level] += growth.bytes[level];
             *oldest_ms = (*oldest_ms).min(growth.oldest_ms[level]);
@@ -329,7 +371,8 @@ trait Bucket: Sized {
     fn len(&self) -> usize;
     /// Heap bytes of what is in it, by level.
     fn bytes(&self) -> [usize; LEVELS];
-    fn record(&mut self, start_ms: u64, at_ms: u64, payment: Total, growth: &mut Growth);
+    /// Takes in what was processed at moments that are all in this bucket. Returns their sum.
+    fn record(&mut self, start_ms: u64, run: &[Moment], growth: &mut Growth) -> Total;
     /// Adds what lies in the range. The caller has seen that the bucket and the range overlap.
     fn sum(&self, start_ms: u64, last_ms: u64, query: &mut Query);
     /// Drops the oldest list of buckets of `level` that a bucket starting at `since_ms` or later holds. Returns that
@@ -362,10 +405,12 @@ impl Bucket for Millisecond {
         [0; LEVELS]
     }
 
-    fn record(&mut self, _start_ms: u64, _at_ms: u64, payment: Total, _growth: &mut Growth) {
+    fn record(&mut self, _start_ms: u64, run: &[Moment], _growth: &mut Growth) -> Total {
+        let sum = Total::of(run);
         // A coarse bucket that is taken in may count more; its millisecond is dropped at once.
-        self.count += u32::try_from(payment.count).unwrap_or(0);
-        self.amount_cents += payment.amount_cents;
+        self.count += u32::try_from(sum.count).unwrap_or(0);
+        self.amount_cents += sum.amount_cents;
+        sum
     }
 
     fn sum(&self, _start_ms: u64, _last_ms: u64, query: &mut Query) {
@@ -433,31 +478,44 @@ impl<C: Bucket> Bucket for Node<C> {
         bytes
     }
 
-    fn record(&mut self, start_ms: u64, at_ms: u64, payment: Total, growth: &mut Growth) {
-        self.total.add(payment);
-        let Some(children) = &mut self.children else { return };
-        // The remainder changes nothing (no bucket has more than 1,000 places) but shows that an index fits.
-        let index = ((at_ms - start_ms) / Self::CHILD_WIDTH_MS % 1_000) as u16;
-        let place = match children.last() {
-            Some(last) if last.index() == index => children.len() - 1,
-            Some(last) if last.index() < index => children.len(),
-            _ => children.partition_point(|child| child.index() < index),
+    fn record(&mut self, start_ms: u64, mut run: &[Moment], growth: &mut Growth) -> Total {
+        let Some(children) = &mut self.children else {
+            let sum = Total::of(run);
+            self.total.add(sum);
+            return sum;
         };
-        if children.get(place).is_none_or(|child| child.index() != index) {
-            let bytes_before = heap_bytes(children);
-            if children.len() == children.capacity() {
-                let more = (children.len() / 2).clamp(4, Self::LEN_MAX).min(Self::LEN_MAX - children.len());
-                children.reserve_exact(more);
+        let mut sum = Total::default();
+        while let Some(first) = run.first() {
+            // The remainder changes nothing (no bucket has more than 1,000 places) but shows that an index fits.
+            let index = ((first.at_ms - start_ms) / Self::CHILD_WIDTH_MS % 1_000) as u16;
+            let child_start_ms = start_ms + u64::from(index) * Self::CHILD_WIDTH_MS;
+            let child_last_ms = child_start_ms.saturating_add(Self::CHILD_WIDTH_MS - 1);
+            let others = |moment: &Moment| !(child_start_ms..=child_last_ms).contains(&moment.at_ms);
+            let len = run.iter().position(others).unwrap_or(run.len());
+            let place = match children.last() {
+                Some(last) if last.index() == index => children.len() - 1,
+                Some(last) if last.index() < index => children.len(),
+                _ => children.partition_point(|child| child.index() < index),
+            };
+            if children.get(place).is_none_or(|child| child.index() != index) {
+                let bytes_before = heap_bytes(children);
+                if children.len() == children.capacity() {
+                    let more =
+                        (children.len() / 2).clamp(4, Self::LEN_MAX).min(Self::LEN_MAX - children.len());
+                    children.reserve_exact(more);
+                }
+                let len_hint = place.checked_sub(1).map_or(0, |before| children[before].len());
+                let child = C::new(index, len_hint);
+                add(&mut growth.bytes, child.bytes());
+                children.insert(place, child);
+                growth.bytes[C::LEVEL] += heap_bytes(children) - bytes_before;
+                growth.oldest_ms[C::LEVEL] = start_ms;
             }
-            let len_hint = place.checked_sub(1).map_or(0, |before| children[before].len());
-            let child = C::new(index, len_hint);
-            add(&mut growth.bytes, child.bytes());
-            children.insert(place, child);
-            growth.bytes[C::LEVEL] += heap_bytes(children) - bytes_before;
-            growth.oldest_ms[C::LEVEL] = start_ms;
+            sum.add(children[place].record(child_start_ms, &run[..len], growth));
+            run = &run[len..];
         }
-        let child_start_ms = Self::child_start_ms(start_ms, &children[place]);
-        children[place].record(child_start_ms, at_ms, payment, growth);
+        self.total.add(sum);
+        sum
     }
 
     fn sum(&self, start_ms: u64, last_ms: u64, query: &mut Query) {

@@ -17,16 +17,19 @@
 //! A gateway's death at any moment, its return with the same payments (claims), two gateways accepting one id at the
 //! same time, a gateway that speaks of payments which are not its own.
 
+mod summaries;
+
 use galo_wire::record::{
-    Accept, Acknowledgement, Assignment, Claim, Completion, Grant, HealthNews, HealthReport, Hello, Intent,
-    IntentRecorded, Lease, LookupReply, PurgeReply, Purged, Role, Standing, SummaryQuery, SummaryReply,
-    Verdict, Withdrawal,
+    Accept, Acknowledgement, Assignment, Claim, Completion, Flush, Grant, HealthNews, HealthReport, Hello,
+    Intent, IntentRecorded, Lease, LookupReply, PurgeReply, Purged, Role, Standing, SummaryQuery,
+    SummaryReply, Verdict, Withdrawal,
 };
 use galo_wire::{CorrelationId, Message, Outcome, PROTOCOL_VERSION, Processor, Stage};
 
 use crate::ledger::{Entry, Known, Ledger, LedgerConfig, OpenPayment};
 use crate::money::AmountCents;
 use crate::time::{Now, UnixMillis};
+use summaries::Summaries;
 
 /// A gateway's connection: an index that is used again after the connection closed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -93,6 +96,8 @@ pub struct CoordinatorCounters {
     pub contradictions: u64,
     /// Leases given out, by [`Processor::index`].
     pub leases: [u64; 2],
+    /// Summaries made although a gateway had not said whether it knew of more.
+    pub unconfirmed_summaries: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +119,7 @@ pub struct Coordinator {
     orphans: bool,
     next_lease_us: [u64; 2],
     purge_generation: u32,
+    summaries: Summaries,
     counters: CoordinatorCounters,
     entries: Vec<Entry>,
     messages: Vec<(SessionId, Message)>,
@@ -133,6 +139,7 @@ impl Coordinator {
             orphans: false,
             next_lease_us: [now.monotonic_us + config.health_interval_us; 2],
             purge_generation: 0,
+            summaries: Summaries::default(),
             counters: CoordinatorCounters::default(),
             entries: Vec::with_capacity(1024),
             messages: Vec::with_capacity(1024),
@@ -245,6 +252,8 @@ impl Coordinator {
         }
         self.messages.retain(|(to, _)| *to != session);
         self.hand_over(now);
+        self.summaries.leave(session);
+        self.answer_summaries(now);
     }
 
     /// One record of a gateway.
@@ -285,7 +294,14 @@ impl Coordinator {
                     }
                 }
             }
-            Message::SummaryQuery(query) => self.summarize(session, query),
+            Message::SummaryQuery(query) => {
+                self.summaries.ask(session, query);
+                self.answer_summaries(now);
+            }
+            Message::Flushed(flushed) => {
+                self.summaries.flushed(session, flushed.number);
+                self.answer_summaries(now);
+            }
             Message::LookupQuery(query) => {
                 let reply =
                     lookup_reply(query.slot, query.correlation_id, self.ledger.lookup(query.correlation_id));
@@ -311,12 +327,13 @@ impl Coordinator {
             | Message::Purged(_)
             | Message::PurgeReply(_)
             | Message::Lease(_)
+            | Message::Flush(_)
             | Message::HealthNews(_) => return Err(Rejection::Unexpected(Box::new(message))),
         }
         Ok(())
     }
 
-    /// To be called at least every 100 ms: gives out leases, and payments that nobody works on.
+    /// To be called at least every 100 ms: gives out leases, payments that nobody works on, and answers that waited long enough.
     pub fn tick(&mut self, now: Now) {
         for processor in Processor::ALL {
             if now.monotonic_us < self.next_lease_us[processor.index()] {
@@ -329,6 +346,7 @@ impl Coordinator {
             }
         }
         self.hand_over(now);
+        self.answer_summaries(now);
     }
 
     fn accept(&mut self, session: SessionId, accept: Accept, now: Now) {
@@ -533,6 +551,24 @@ impl Coordinator {
             self.assign(session, id, payment);
         }
         self.orphans = false;
+    }
+
+    /// Ends the round that is over, and begins the next.
+    fn answer_summaries(&mut self, now: Now) {
+        loop {
+            if let Some((questions, silent_count)) = self.summaries.end(now.monotonic_us) {
+                if silent_count > 0 {
+                    self.counters.unconfirmed_summaries += questions.len() as u64;
+                }
+                for (session, query) in questions {
+                    self.summarize(session, query);
+                }
+            }
+            let sessions = (0_u16..).zip(&self.sessions).filter(|(_, session)| session.is_some());
+            let sessions = sessions.map(|(index, _)| SessionId(index));
+            let Some((number, awaited)) = self.summaries.begin(sessions, now.monotonic_us) else { return };
+            self.messages.extend(awaited.iter().map(|to| (*to, Flush { number }.into())));
+        }
     }
 
     fn summarize(&mut self, session: SessionId, query: SummaryQuery) {

@@ -29,8 +29,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use galo_wire::record::{
-    Accept, Assignment, Claim, Completion, Grant, HealthReport, HealthSource, Intent, IntentRecorded, Ready,
-    Release, Verdict, Withdrawal,
+    Accept, Assignment, Claim, Completion, Flushed, Grant, HealthReport, HealthSource, Intent,
+    IntentRecorded, Ready, Release, Verdict, Withdrawal,
 };
 use galo_wire::{CorrelationId, Message, Outcome, Processor, Stage};
 use slab::Slab;
@@ -181,12 +181,11 @@ impl Dispatcher {
         self.payments.len() < self.config.queue_len_max
     }
 
-    /// Whether anything here depends on time passing: then [`Self::tick`] is due every few milliseconds.
+    /// Whether a payment waits for a moment that may be the next one: then [`Self::tick`] is due every few milliseconds. A
+    /// deadline of a second bears a tick in 25 ms.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !(self.waiting.is_empty()
-            && self.deadlines.is_empty()
-            && self.doubtful.iter().all(BinaryHeap::is_empty))
+        !(self.waiting.is_empty() && self.doubtful.iter().all(BinaryHeap::is_empty))
     }
 
     /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
@@ -315,6 +314,8 @@ impl Dispatcher {
             Message::Withdrawal(withdrawal) => self.withdraw(withdrawal, now),
             Message::Purged(_) => self.purged(),
             Message::Lease(lease) => self.actions.push(Action::CheckHealth { processor: lease.processor }),
+            // Completions leave as actions in the order in which they were heard of: they are all before this.
+            Message::Flush(flush) => self.actions.push(Action::Send(Flushed { number: flush.number }.into())),
             Message::HealthNews(news) => {
                 let outlook = &mut self.outlooks[news.processor.index()];
                 outlook.news(news.failing, now);
@@ -336,6 +337,7 @@ impl Dispatcher {
             | Message::LookupReply(_)
             | Message::PurgeQuery(_)
             | Message::PurgeReply(_)
+            | Message::Flushed(_)
             | Message::HealthReport(_) => self.counters.stale_records += 1,
         }
     }

@@ -25,6 +25,7 @@ use self::id_hash::IdHash;
 
 mod id_hash;
 mod known;
+pub mod replay;
 pub mod snapshot;
 
 type HashMap<V> = std::collections::HashMap<CorrelationId, V, IdHash>;
@@ -122,6 +123,8 @@ impl Entry {
             | Fact::Remembered { .. }
             | Fact::Bucket { .. }
             | Fact::Moments { .. }
+            | Fact::RememberedPage { .. }
+            | Fact::MomentsPage { .. }
             | Fact::End => return None,
         })
     }
@@ -430,21 +433,10 @@ impl Ledger {
         }
     }
 
-    /// To be told of ids that are about to be accepted, many in a row: makes that quicker, and changes nothing.
-    pub(crate) fn touch(&self, id: CorrelationId) {
-        self.processed.touch(id);
-    }
-
-    /// To be told how many payments are about to be processed: likewise.
-    pub(crate) fn touch_forgotten(&self, processed_len: usize) {
-        let len = (self.processed.len() + processed_len).saturating_sub(self.config.known_len_max);
-        self.processed.touch_first(len.min(processed_len));
-    }
-
     /// Applies one change that was decided elsewhere: read from a journal.
     ///
     /// # Errors
-    /// If it does not fit this ledger, which has not changed then.
+    /// If it does not fit this ledger, which has not changed then; while a [`replay`] is under way, some of that is found later.
     pub fn try_apply(&mut self, entry: Entry) -> Result<(), Misfit> {
         match entry {
             Entry::Accepted { correlation_id, amount_cents, stage, requested_at_ms, in_doubt } => {

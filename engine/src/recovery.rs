@@ -33,7 +33,9 @@
 use std::fmt;
 
 use galo_wire::journal::{BLOCK_SIZE, Fact, FileKind, Header, HeaderError, Record};
+use galo_wire::page::page_checksum;
 
+use crate::ledger::replay::LateMisfit;
 use crate::ledger::{Entry, Ledger, LedgerConfig, Misfit};
 
 /// A file of the journal.
@@ -83,10 +85,6 @@ impl fmt::Display for FileId {
         write!(f, "{sequence:020}.{extension}")
     }
 }
-
-/// Records whose ids are looked at together, before they are applied one by one: enough for the looks to overlap, few enough for
-/// what they brought into the first cache to stay there.
-const READ_AHEAD_LEN: usize = 32;
 
 /// What a snapshot's name ends in until it is complete.
 pub const UNFINISHED_SUFFIX: &str = ".unfinished";
@@ -275,7 +273,7 @@ struct Reader {
     state: State,
     /// The offset of `pending`'s first byte.
     offset: u64,
-    /// The beginning of a block.
+    /// The beginning of a block, or of a page.
     pending: Vec<u8>,
     /// A snapshot's next row.
     next_row: u64,
@@ -287,6 +285,8 @@ struct Reader {
 enum State {
     Header,
     Records,
+    /// This was read, and the page that it announces is next.
+    Page(Fact),
     /// A snapshot's last row was read.
     Complete,
     /// There was no record at `offset`. What follows is searched for one, wherever it may begin; without one this is the end.
@@ -301,7 +301,9 @@ impl Recovery {
     /// Before the first file.
     #[must_use]
     pub fn new(config: LedgerConfig) -> Self {
-        Self { config, ledger: Ledger::new(config), file: None, next_sequence: 1, records: 0 }
+        let mut ledger = Ledger::new(config);
+        ledger.begin_replay();
+        Self { config, ledger, file: None, next_sequence: 1, records: 0 }
     }
 
     /// The next file.
@@ -335,28 +337,24 @@ impl Recovery {
     /// If no file was begun.
     pub fn feed(&mut self, mut bytes: &[u8]) -> Result<(), Damage> {
         let mut file = self.file.take().expect("a file was begun");
-        if !file.pending.is_empty() {
-            let (head, rest) = bytes.split_at(bytes.len().min(BLOCK_SIZE - file.pending.len()));
+        while !bytes.is_empty() {
+            let size = file.due_size();
+            if file.pending.is_empty() && bytes.len() >= size {
+                let (whole, rest) = bytes.split_at(size);
+                self.unit(&mut file, whole)?;
+                bytes = rest;
+                continue;
+            }
+            let (head, rest) = bytes.split_at(bytes.len().min(size - file.pending.len()));
             file.pending.extend_from_slice(head);
             bytes = rest;
-            if let Ok(block) = <[u8; BLOCK_SIZE]>::try_from(&file.pending[..]) {
-                file.pending.clear();
-                self.block(&mut file, &block)?;
+            if file.pending.len() == size {
+                let mut whole = std::mem::take(&mut file.pending);
+                self.unit(&mut file, &whole)?;
+                whole.clear();
+                file.pending = whole;
             }
         }
-        let (blocks, rest) = bytes.as_chunks::<BLOCK_SIZE>();
-        for group in blocks.chunks(READ_AHEAD_LEN) {
-            if matches!((file.id.kind, &file.state), (FileKind::Segment, State::Records)) {
-                let mut others_len = group.len();
-                for id in group.iter().filter_map(Record::accepted_id) {
-                    self.ledger.touch(id);
-                    others_len -= 1;
-                }
-                self.ledger.touch_forgotten(others_len);
-            }
-            group.iter().try_for_each(|block| self.block(&mut file, block))?;
-        }
-        file.pending.extend_from_slice(rest);
         self.file = Some(file);
         Ok(())
     }
@@ -371,6 +369,9 @@ impl Recovery {
     pub fn end(&mut self) -> Result<Ending, Damage> {
         let mut file = self.file.take().expect("a file was begun");
         let Reader { id, .. } = file;
+        if id.kind == FileKind::Segment {
+            self.settle(id, self.next_sequence)?;
+        }
         let size = file.offset + file.pending.len() as u64;
         match (id.kind, &file.state) {
             (FileKind::Snapshot, State::Complete) if file.pending.is_empty() => return Ok(Ending::Whole),
@@ -381,7 +382,7 @@ impl Recovery {
             (FileKind::Segment, State::Header) => {
                 return Err(Damage::Header { file: id, error: HeaderError::Foreign });
             }
-            (FileKind::Segment, State::Records | State::Complete) => {
+            (FileKind::Segment, State::Records | State::Page(_) | State::Complete) => {
                 let torn_size = file.pending.len() as u64;
                 let whole = file.pending.is_empty();
                 return Ok(if whole { Ending::Whole } else { Ending::Torn { size: file.offset, torn_size } });
@@ -398,7 +399,36 @@ impl Recovery {
     #[must_use]
     pub fn finish(mut self) -> Recovered {
         self.ledger.set_known_len_max(self.config.known_len_max);
+        self.ledger.end_replay();
         Recovered { ledger: self.ledger, next_sequence: self.next_sequence, records: self.records }
+    }
+
+    /// A whole block, or a whole page.
+    fn unit(&mut self, file: &mut Reader, bytes: &[u8]) -> Result<(), Damage> {
+        match (&file.state, <&[u8; BLOCK_SIZE]>::try_from(bytes)) {
+            (State::Page(fact), _) => {
+                let fact = *fact;
+                self.page(file, fact, bytes)?;
+            }
+            (_, Ok(block)) => self.block(file, block)?,
+            (_, Err(_)) => unreachable!("all but pages are blocks"),
+        }
+        file.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn page(&mut self, file: &mut Reader, fact: Fact, page: &[u8]) -> Result<(), Damage> {
+        let (id, offset) = (file.id, file.offset);
+        if fact.page() != Some((page.len(), page_checksum(page))) {
+            return Err(Damage::Snapshot { file: id, offset });
+        }
+        let misfit = |misfit| Damage::Misfit { file: id, offset, sequence: file.next_row - 1, misfit };
+        self.ledger.import_page(fact, page).map_err(misfit)?;
+        if let Fact::RememberedPage { rows, .. } | Fact::MomentsPage { rows, .. } = fact {
+            self.records += u64::from(rows);
+        }
+        file.state = State::Records;
+        Ok(())
     }
 
     fn block(&mut self, file: &mut Reader, block: &[u8; BLOCK_SIZE]) -> Result<(), Damage> {
@@ -428,15 +458,25 @@ impl Recovery {
                     }
                     self.change(record, id, offset)?;
                 }
-                None => file.state = State::Torn { offset, window: *block },
+                None => {
+                    self.settle(id, self.next_sequence)?;
+                    file.state = State::Torn { offset, window: *block };
+                }
             },
             State::Records => match Record::decode(block) {
                 Some(record) if record.sequence == file.next_row => {
                     let misfit =
                         |misfit| Damage::Misfit { file: id, offset, sequence: record.sequence, misfit };
-                    self.ledger.import(record.fact).map_err(misfit)?;
+                    if record.fact.page().is_some() {
+                        file.state = State::Page(record.fact);
+                    } else {
+                        self.ledger.import(record.fact).map_err(misfit)?;
+                        self.records += 1;
+                        if self.ledger.settle_is_due() {
+                            self.ledger.settle().map_err(|late| misfit(late.misfit))?;
+                        }
+                    }
                     file.next_row += 1;
-                    self.records += 1;
                     if record.fact == Fact::End {
                         file.state = State::Complete;
                     }
@@ -444,27 +484,56 @@ impl Recovery {
                 Some(_) | None => return Err(Damage::Snapshot { file: id, offset }),
             },
             State::Complete => return Err(Damage::Snapshot { file: id, offset }),
+            State::Page(_) => unreachable!("a page is no block"),
             State::Torn { .. } => file.search(block, self.next_sequence)?,
         }
-        file.offset += BLOCK_SIZE as u64;
         Ok(())
     }
 
     fn change(&mut self, record: Record, file: FileId, offset: u64) -> Result<(), Damage> {
         let Record { sequence, fact } = record;
         if sequence != self.next_sequence {
+            self.settle(file, self.next_sequence)?;
             return Err(Damage::Stray { file, offset, expected: self.next_sequence, found: sequence });
         }
         let misfit = |misfit| Damage::Misfit { file, offset, sequence, misfit };
-        let entry = Entry::of_fact(fact).ok_or(misfit(Misfit::NO_CHANGE))?;
-        self.ledger.try_apply(entry).map_err(misfit)?;
+        if fact == Fact::Purged || self.ledger.settle_is_due() {
+            self.settle(file, sequence)?;
+        }
+        let Some(entry) = Entry::of_fact(fact) else {
+            self.settle(file, sequence)?;
+            return Err(misfit(Misfit::NO_CHANGE));
+        };
+        if let Err(reason) = self.ledger.replay(entry) {
+            // What came before was wrong before this was.
+            self.settle(file, sequence + 1)?;
+            return Err(misfit(reason));
+        }
         self.next_sequence += 1;
         self.records += 1;
         Ok(())
     }
+
+    /// Finds what the ledger has put off, in records before this one.
+    fn settle(&mut self, file: FileId, next_sequence: u64) -> Result<(), Damage> {
+        self.ledger.settle().map_err(|LateMisfit { changes_since, misfit }| {
+            let sequence = next_sequence - 1 - changes_since;
+            // One block each, behind the header.
+            let offset = BLOCK_SIZE as u64 * (1 + sequence - file.sequence);
+            Damage::Misfit { file, offset, sequence, misfit }
+        })
+    }
 }
 
 impl Reader {
+    /// How many bytes are taken in together next.
+    fn due_size(&self) -> usize {
+        match &self.state {
+            State::Page(fact) => fact.page().map_or(BLOCK_SIZE, |(size, _)| size),
+            State::Header | State::Records | State::Complete | State::Torn { .. } => BLOCK_SIZE,
+        }
+    }
+
     /// Looks for whole records behind a torn place. They may begin at any byte: somebody may have cut a piece out.
     fn search(&mut self, bytes: &[u8], expected: u64) -> Result<(), Damage> {
         let State::Torn { offset, window } = &mut self.state else { return Ok(()) };

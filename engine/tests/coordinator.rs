@@ -7,9 +7,9 @@ use galo_engine::ledger::{Entry, Known, LedgerConfig, Tally};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::record::{
-    Accept, Acknowledgement, Assignment, Claim, Completion, Grant, HealthNews, HealthReport, HealthSource,
-    Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply, Purged, Ready, Release, Role,
-    SummaryQuery, Verdict, Withdrawal,
+    Accept, Acknowledgement, Assignment, Claim, Completion, Flush, Flushed, Grant, HealthNews, HealthReport,
+    HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply, Purged, Ready,
+    Release, Role, SummaryQuery, Verdict, Withdrawal,
 };
 use galo_wire::{Message, PROTOCOL_VERSION};
 
@@ -432,6 +432,8 @@ fn a_purge_empties_the_books_and_tells_everyone() {
     tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
     let all = SummaryQuery { slot: 1, from_ms: 0, to_ms: u64::MAX };
     let sent = tell(&mut coordinator, one, all);
+    assert_eq!(sent, [(two, Flush { number: 1 }.into())]);
+    let sent = tell(&mut coordinator, two, Flushed { number: 1 });
     assert!(
         matches!(sent[..], [(_, Message::SummaryReply(reply))] if reply.default_requests == 0),
         "what was on its way belongs to what was purged: {sent:?}"

@@ -230,6 +230,10 @@ impl Core {
             let busy = self.dispatcher.borrow().is_busy();
             monoio::time::sleep(Duration::from_millis(if busy { 5 } else { 25 })).await;
             self.event(Dispatcher::tick);
+            // What could wait for company and had none.
+            if !self.frames.borrow().is_empty() {
+                self.outgoing.raise();
+            }
             if self.board.is_shared() {
                 self.board.publish(self.snapshot());
             }
@@ -257,12 +261,15 @@ impl Core {
     }
 
     fn send(&self, message: impl Into<Message>) {
+        let message = message.into();
         let mut frames = self.frames.borrow_mut();
         frames.push(message);
         if frames.size() > self.frames_size_max.get() {
             self.cut();
         }
-        self.outgoing.raise();
+        if !message.can_wait() {
+            self.outgoing.raise();
+        }
     }
 
     /// Asks the aggregator. Questions change nothing, or nothing twice: one that was lost with its connection is asked

@@ -3,11 +3,9 @@
 //! Start: configuration, socket, driver, then the threads. Stop (SIGTERM, SIGINT): no new connections, the requests at
 //! hand are answered, waiting payments go back to the aggregator, attempts on their way are awaited, exit 0.
 
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use galo_gateway::config::Config;
@@ -23,6 +21,7 @@ use galo_shell::env::Env;
 use galo_shell::{exit, healthcheck, limits, log, socket};
 use galo_wire::PROTOCOL_VERSION;
 use galo_wire::record::{Hello, Role};
+use monoio::io::AsyncReadRent;
 use nix::sys::signal::{SigSet, Signal};
 
 /// For the test of what a payment costs; builds without debug assertions have the system's allocator alone.
@@ -34,9 +33,6 @@ const PROGRAM: &str = "galo-gateway";
 
 /// For `--help`.
 const PURPOSE: &str = "Galo's gateway: takes payments over HTTP and has each processed once.";
-
-/// How often a thread looks whether it is to stop.
-const STOP_POLL: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
     let clock = Clock;
@@ -111,20 +107,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// A flag that SIGTERM and SIGINT raise. A thread waits for them: handlers would interrupt the rings.
-fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
+/// A stream that ends at SIGTERM or SIGINT, for every thread that reads a clone of it: nobody has to look now and then. A thread of its
+/// own waits for the signals, since handlers would interrupt the rings.
+fn stop_on_signal() -> std::io::Result<UnixStream> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
     signals.thread_block()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = Arc::clone(&stop);
+    let (stop, open) = UnixStream::pair()?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         match signals.wait() {
             Ok(signal) => tracing::info!("{signal}: stopping"),
             Err(error) => tracing::error!("waiting for signals: {error}"),
         }
-        raised.store(true, Ordering::Release);
+        drop(open);
     })?;
     Ok(stop)
 }
@@ -138,10 +134,11 @@ fn run_threads(
     clock: Clock,
     incarnation: u64,
     identity: Identity,
-    stop: &Arc<AtomicBool>,
+    stop: &UnixStream,
 ) -> std::io::Result<()> {
     // All threads accept from one socket; the kernel wakes one of them for each connection.
     listener.set_nonblocking(driver == Driver::Epoll)?;
+    stop.set_nonblocking(driver == Driver::Epoll)?;
     let mut boards = Board::for_threads(identity, usize::from(config.thread_count)).into_iter();
     let mut start = |thread: u16| -> std::io::Result<Thread> {
         let mut config = config.clone();
@@ -161,7 +158,7 @@ fn run_threads(
             endpoints: endpoints.clone(),
             clock,
             board: boards.next().expect("a board for each thread"),
-            stop: Arc::clone(stop),
+            stop: stop.try_clone()?,
         })
     };
     let first = start(0)?;
@@ -193,11 +190,11 @@ struct Thread {
     endpoints: [Endpoint; 2],
     clock: Clock,
     board: BoardSeed,
-    stop: Arc<AtomicBool>,
+    stop: UnixStream,
 }
 
 impl Thread {
-    /// Serves until the flag is raised, then drains.
+    /// Serves until `stop` ends, then drains.
     fn run(self) -> std::io::Result<()> {
         if self.config.pinned {
             self.pin();
@@ -230,8 +227,10 @@ impl Thread {
             let (server, front) = (Rc::clone(&server), Rc::new(Front(Rc::clone(&core))));
             async move { server.serve(listener, front).await }
         });
-        while !self.stop.load(Ordering::Acquire) {
-            monoio::time::sleep(STOP_POLL).await;
+        // Nothing is ever written to it: whatever ends the read, ends this.
+        let mut stop = monoio::net::UnixStream::from_std(self.stop)?;
+        if let (Err(error), _) = stop.read(vec![0]).await {
+            tracing::error!("waiting for the stop: {error}");
         }
         let wait = Duration::from_millis(self.config.drain_ms_max);
         let start = std::time::Instant::now();

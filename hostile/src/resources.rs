@@ -275,11 +275,13 @@ fn clocks(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
         written.map_err(|error| format!("{}: {error}", file.display()))
     };
     set("+0")?;
+    // Written as in a shell: they are no variables of Galo's.
+    let name = |text: &'static str| text.trim_end_matches('=');
     let environment = vec![
-        ("LD_PRELOAD", library.to_owned()),
-        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
-        ("FAKETIME_NO_CACHE", "1".to_owned()),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        (name("LD_PRELOAD="), library.to_owned()),
+        (name("FAKETIME_TIMESTAMP_FILE="), file.display().to_string()),
+        (name("FAKETIME_NO_CACHE="), "1".to_owned()),
+        (name("FAKETIME_DONT_FAKE_MONOTONIC="), "1".to_owned()),
     ];
     let mut world = World::start(programs, &Plan { name: "clocks", environment, ..Plan::default() })?;
     let ways = vec![world.galo.straight(0), world.galo.straight(1)];

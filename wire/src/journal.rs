@@ -19,20 +19,25 @@
 //! ```
 //!
 //! All integers are little-endian. Segments and snapshots share the format: a snapshot is a file of facts that describe a state
-//! instead of changes. Changing a byte of this is a new [`JOURNAL_VERSION`]; the magic and the version stay where they
+//! instead of changes, most of them in [pages](crate::page). Changing a byte of this is a new [`JOURNAL_VERSION`]; the magic and the version stay where they
 //! are for ever, so that any build can name what it cannot read.
+//!
+//! Version 1 is read, too: it has no pages, and snapshots of it have [`Fact::Moments`] instead.
 //!
 //! Codec only; it never panics on what it is given. What damage means is decided in `galo_engine::recovery`.
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
-use crate::vocabulary::CorrelationId;
+use crate::page::{MomentRow, PageRow, RememberedRow, page_size};
 
 /// The size of a header and of a record, in bytes.
 pub const BLOCK_SIZE: usize = 48;
 
-/// The format that this build reads and writes.
-pub const JOURNAL_VERSION: u16 = 1;
+/// The format that this build writes.
+pub const JOURNAL_VERSION: u16 = 2;
+
+/// The oldest format that this build reads.
+pub const JOURNAL_VERSION_OLDEST: u16 = 1;
 
 /// The bytes that the checksum covers.
 const CHECKED_SIZE: usize = BLOCK_SIZE - 4;
@@ -159,8 +164,7 @@ mod fact {
         },
         /// A snapshot is complete.
         End,
-        /// What one processor processed in up to three milliseconds of one second. Most buckets are such; together they
-        /// take a third of the room.
+        /// What one processor processed in up to three milliseconds of one second. Version 1 wrote most buckets so.
         Moments {
             /// The second's first millisecond.
             second_ms: u64,
@@ -168,6 +172,24 @@ mod fact {
             processor: Processor,
             /// In order; those that count nothing are not there.
             moments: [Moment; 3],
+        },
+        /// So many [`RememberedRow`](crate::page::RememberedRow)s follow.
+        RememberedPage {
+            /// Rows.
+            rows: u16,
+            /// The page's CRC-32C.
+            checksum: u32,
+        },
+        /// So many [`MomentRow`](crate::page::MomentRow)s follow, in order of time.
+        MomentsPage {
+            /// What their times are counted from, ms.
+            start_ms: u64,
+            /// Where.
+            processor: Processor,
+            /// Rows.
+            rows: u16,
+            /// The page's CRC-32C.
+            checksum: u32,
         },
     }
 
@@ -183,6 +205,30 @@ mod fact {
     }
 }
 
+impl Fact {
+    /// The size of the page that follows, and its checksum; `None` for a fact that announces none.
+    #[must_use]
+    pub fn page(&self) -> Option<(usize, u32)> {
+        match *self {
+            Self::RememberedPage { rows, checksum } => {
+                Some((page_size(rows.into(), RememberedRow::SIZE), checksum))
+            }
+            Self::MomentsPage { rows, checksum, .. } => {
+                Some((page_size(rows.into(), MomentRow::SIZE), checksum))
+            }
+            Self::Accepted { .. }
+            | Self::Intended { .. }
+            | Self::Resolved { .. }
+            | Self::Purged
+            | Self::Begin { .. }
+            | Self::Remembered { .. }
+            | Self::Bucket { .. }
+            | Self::End
+            | Self::Moments { .. } => None,
+        }
+    }
+}
+
 /// A fact and its place: in a segment the changes are counted over all segments from 1, in a snapshot the rows from 1.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
@@ -192,8 +238,6 @@ pub struct Record {
     pub fact: Fact,
 }
 
-/// Where the fact begins: with its tag, and most facts' id behind it.
-const TAG_START: usize = 8;
 const RECORD_SIZE: usize = size_of::<rkyv::Archived<Record>>();
 const _: () = assert!(RECORD_SIZE == 43 && align_of::<rkyv::Archived<Record>>() == 1);
 
@@ -207,7 +251,7 @@ pub enum HeaderError {
     #[error("it is no file of Galo's journal")]
     Foreign,
     /// Another build wrote it.
-    #[error("it has format version {0}, this build reads {JOURNAL_VERSION}")]
+    #[error("it has format version {0}, this build reads {JOURNAL_VERSION_OLDEST} to {JOURNAL_VERSION}")]
     Version(u16),
     /// Damaged.
     #[error("its header is damaged")]
@@ -245,7 +289,7 @@ impl Header {
             return Err(HeaderError::Foreign);
         }
         match u16::from_le_bytes([block[8], block[9]]) {
-            JOURNAL_VERSION => {}
+            JOURNAL_VERSION_OLDEST..=JOURNAL_VERSION => {}
             other => return Err(HeaderError::Version(other)),
         }
         if !is_sealed(block) {
@@ -281,13 +325,6 @@ impl Record {
         rkyv::deserialize::<Self, rancor::Failure>(archived).ok()
     }
 
-    /// The id that these bytes would accept, if they were a record that does. Cheap, and nothing is checked: it is for reading ahead.
-    #[must_use]
-    pub fn accepted_id(block: &[u8; BLOCK_SIZE]) -> Option<CorrelationId> {
-        let (tag, rest) = block[TAG_START..].split_first()?;
-        (*tag == 0).then_some(CorrelationId(*rest.first_chunk()?))
-    }
-
     /// The sequence number that these bytes would have, be they a record or not. Cheap: it is for a search.
     #[must_use]
     pub fn sequence_of(block: &[u8; BLOCK_SIZE]) -> u64 {
@@ -307,11 +344,11 @@ fn is_sealed(block: &[u8; BLOCK_SIZE]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vocabulary::{Outcome, Processor, Stage};
+    use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
     const ID: CorrelationId = CorrelationId([0xa0, 0xa1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
-    fn facts() -> [Fact; 9] {
+    fn facts() -> [Fact; 11] {
         [
             Fact::Accepted {
                 correlation_id: ID,
@@ -357,6 +394,13 @@ mod tests {
                     Moment::default(),
                 ],
             },
+            Fact::RememberedPage { rows: 0x0102, checksum: 0x0304_0506 },
+            Fact::MomentsPage {
+                start_ms: 5_000,
+                processor: Processor::Fallback,
+                rows: 0x0102,
+                checksum: 0x0304_0506,
+            },
         ]
     }
 
@@ -384,8 +428,8 @@ mod tests {
 
     // Written down by an independent script, checksums included.
     const HEADER_GOLDEN: &str =
-        "47414c4f4a524e4c010002000403020100000000edfe00000000000000350c000000000000000000000000003a9bf553";
-    const RECORDS_GOLDEN: [&str; 9] = [
+        "47414c4f4a524e4c020002000403020100000000edfe00000000000000350c00000000000000000000000000fe57a007";
+    const RECORDS_GOLDEN: [&str; 11] = [
         "221100000000000000a0a102030405060708090a0b0c0d0e0fc60700000000000001000000980100000201000334ed02",
         "231100000000000001a0a102030405060708090a0b0c0d0e0f010000009801000001000000000000000000007ec6caa5",
         "241100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000000020000000000000000008cf6f5d1",
@@ -395,7 +439,22 @@ mod tests {
         "28110000000000000680ee360000000000ffdc6d00000000000300000000000000521700000000000001030021134c70",
         "2911000000000000070000000000000000000000000000000000000000000000000000000000000000000000e8393030",
         "2a11000000000000088813000000000000010100028c0f0000e703ffffffffff000000000000000000000000de312747",
+        "2b11000000000000090201060504030000000000000000000000000000000000000000000000000000000000b2cc3235",
+        "2c110000000000000a881300000000000001020106050403000000000000000000000000000000000000000061942c0d",
     ];
+
+    #[test]
+    fn the_version_before_is_read_and_the_next_is_not() {
+        let of_version = |version: u16| {
+            let mut block = header().encode();
+            block[8..10].copy_from_slice(&version.to_le_bytes());
+            seal(&mut block);
+            Header::decode(&block)
+        };
+        assert_eq!((of_version(1), of_version(2)), (Ok(header()), Ok(header())));
+        assert_eq!(of_version(0), Err(HeaderError::Version(0)));
+        assert_eq!(of_version(3), Err(HeaderError::Version(3)));
+    }
 
     #[test]
     fn what_is_written_is_read() {
@@ -404,7 +463,6 @@ mod tests {
             let record = Record { sequence: u64::MAX, fact };
             let block = record.encode();
             assert_eq!(Record::decode(&block), Some(record));
-            assert_eq!(Record::accepted_id(&block), matches!(fact, Fact::Accepted { .. }).then_some(ID));
         }
     }
 
@@ -430,7 +488,9 @@ mod tests {
             let error = Header::decode(&flipped(block, bit)).expect_err("a flipped bit");
             match bit / 8 {
                 0..8 => assert_eq!(error, HeaderError::Foreign),
-                8..10 => assert!(matches!(error, HeaderError::Version(version) if version != 1)),
+                8..10 => {
+                    assert!(matches!(error, HeaderError::Version(version) if !(1..=2).contains(&version)))
+                }
                 _ => assert_eq!(error, HeaderError::Damaged),
             }
         }

@@ -2,10 +2,11 @@
 //!
 //! Codec only. This crate decides nothing, reads no clock and does no I/O; it validates what arrives and never panics
 //! on it. [`record`] lists the records, [`frame`] batches them, [`journal`]
-//! keeps them, the words they are made of are re-exported here.
+//! keeps them, [`page`] packs a snapshot's rows, the words they are made of are re-exported here.
 
 pub mod frame;
 pub mod journal;
+pub mod page;
 pub mod record;
 mod vocabulary;
 

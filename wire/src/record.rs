@@ -16,10 +16,21 @@ use rkyv::{Archive, Deserialize, Serialize, rancor};
 use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
 /// The version that both sides state in their [`Hello`]; peers of different versions do not talk.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The bound of a summary that the client left open, on either side.
 pub const REQUESTED_AT_MS_MAX: u64 = u64::MAX;
+
+impl Message {
+    /// Whether nobody waits for it: it may leave with the next that somebody waits for, or some milliseconds later.
+    ///
+    /// What a gateway has to tell of an attempt's end is asked for with [`Flush`] before it could be missed, and an acknowledgement
+    /// only ends its being kept. So a payment costs the aggregator one wake-up and a gateway three, not two and four.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        matches!(self, Self::Completion(_) | Self::Acknowledgement(_))
+    }
+}
 
 /// Declares the records, their kinds on the wire and their sizes, and derives [`Message`] and its codec from the list.
 macro_rules! records {
@@ -231,6 +242,11 @@ records! {
         /// How many claims went before, for the log.
         claim_count: u64,
     }
+    /// Gateway: the answer to a [`Flush`]; whatever this thread had heard when it came stands before this.
+    Flushed = 12, 4 bytes {
+        /// From the flush.
+        number: u32,
+    }
     /// Gateway, before it stops: somebody else shall see to this payment.
     Release = 6, 16 bytes {
         /// Who.
@@ -366,5 +382,10 @@ records! {
         failing: bool,
         /// See [`HealthReport::response_ms`].
         response_ms: u32,
+    }
+    /// Aggregator: say whatever you have not said yet, then [`Flushed`]. Somebody asked for a summary.
+    Flush = 44, 4 bytes {
+        /// Echoed.
+        number: u32,
     }
 }

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use galo_wire::record::{
-    Accept, Acknowledgement, Assignment, Claim, Completion, Grant, HealthNews, HealthReport, HealthSource,
-    Hello, Intent, IntentRecorded, Lease, LookupQuery, LookupReply, PurgeQuery, PurgeReply, Purged, Ready,
-    Release, Role, Standing, SummaryQuery, SummaryReply, Verdict, Withdrawal,
+    Accept, Acknowledgement, Assignment, Claim, Completion, Flush, Flushed, Grant, HealthNews, HealthReport,
+    HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, LookupReply, PurgeQuery, PurgeReply,
+    Purged, Ready, Release, Role, Standing, SummaryQuery, SummaryReply, Verdict, Withdrawal,
 };
 use galo_wire::{
     CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Kind, Message, Outcome,
@@ -32,7 +32,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 incarnation: 0x1122_3344_5566_7788,
             }
             .into(),
-            "10000000 01 00 0100 0100 00 02 0300 0000 8877665544332211",
+            "10000000 01 00 0100 0200 00 02 0300 0000 8877665544332211",
         ),
         (
             Accept {
@@ -137,6 +137,8 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Purged { generation: 21 }.into(), "04000000 28 00 0100 15000000"),
         (PurgeReply { slot: 22 }.into(), "04000000 29 00 0100 16000000"),
         (Lease { processor: Processor::Default }.into(), "01000000 2a 00 0100 00"),
+        (Flush { number: 23 }.into(), "04000000 2c 00 0100 17000000"),
+        (Flushed { number: 24 }.into(), "04000000 0c 00 0100 18000000"),
         (
             HealthNews {
                 processor: Processor::Default,

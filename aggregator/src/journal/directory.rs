@@ -21,8 +21,8 @@ use galo_wire::journal::{BLOCK_SIZE, Header};
 
 use super::{JournalConfig, Sync};
 
-/// Read in one go: whole blocks, few enough calls, and few enough bytes to be in the second cache when they are looked at.
-const READ_SIZE: usize = 1_024 * BLOCK_SIZE;
+/// Read in one go: several of a snapshot's pages, few enough calls, and few enough bytes to be in the second cache when they are looked at.
+const READ_SIZE: usize = 4_096 * BLOCK_SIZE;
 
 /// Why there is no journal to write to: one line for the operator.
 #[derive(Debug, thiserror::Error)]

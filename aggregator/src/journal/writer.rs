@@ -206,16 +206,14 @@ impl Journal {
 
     /// Returns the batch's buffer, to be used again.
     async fn write(&self, batch: Batch) -> io::Result<Vec<u8>> {
-        let Batch { first_sequence, mut bytes, .. } = batch;
+        let Batch { first_sequence, bytes, .. } = batch;
         let full = self.segment.borrow().size >= self.config.segment_bytes && !bytes.is_empty();
         if batch.rotates || full {
             self.next_segment(first_sequence).await?;
         }
         if !bytes.is_empty() {
             let Segment { file, size, .. } = self.segment.borrow().clone();
-            let (result, returned) = file.write_all_at(bytes, size).await;
-            result?;
-            bytes = returned;
+            file.append(&bytes, size)?;
             let written = bytes.len() as u64;
             self.segment.borrow_mut().size += written;
             self.dirty.set(true);

@@ -289,10 +289,16 @@ impl Gateway {
         sequence
     }
 
-    /// Waits until the completion of this number is acknowledged.
+    /// Waits until the completion of this number is acknowledged. That by itself waits for company, so a question is asked.
     pub fn acknowledged(&mut self, number: u64) -> Option<()> {
+        self.push(LookupQuery { slot: u32::MAX, correlation_id: id(0) });
+        self.flush().ok()?;
         self.wait(|message| match message {
             Message::Acknowledgement(Acknowledgement { sequence }) if sequence >= number => Some(()),
+            _ => None,
+        })?;
+        self.wait(|message| match message {
+            Message::LookupReply(LookupReply { slot: u32::MAX, .. }) => Some(()),
             _ => None,
         })
     }

@@ -11,6 +11,9 @@
 //!   ended at that moment; one that is forgotten before its turn is put aside. Were some left out, a replay would forget
 //!   those before them later than the process did, and might find one of them accepted again.
 //!
+//! Buckets and ids stand in [pages](galo_wire::page): a start reads a million of each. Open payments, of which there are few most of the
+//! time, are records, as are the few rows that are not worth a page.
+//!
 //! The books' totals are not written: they follow from open payments and buckets.
 //!
 //! Rejected: `fork`, and a child that writes its copy of the memory. It costs a page for each table entry touched
@@ -22,12 +25,15 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 
-use galo_wire::journal::{Fact, Moment, Record};
+use galo_wire::journal::{BLOCK_SIZE, Fact, Record};
+use galo_wire::page::{
+    MomentRow, PAGE_ROWS_MAX, PAGE_ROWS_MIN, PageRow, RememberedRow, page_checksum, page_size,
+};
 use galo_wire::{CorrelationId, Processor};
 
 use super::id_hash::IdHash;
 use super::{Ledger, Misfit, OpenPayment, ProcessedPayment, SHARD_COUNT, Sharded, Tally, known};
-use crate::buckets::BucketRow;
+use crate::buckets::{BucketRow, Moment};
 use crate::time::UnixMillis;
 
 /// Payments that wait for the buckets, 24 bytes each; beyond it the buckets are written without a pause. At 1,000
@@ -35,6 +41,7 @@ use crate::time::UnixMillis;
 const WAITING_LEN_MAX: usize = 1 << 16;
 
 const KNOWN_TWICE: Misfit = Misfit("an id is remembered once");
+const NO_SPAN: Misfit = Misfit("there is no such span of time");
 
 /// Where an export stands.
 pub(super) struct Export {
@@ -48,7 +55,10 @@ pub(super) struct Export {
     known: Range<u64>,
     /// The first of them, which were forgotten meanwhile.
     forgotten: VecDeque<known::Row>,
+    /// Rows written, those of pages one by one: what a slice is measured by.
     rows: u64,
+    /// Records written.
+    records: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,39 +70,51 @@ enum Phase {
     End,
 }
 
-/// Milliseconds of one second that share a record.
+/// Milliseconds that share a page.
 #[derive(Default)]
 struct Gathered {
-    second_ms: u64,
-    moments: [Moment; 3],
-    len: usize,
+    start_ms: u64,
+    list: Vec<MomentRow>,
 }
 
 impl Gathered {
-    /// Takes in one bucket, and gives out what does not fit together with it.
-    fn take(&mut self, row: BucketRow, processor: Processor, mut push: impl FnMut(Fact)) {
+    /// Takes in one bucket, and writes what does not fit together with it.
+    fn take(&mut self, row: BucketRow, processor: Processor, export: &mut Export, out: &mut Vec<u8>) {
         let BucketRow { start_ms, last_ms, count, amount_cents, level } = row;
-        let second_ms = start_ms - start_ms % 1_000;
-        let offset_ms = u16::try_from(start_ms - second_ms).expect("below 1,000");
-        let (Ok(small_count), Ok(small_amount), 0) = (count.try_into(), amount_cents.try_into(), level)
-        else {
-            self.let_go(processor, &mut push);
-            push(Fact::Bucket { start_ms, last_ms, count, amount_cents, processor, level });
+        let (Ok(count_small), 0) = (u32::try_from(count), level) else {
+            self.let_go(processor, export, out);
+            export.push(Fact::Bucket { start_ms, last_ms, count, amount_cents, processor, level }, out);
             return;
         };
-        if self.second_ms != second_ms || self.len == self.moments.len() {
-            self.let_go(processor, push);
-            self.second_ms = second_ms;
+        if self.list.len() == PAGE_ROWS_MAX || start_ms - self.start_ms > u32::MAX.into() {
+            self.let_go(processor, export, out);
         }
-        self.moments[self.len] = Moment { offset_ms, count: small_count, amount_cents: small_amount };
-        self.len += 1;
+        if self.list.is_empty() {
+            self.start_ms = start_ms;
+        }
+        let offset_ms = u32::try_from(start_ms - self.start_ms).expect("or the page would have ended");
+        self.list.push(MomentRow { offset_ms, count: count_small, amount_cents });
     }
 
-    fn let_go(&mut self, processor: Processor, mut push: impl FnMut(Fact)) {
-        if self.len > 0 {
-            push(Fact::Moments { second_ms: self.second_ms, processor, moments: self.moments });
-            *self = Self::default();
+    fn let_go(&mut self, processor: Processor, export: &mut Export, out: &mut Vec<u8>) {
+        let start_ms = self.start_ms;
+        if self.list.len() >= PAGE_ROWS_MIN {
+            export.push_page(&self.list, out, |rows, checksum| Fact::MomentsPage {
+                start_ms,
+                processor,
+                rows,
+                checksum,
+            });
+        } else {
+            for row in &self.list {
+                let start_ms = start_ms + u64::from(row.offset_ms);
+                let (count, amount_cents) = (row.count.into(), row.amount_cents);
+                let last_ms = start_ms;
+                export
+                    .push(Fact::Bucket { start_ms, last_ms, count, amount_cents, processor, level: 0 }, out);
+            }
         }
+        self.list.clear();
     }
 }
 
@@ -127,14 +149,38 @@ impl Export {
 
     fn push(&mut self, fact: Fact, out: &mut Vec<u8>) {
         self.rows += 1;
-        out.extend_from_slice(&Record { sequence: self.rows, fact }.encode());
+        self.push_record(fact, out);
     }
 
-    fn push_known(&mut self, row: known::Row, out: &mut Vec<u8>) {
-        let known::Row { id: correlation_id, payment } = row;
-        let (requested_at_ms, processor) = (payment.requested_at_ms(), payment.processor());
-        let amount_cents = payment.amount_cents;
-        self.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
+    fn push_record(&mut self, fact: Fact, out: &mut Vec<u8>) {
+        self.records += 1;
+        out.extend_from_slice(&Record { sequence: self.records, fact }.encode());
+    }
+
+    /// `announce` makes the record that goes before, from the number of rows and their checksum.
+    fn push_page<R: PageRow>(&mut self, rows: &[R], out: &mut Vec<u8>, announce: impl Fn(u16, u32) -> Fact) {
+        let record_start = out.len();
+        out.resize(record_start + BLOCK_SIZE, 0);
+        let page_start = out.len();
+        rows.iter().for_each(|row| row.encode(out));
+        out.resize(page_start + page_size(rows.len(), R::SIZE), 0);
+        self.rows += rows.len() as u64;
+        self.records += 1;
+        let rows = u16::try_from(rows.len()).expect("a page's bound is below");
+        let fact = announce(rows, page_checksum(&out[page_start..]));
+        let record = Record { sequence: self.records, fact }.encode();
+        out[record_start..page_start].copy_from_slice(&record);
+    }
+
+    fn push_known(&mut self, rows: &[RememberedRow], out: &mut Vec<u8>) {
+        if rows.len() >= PAGE_ROWS_MIN {
+            self.push_page(rows, out, |rows, checksum| Fact::RememberedPage { rows, checksum });
+            return;
+        }
+        for row in rows {
+            let RememberedRow { correlation_id, amount_cents, requested_at_ms, processor } = *row;
+            self.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
+        }
     }
 
     fn push_open(&mut self, correlation_id: CorrelationId, payment: OpenPayment, out: &mut Vec<u8>) {
@@ -158,6 +204,7 @@ impl Ledger {
             known: self.processed.places(),
             forgotten: VecDeque::new(),
             rows: 0,
+            records: 0,
         });
     }
 
@@ -180,10 +227,12 @@ impl Ledger {
     /// The bytes of a snapshot that began now, at most.
     #[must_use]
     pub fn export_size_max(&self) -> u64 {
-        let rows = self.open.len + self.processed.len() + SHARD_COUNT;
-        // A bucket takes at least as much memory as its share of a record: 16 bytes where three share one, and a lonely one has
-        // a second to itself.
-        (rows * galo_wire::journal::BLOCK_SIZE + self.bucket_bytes()) as u64
+        let records = (self.open.len + SHARD_COUNT) * BLOCK_SIZE;
+        let known = page_size(self.processed.len(), RememberedRow::SIZE);
+        // A bucket takes as much memory as its row: 16 bytes, and those of a coarser level more than a record; a lonely one has a
+        // second to itself. Pages have a beginning and an end: a sixteenth, if slices are not shorter than a few hundred rows.
+        let pages = known + self.bucket_bytes();
+        (records + pages + pages / 16) as u64
     }
 
     /// Forgets an export that cannot be finished.
@@ -232,11 +281,17 @@ impl Ledger {
             Phase::Known => {
                 let rows_left = if export.forgotten.len() > WAITING_LEN_MAX { u64::MAX } else { rows_left };
                 let to = export.known.end.min(export.known.start.saturating_add(rows_left));
-                for place in export.known.start..to {
-                    let row = export.forgotten.pop_front().unwrap_or_else(|| self.processed.at(place));
-                    export.push_known(row, out);
+                let mut rows = Vec::with_capacity(PAGE_ROWS_MAX);
+                while export.known.start < to {
+                    let page_end = to.min(export.known.start + PAGE_ROWS_MAX as u64);
+                    rows.clear();
+                    rows.extend((export.known.start..page_end).map(|place| {
+                        let row = export.forgotten.pop_front().unwrap_or_else(|| self.processed.at(place));
+                        row.to_page_row()
+                    }));
+                    export.push_known(&rows, out);
+                    export.known.start = page_end;
                 }
-                export.known.start = to;
                 if to == export.known.end { Phase::End } else { Phase::Known }
             }
             Phase::End => Phase::End,
@@ -259,12 +314,12 @@ impl Ledger {
                 return ControlFlow::Break(());
             }
             rows_left -= 1;
-            gathered.take(row, processor, |fact| export.push(fact, out));
+            gathered.take(row, processor, export, out);
             // Behind the end of time there is nothing to go on with.
             next_ms = row.start_ms.saturating_add(1);
             ControlFlow::Continue(())
         });
-        gathered.let_go(processor, |fact| export.push(fact, out));
+        gathered.let_go(processor, export, out);
         flow.is_break().then_some(next_ms)
     }
 
@@ -333,25 +388,15 @@ impl Ledger {
                 self.import_bucket(processor, row)?;
             }
             Fact::Moments { second_ms, processor, moments } => {
-                for Moment { offset_ms, count, amount_cents } in moments {
-                    if count > 0 {
-                        let start_ms = second_ms.saturating_add(offset_ms.into());
-                        let (count, amount_cents) = (count.into(), amount_cents.into());
-                        let row = BucketRow { start_ms, last_ms: start_ms, count, amount_cents, level: 0 };
-                        self.import_bucket(processor, row)?;
-                    }
+                for moment in moments.iter().filter(|moment| moment.count > 0) {
+                    let at_ms = second_ms.saturating_add(moment.offset_ms.into());
+                    let (count, amount_cents) = (moment.count.into(), moment.amount_cents.into());
+                    self.import_moments(processor, &[Moment { at_ms, count, amount_cents }])?;
                 }
             }
             Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor } => {
-                let payment = ProcessedPayment::new(amount_cents, requested_at_ms, processor);
-                let known_len_max = self.config.known_len_max.saturating_sub(1);
-                if self.processed.len() > known_len_max {
-                    self.settle_known()?;
-                    self.forget_beyond(known_len_max);
-                }
-                if !self.processed.take_in(correlation_id, payment) {
-                    return Err(KNOWN_TWICE);
-                }
+                let row = RememberedRow { correlation_id, amount_cents, requested_at_ms, processor };
+                self.import_remembered(row)?;
             }
             Fact::End => {
                 self.settle_known()?;
@@ -360,17 +405,64 @@ impl Ledger {
             Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged => {
                 return Err(Misfit("a change does not stand in a snapshot"));
             }
+            Fact::RememberedPage { .. } | Fact::MomentsPage { .. } => {
+                return Err(Misfit("a page has its rows"));
+            }
         }
         Ok(())
     }
 
+    /// Takes in a page of a snapshot, which `fact` has announced, and whose checksum is right.
+    ///
+    /// # Errors
+    /// If a row cannot stand in a snapshot, or not there.
+    pub fn import_page(&mut self, fact: Fact, page: &[u8]) -> Result<(), Misfit> {
+        match fact {
+            Fact::RememberedPage { rows, .. } => {
+                RememberedRow::decode(page, rows).try_for_each(|row| self.import_remembered(row))?;
+                if self.settle_is_due() { self.settle_known() } else { Ok(()) }
+            }
+            Fact::MomentsPage { start_ms, processor, rows, .. } => {
+                let moments: Vec<_> = MomentRow::decode(page, rows)
+                    .map(|MomentRow { offset_ms, count, amount_cents }| {
+                        let at_ms = start_ms.saturating_add(offset_ms.into());
+                        Moment { at_ms, count: count.into(), amount_cents }
+                    })
+                    .collect();
+                self.import_moments(processor, &moments)
+            }
+            other => self.import(other),
+        }
+    }
+
+    fn import_remembered(&mut self, row: RememberedRow) -> Result<(), Misfit> {
+        let RememberedRow { correlation_id, amount_cents, requested_at_ms, processor } = row;
+        self.forget_beyond(self.config.known_len_max.saturating_sub(1));
+        let payment = ProcessedPayment::new(amount_cents, requested_at_ms, processor);
+        if self.processed.insert_new(correlation_id, payment) { Ok(()) } else { Err(KNOWN_TWICE) }
+    }
+
     fn settle_known(&mut self) -> Result<(), Misfit> {
-        if self.processed.settle() { Ok(()) } else { Err(KNOWN_TWICE) }
+        self.processed.settle().map_err(|_| KNOWN_TWICE)
+    }
+
+    fn import_moments(&mut self, processor: Processor, moments: &[Moment]) -> Result<(), Misfit> {
+        if !self.buckets[processor.index()].import_moments(moments) {
+            return Err(NO_SPAN);
+        }
+        let books = &mut self.conservation;
+        for tally in [&mut books.accepted, &mut books.processed[processor.index()]] {
+            for moment in moments {
+                tally.count += moment.count;
+                tally.amount_cents += moment.amount_cents;
+            }
+        }
+        Ok(())
     }
 
     fn import_bucket(&mut self, processor: Processor, row: BucketRow) -> Result<(), Misfit> {
         if !self.buckets[processor.index()].import(row) {
-            return Err(Misfit("there is no such span of time"));
+            return Err(NO_SPAN);
         }
         let books = &mut self.conservation;
         for tally in [&mut books.accepted, &mut books.processed[processor.index()]] {

@@ -298,12 +298,24 @@ fn damaged_snapshot() {
         let damage = read_in_pieces(&files, 1 << 20).map(|_| ()).expect_err("a snapshot has no torn end");
         assert!(matches!(damage, Damage::Snapshot { file, .. } if file == id), "{damage}");
     }
+    // Records are refused one by one, pages as a whole.
+    let (mut starts, mut pages) = (vec![BLOCK], 0);
+    while let Some(start) = starts.last().copied().filter(|start| *start < whole.len()) {
+        let page = Record::decode(&whole[start..start + BLOCK]).and_then(|record| record.fact.page());
+        starts.push(start + BLOCK);
+        if let Some((size, _)) = page {
+            starts.push(start + BLOCK + size);
+            pages += 1;
+        }
+    }
+    assert_eq!(pages, 2, "of milliseconds and of ids");
     for bit in BLOCK * 8..whole.len() * 8 {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         let files = [(id, bytes), segment(9..=10)];
         let damage = read_in_pieces(&files, 1 << 20).map(|_| ()).expect_err("a flipped bit");
-        assert_eq!(damage, Damage::Snapshot { file: id, offset: (bit / 8 / BLOCK * BLOCK) as u64 });
+        let start = starts.iter().rfind(|start| **start <= bit / 8).expect("the header is not among them");
+        assert_eq!(damage, Damage::Snapshot { file: id, offset: *start as u64 });
     }
     let bytes = [&whole[..], &[0]].concat();
     assert!(matches!(refusal(&[(id, bytes), segment(9..=10)]), Damage::Snapshot { .. }));
@@ -321,12 +333,12 @@ fn foreign_and_other_versions() {
         HeaderError::Foreign
     );
     assert_eq!(refused(b"short"), HeaderError::Foreign);
-    for version in [0_u16, 2, 77] {
+    for version in [0_u16, 3, 77] {
         let mut bytes = header(id).encode();
         bytes[8..10].copy_from_slice(&version.to_le_bytes());
         assert_eq!(refused(&bytes), HeaderError::Version(version));
         let said = refusal(&[(id, bytes.to_vec())]).to_string();
-        assert!(said.contains(&format!("format version {version}, this build reads 1")), "{said}");
+        assert!(said.contains(&format!("format version {version}, this build reads 1 to 2")), "{said}");
     }
     let mut bytes = header(id).encode();
     bytes[20] ^= 4;
@@ -360,6 +372,33 @@ fn misfit() {
         match refusal(&with(facts)) {
             Damage::Misfit { file: found, offset: at, sequence: number, .. } => {
                 assert_eq!((found, at, number), (file, offset, sequence));
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+/// Ids are looked for many at a time; the record that was wrong is named all the same, and before whatever is wrong behind it.
+#[test]
+fn a_misfit_that_is_found_late_is_named_where_it_is() {
+    let first = FileId::segment(1);
+    let mut facts: Vec<Fact> = (1..=40).map(|number| entry(number).to_fact()).collect();
+    // Number 41: the first id again, which is processed.
+    facts.push(entry(1).to_fact());
+    facts.extend((41..=60).map(|number| entry(number).to_fact()));
+    let records = (1..).zip(&facts).flat_map(|(sequence, &fact)| Record { sequence, fact }.encode());
+    let whole: Vec<u8> = header(first).encode().into_iter().chain(records).collect();
+    let mut hole = whole.clone();
+    hole[50 * BLOCK] ^= 1;
+    let stray = [&whole[..50 * BLOCK], &whole[51 * BLOCK..]].concat();
+    let purged = [&whole[..], &Record { sequence: 62, fact: Fact::Purged }.encode()].concat();
+    let no_change = [&whole[..], &Record { sequence: 62, fact: Fact::End }.encode()].concat();
+    let torn = whole[..50 * BLOCK + 7].to_vec();
+    for bytes in [whole, hole, stray, purged, no_change, torn] {
+        match refusal(&[(first, bytes)]) {
+            Damage::Misfit { file, offset, sequence, misfit } => {
+                assert_eq!((file, offset, sequence), (first, 41 * BLOCK as u64, 41));
+                assert_eq!(misfit.to_string(), "a processed id is not accepted again");
             }
             other => panic!("{other}"),
         }

@@ -7,7 +7,7 @@
 use galo_engine::Outcome;
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::ledger::{Entry, LedgerConfig};
-use galo_engine::time::{Now, UnixMillis};
+use galo_engine::time::Now;
 use galo_wire::record::{Completion, Verdict};
 use galo_wire::{FrameWriter, Message, decode_frames};
 
@@ -180,7 +180,9 @@ impl World {
         let now = self.aggregator.clock.now(self.now_us);
         self.aggregator.ticked = now;
         if let Some(coordinator) = &mut self.aggregator.coordinator {
+            let unconfirmed = coordinator.counters().unconfirmed_summaries;
             coordinator.tick(now);
+            self.check_summaries(unconfirmed);
         }
         self.publish();
         self.keep_snapshots();
@@ -221,6 +223,7 @@ impl World {
         self.trace(|| format!("the aggregator hears from gateway {gateway}: {message:?}"));
         let mut greeting = None;
         let Some(coordinator) = &mut self.aggregator.coordinator else { return };
+        let unconfirmed = coordinator.counters().unconfirmed_summaries;
         let result = match (self.connections[connection].session, message) {
             (None, Message::Hello(hello)) => coordinator.connect(hello).map(|session| {
                 let index = usize::from(session.0);
@@ -247,24 +250,7 @@ impl World {
             self.oracle.claim_handled();
         }
         self.compare_totals();
-        if let Message::SummaryQuery(query) = message
-            && let Some(coordinator) = &mut self.aggregator.coordinator
-        {
-            let lie = self.bug == Some(Bug::SummaryExclusive);
-            let hides = self.bug == Some(Bug::ResolutionHidden);
-            let truly = coordinator
-                .ledger()
-                .summarize(UnixMillis(query.from_ms), UnixMillis(query.to_ms.saturating_sub(1)));
-            if let Some((_, Message::SummaryReply(reply))) = coordinator.messages().last_mut() {
-                if lie {
-                    reply.default_requests = truly.totals[0].count;
-                }
-                if hides {
-                    reply.resolution_ms = 1;
-                }
-                self.oracle.summarized(query.from_ms, query.to_ms, reply);
-            }
-        }
+        self.check_summaries(unconfirmed);
     }
 
     fn compare_totals(&mut self) {
@@ -310,7 +296,10 @@ impl World {
                 }
             }
         }
+        let unconfirmed = coordinator.counters().unconfirmed_summaries;
         coordinator.disconnect(session, now);
+        self.collect(false);
+        self.check_summaries(unconfirmed);
         self.publish();
     }
 

@@ -80,6 +80,8 @@ bugs! {
     ClockIsStale = "clock-is-stale",
     /// The journal's headers say that 40 ids are remembered, however many are.
     RetentionMisstated = "retention-misstated",
+    /// A gateway that is asked for what it has not said answers before it says it.
+    FlushedTooEarly = "flushed-too-early",
     /// Summaries from rolled-up time say that they are exact.
     ResolutionHidden = "resolution-hidden",
     /// The aggregator tells connections of one gateway apart by nothing: all answers go to its first thread.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use galo_engine::Outcome;
 use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
 use galo_engine::outcome::Reply;
 use galo_engine::router::RouterConfig;
 use galo_engine::time::Now;
-use galo_wire::record::{Completion, Grant, Hello, IntentRecorded, LookupQuery, Role, SummaryQuery};
+use galo_wire::record::{Completion, Grant, Hello, IntentRecorded, LookupQuery, Role};
 use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
 use super::bug::Bug;
@@ -127,6 +128,9 @@ impl World {
             return;
         }
         self.event(number, Dispatcher::tick);
+        if !self.gateways[number].frames.is_empty() {
+            self.plan_flush(number);
+        }
         let busy = self.gateways[number].dispatcher.as_ref().is_some_and(Dispatcher::is_busy);
         self.after(if busy { 5_000 } else { 25_000 }, Event::GatewayTick(number, life));
     }
@@ -192,9 +196,27 @@ impl World {
             return;
         }
         self.trace(|| format!("gateway {number} says {message:?}"));
+        if let Message::Completion(Completion { correlation_id, outcome: Outcome::Processed, .. }) = message {
+            self.heard(number, correlation_id);
+        }
+        if self.has(Bug::FlushedTooEarly)
+            && matches!(message, Message::Flushed(_))
+            && let Some(connection) = self.gateways[number].connection
+        {
+            let mut frames = FrameWriter::default();
+            frames.push(message);
+            self.write(connection, Side::Gateway, frames.take(Vec::new()));
+            return;
+        }
+        self.gateways[number].frames.push(message);
+        if !message.can_wait() {
+            self.plan_flush(number);
+        }
+    }
+
+    fn plan_flush(&mut self, number: usize) {
         let delay_us = self.dice.skewed(self.plan.flush_delay_us);
         let gateway = &mut self.gateways[number];
-        gateway.frames.push(message);
         if !gateway.flush_planned {
             gateway.flush_planned = true;
             let life = gateway.life;
@@ -331,7 +353,7 @@ impl World {
             self.send(number, LookupQuery { slot: 1, correlation_id });
         } else {
             let (a, b) = (self.oracle.bound_ms(&mut self.dice), self.oracle.bound_ms(&mut self.dice));
-            self.send(number, SummaryQuery { slot: 1, from_ms: a.min(b), to_ms: a.max(b) });
+            self.ask_for_summary(number, a.min(b), a.max(b));
         }
     }
 

@@ -57,6 +57,8 @@ invariants! {
     NoLeak = "no leak",
     /// Within the bound everything open is processed once the faults are over.
     Liveness = "liveness",
+    /// A summary shows what any connected gateway knew of before it was asked for.
+    SummaryMissesNothing = "summary misses nothing",
     /// Leases of one processor's health check are an interval apart, whoever gets them, and no check is refused.
     OneHealthCheck = "one health check",
     /// The ledger never hears of a payment processed elsewhere than where its attempt is recorded.

@@ -25,6 +25,7 @@ mod process;
 pub(crate) mod queue;
 mod record;
 mod retention;
+mod summaries;
 mod wire;
 mod world;
 

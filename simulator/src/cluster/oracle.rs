@@ -108,6 +108,12 @@ pub struct Oracle {
     pub processors_differ: bool,
 }
 
+/// Where the truth about an id would stand.
+fn place_of(id: CorrelationId) -> Option<usize> {
+    let [a, b, c, d, ..] = id.0;
+    usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()
+}
+
 fn add(tally: &mut Tally, amount_cents: u64) {
     tally.count += 1;
     tally.amount_cents += amount_cents;
@@ -167,11 +173,9 @@ impl Oracle {
     }
 
     fn place(&mut self, id: CorrelationId) -> Option<usize> {
-        let [a, b, c, d, ..] = id.0;
-        let place = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-        let known = self.truths.get(place).is_some_and(|truth| truth.id == id);
-        self.check(Invariant::NoPhantom, known, || format!("no client sent {id}"));
-        known.then_some(place)
+        let place = place_of(id).filter(|place| self.truths.get(*place).is_some_and(|truth| truth.id == id));
+        self.check(Invariant::NoPhantom, place.is_some(), || format!("no client sent {id}"));
+        place
     }
 
     /// A POST arrives at a gateway. Returns what to call it.
@@ -554,6 +558,15 @@ impl Oracle {
         let most = self.sum(processor, from_ms.saturating_sub(near_ms), to_ms.saturating_add(near_ms));
         (least.count..=most.count).contains(&sum.count)
             && (least.amount_cents..=most.amount_cents).contains(&sum.amount_cents)
+    }
+
+    /// Whether the ledger was told that this payment is processed, or nothing is promised of it any more.
+    pub fn is_settled(&self, id: CorrelationId) -> bool {
+        let truth = place_of(id).and_then(|place| self.truths.get(place)).filter(|truth| truth.id == id);
+        truth.is_none_or(|truth| {
+            !truth.is_promised()
+                || matches!(truth.decided.progress, Progress::Processed { .. } | Progress::Forgotten { .. })
+        })
     }
 
     /// A summary leaves the aggregator.

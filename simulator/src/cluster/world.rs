@@ -13,6 +13,7 @@ use super::oracle::Oracle;
 use super::plan::Plan;
 use super::process;
 use super::queue::Queue;
+use super::summaries::Summaries;
 use super::wire::{Request, Upstream};
 use super::{Options, Report};
 
@@ -110,6 +111,10 @@ pub struct Coverage {
     pub full: u64,
     /// POSTs that the ledger did not answer.
     pub unreachable: u64,
+    /// Summaries made.
+    pub summaries: u64,
+    /// Of them, those that did not wait for a gateway any more.
+    pub unconfirmed_summaries: u64,
 }
 
 macro_rules! coverage {
@@ -152,7 +157,9 @@ coverage!(
     replayed,
     conflicts,
     full,
-    unreachable
+    unreachable,
+    summaries,
+    unconfirmed_summaries
 );
 
 /// See the module's documentation.
@@ -168,6 +175,7 @@ pub struct World {
     pub(super) gateways: Vec<Gateway>,
     pub(super) aggregator: Aggregator,
     pub(super) connections: Vec<Connection>,
+    pub(super) summaries: Summaries,
     pub(super) requests: Vec<Request>,
     pub(super) upstreams: [Upstream; 2],
     /// Faults may happen.
@@ -199,6 +207,7 @@ impl World {
             gateways,
             aggregator,
             connections: Vec::new(),
+            summaries: Summaries::default(),
             requests: Vec::new(),
             upstreams,
             troubled: true,

@@ -1,0 +1,62 @@
+//! How a ledger is told that it is read from a journal: changes come by the million, and nobody asks it anything meanwhile.
+//!
+//! What that allows is in `known.rs`: ids are looked for many at a time. So a change that does not fit may be found only by
+//! [`Ledger::settle`], which says how long ago it was.
+//!
+//! Must never: let a misfit go unseen; leave anything unsettled once the journal is read.
+
+use super::{Entry, Ledger, Misfit};
+
+/// A change did not fit, as it turns out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LateMisfit {
+    /// How many changes have come after it.
+    pub changes_since: u64,
+    /// Why not.
+    pub misfit: Misfit,
+}
+
+impl Ledger {
+    /// From here on the ledger is read from a journal, by [`Self::import`] and [`Self::replay`].
+    pub fn begin_replay(&mut self) {
+        self.processed.begin_replay();
+    }
+
+    /// The journal is read to its end.
+    ///
+    /// # Panics
+    /// If what was read last does not fit: [`Self::settle`] tells.
+    pub fn end_replay(&mut self) {
+        self.processed.end_replay();
+    }
+
+    /// Applies the next change of a journal.
+    ///
+    /// # Errors
+    /// If it does not fit this ledger. What came before may not fit either, and is to be settled first.
+    pub fn replay(&mut self, entry: Entry) -> Result<(), Misfit> {
+        self.processed.count_change();
+        self.try_apply(entry)
+    }
+
+    /// Whether it is time to [settle](Self::settle), lest too much gathers.
+    #[must_use]
+    pub fn settle_is_due(&self) -> bool {
+        self.processed.is_due()
+    }
+
+    /// Finds what was put off. To be called before a change that forgets everything, and at the end.
+    ///
+    /// # Errors
+    /// The first change that did not fit.
+    pub fn settle(&mut self) -> Result<(), LateMisfit> {
+        self.processed.settle().map_err(|late| LateMisfit {
+            changes_since: late.changes_since.into(),
+            misfit: Misfit(if late.inserts {
+                "an id is remembered once"
+            } else {
+                "a processed id is not accepted again"
+            }),
+        })
+    }
+}
