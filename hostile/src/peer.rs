@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use crate::client::PATIENCE;
 
+/// The version of the protocol that docs/protocol.md describes.
+pub(crate) const VERSION: u16 = 2;
+
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const ACCEPT: u8 = 2;
 pub(crate) const INTENT: u8 = 3;
@@ -28,7 +31,7 @@ pub(crate) const SUMMARY_REPLY: u8 = 38;
 pub(crate) const LOOKUP_REPLY: u8 = 39;
 
 /// What only an aggregator sends: number, name, size.
-pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 11] = [
+pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 12] = [
     (GRANT, "Grant", 21),
     (34, "IntentRecorded", 20),
     (ACKNOWLEDGEMENT, "Acknowledgement", 8),
@@ -40,6 +43,7 @@ pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 11] = [
     (41, "PurgeReply", 4),
     (42, "Lease", 1),
     (43, "HealthNews", 7),
+    (44, "Flush", 4),
 ];
 
 /// A header with these very numbers.
@@ -86,7 +90,7 @@ impl Peer {
     /// Connects, says hello as a gateway of this number, and reads the answer.
     pub(crate) fn greeted(socket: &Path, instance: u8) -> Result<Self, String> {
         let mut peer = Self::connect(socket)?;
-        peer.send(&hello(1, 0, instance))?;
+        peer.send(&hello(VERSION, 0, instance))?;
         match peer.next()? {
             Some((HELLO, _)) => Ok(peer),
             other => Err(format!("a hello is answered with {other:?}")),

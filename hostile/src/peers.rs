@@ -20,8 +20,8 @@ use crate::faults::view;
 use crate::galo::{Plan, Programs, metrics, sum};
 use crate::peer::{
     ACCEPT, ACKNOWLEDGEMENT, ASSIGNMENT, CLAIM, COMPLETION, GRANT, HEALTH_REPORT, INTENT, LOOKUP_QUERY,
-    LOOKUP_REPLY, OF_AGGREGATOR, Peer, READY, RELEASE, SUMMARY_QUERY, SUMMARY_REPLY, WITHDRAWAL, frame,
-    header, hello, id_bytes,
+    LOOKUP_REPLY, OF_AGGREGATOR, Peer, READY, RELEASE, SUMMARY_QUERY, SUMMARY_REPLY, VERSION, WITHDRAWAL,
+    frame, header, hello, id_bytes,
 };
 use crate::processor::{Act, Then, plain, processed};
 use crate::tally::Tally;
@@ -74,19 +74,19 @@ fn broken() -> Vec<(String, bool, Vec<u8>, String)> {
     let mut add = |name: &str, is_greeted: bool, bytes: Vec<u8>, line: &str| {
         cases.push((name.to_owned(), is_greeted, bytes, line.to_owned()));
     };
-    for version in [0, 2, u16::MAX] {
-        let line = format!("refused: protocol version {version}, expected 1");
+    for version in [0, VERSION - 1, VERSION + 1, u16::MAX] {
+        let line = format!("refused: protocol version {version}, expected {VERSION}");
         add(&format!("version {version}"), false, hello(version, 0, INSTANCE), &line);
     }
-    add("an aggregator", false, hello(1, 1, 0), "refused: a peer with role Aggregator");
-    add("a role that is none", false, hello(1, 2, 0), "record 0 of kind Hello is invalid");
+    add("an aggregator", false, hello(VERSION, 1, 0), "refused: a peer with role Aggregator");
+    add("a role that is none", false, hello(VERSION, 2, 0), "record 0 of kind Hello is invalid");
     add("HTTP", false, b"GET / HTTP/1.1\r\n\r\n".to_vec(), "unknown record kind 47");
     add("zeros", false, vec![0; 64], "unknown record kind 0");
     add("ones", false, vec![0xff; 64], "unknown record kind 255");
     add("no hello but a question", false, lookup.clone(), "refused: an unexpected record: LookupQuery");
     add("nothing at all", false, Vec::new(), "no hello within 1s");
-    add("half a hello, for ever", false, hello(1, 0, INSTANCE)[..11].to_vec(), "no hello within 1s");
-    add("hello twice", true, hello(1, 0, INSTANCE), "refused: an unexpected record: Hello");
+    add("half a hello, for ever", false, hello(VERSION, 0, INSTANCE)[..11].to_vec(), "no hello within 1s");
+    add("hello twice", true, hello(VERSION, 0, INSTANCE), "refused: an unexpected record: Hello");
     for (kind, name, size) in OF_AGGREGATOR {
         let line = format!("refused: an unexpected record: {name}");
         add(&format!("what only an aggregator says: {name}"), true, frame(kind, &[&vec![0; size]]), &line);
@@ -98,7 +98,7 @@ fn broken() -> Vec<(String, bool, Vec<u8>, String)> {
     add("a count that does not fit", true, header(20, LOOKUP_QUERY, 0, 2), size);
     add("a size that does not fit", true, header(21, LOOKUP_QUERY, 0, 1), size);
     add("a reserved byte", true, header(20, LOOKUP_QUERY, 1, 1), "reserved header byte is 1");
-    for kind in [0, 12, 32, 44, 255] {
+    for kind in [0, 13, 32, 45, 255] {
         add(&format!("kind {kind}"), true, header(20, kind, 0, 1), &format!("unknown record kind {kind}"));
     }
     add("a good frame, then garbage", true, [lookup, vec![0xee; 9]].concat(), "unknown record kind 238");
@@ -153,7 +153,7 @@ fn refused(
     world.galo.until_said("aggregator", from, line)?;
     if line.contains("protocol version") {
         // It is told what would have been right.
-        let right = hello(1, 1, 0);
+        let right = hello(VERSION, 1, 0);
         match &said[..] {
             [(1, theirs)] if theirs[..3] == right[8..11] => {}
             other => return Err(format!("a peer of another version is told {other:?}")),
@@ -167,7 +167,7 @@ type Talk = fn(&mut World, &Path, &Tally) -> Result<(), String>;
 const TALKS: [(&str, Talk); 9] = [
     ("a hello byte by byte", |_, socket, _| {
         let mut peer = Peer::connect(socket)?;
-        for byte in hello(1, 0, INSTANCE) {
+        for byte in hello(VERSION, 0, INSTANCE) {
             peer.send(&[byte])?;
             thread::sleep(Duration::from_millis(2));
         }
@@ -229,7 +229,7 @@ fn too_many(world: &mut World, socket: &Path, _: &Tally) -> Result<(), String> {
     let mut peers = Vec::new();
     for number in 0..1_100 {
         let mut peer = Peer::connect(socket)?;
-        peer.send(&hello(1, 0, INSTANCE)).map_err(|error| format!("peer {number}: {error}"))?;
+        peer.send(&hello(VERSION, 0, INSTANCE)).map_err(|error| format!("peer {number}: {error}"))?;
         peers.push(peer);
     }
     world.galo.until_said("aggregator", from, "refused: already 1024 connections")?;
@@ -411,7 +411,7 @@ impl FalseAggregator {
 
 /// Name, bytes, kept, what both gateways say, if anything.
 fn manners() -> Vec<(&'static str, Vec<u8>, bool, &'static str)> {
-    let greeting = hello(1, 1, 0);
+    let greeting = hello(VERSION, 1, 0);
     let and = |bytes: &[u8]| [&greeting[..], bytes].concat();
     let mut nonsense = Vec::new();
     for (kind, _, size) in OF_AGGREGATOR {
@@ -431,8 +431,8 @@ fn manners() -> Vec<(&'static str, Vec<u8>, bool, &'static str)> {
     }
     vec![
         ("hangs up", Vec::new(), false, BROKE),
-        ("another version", hello(2, 1, 0), false, "speaks protocol version 2, expected 1"),
-        ("another gateway", hello(1, 0, 1), false, "speaks protocol version"),
+        ("another version", hello(VERSION + 1, 1, 0), false, "the aggregator speaks protocol version"),
+        ("another gateway", hello(VERSION, 0, 1), false, "speaks protocol version"),
         ("garbage", vec![0xee; 64], false, "a bad frame: unknown record kind 238"),
         ("HTTP", b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), false, "a bad frame"),
         ("a grant before the hello", frame(GRANT, &[&[0; 21]]), false, "did not say hello first"),

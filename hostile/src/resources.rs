@@ -120,7 +120,7 @@ fn aggregator_descriptors(world: &mut World, tally: &Tally) -> Result<(), String
     let crowd: Vec<Peer> = (0..CROWD)
         .map(|_| {
             let mut peer = Peer::connect(&socket)?;
-            peer.send(&crate::peer::hello(1, 0, 99))?;
+            peer.send(&crate::peer::hello(crate::peer::VERSION, 0, 99))?;
             Ok(peer)
         })
         .collect::<Result<_, String>>()?;
