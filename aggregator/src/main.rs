@@ -16,8 +16,10 @@ use std::rc::Rc;
 
 use galo_engine::coordinator::Coordinator;
 use galo_engine::ledger::Ledger;
+use galo_shell::arguments::{self, Asked};
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
+use galo_shell::socket::SocketFile;
 use galo_shell::{exit, healthcheck, log, socket, uring};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -37,21 +39,25 @@ static ALLOCATOR: galo_shell::allocation::Counting = galo_shell::allocation::Cou
 
 const PROGRAM: &str = "galo-aggregator";
 
+/// For `--help`.
+const PURPOSE: &str = "Galo's aggregator: keeps the ledger and its journal for the gateways.";
+
 fn main() -> ExitCode {
     let start_us = Clock.now().monotonic_us;
+    // Before the configuration is looked at: whoever asks for help may have none yet.
+    let asked =
+        match arguments::read(PROGRAM, env!("CARGO_PKG_VERSION"), PURPOSE, std::env::args_os().skip(1)) {
+            Ok(asked) => asked,
+            Err(status) => return status,
+        };
     let env = Env::of_process();
     let incarnation = clock::incarnation();
     let config = match Config::read(&env, incarnation) {
         Ok(config) => config,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
     };
-    match std::env::args().nth(1).as_deref() {
-        None => {}
-        Some("--healthcheck") => return healthcheck::run(PROGRAM, &config.http_socket),
-        Some(other) => {
-            let reason = format!("unknown argument {other:?}; expected none, or --healthcheck");
-            return exit::refuse_to_start(PROGRAM, reason, exit::CONFIGURATION);
-        }
+    if asked == Asked::Healthcheck {
+        return healthcheck::run(PROGRAM, &config.http_socket);
     }
     if let Err(error) = log::start(&env) {
         return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
@@ -67,11 +73,12 @@ fn main() -> ExitCode {
     };
     let listeners = socket::bind("AGGREGATOR_SOCKET", &config.socket)
         .and_then(|gateways| Ok((gateways, socket::bind("AGGREGATOR_HTTP_SOCKET", &config.http_socket)?)));
-    let (gateways, http) = match listeners {
+    let ((gateways, gateways_file), (http, http_file)) = match listeners {
         Ok(listeners) => listeners,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
-    let run = |driver| run(config, start_us, driver, opened, gateways, http);
+    let files = [gateways_file, http_file];
+    let run = |driver| run(config, start_us, driver, opened, gateways, http, files);
     let result = match uring::probe() {
         Ok(()) => {
             let mut ring = tokio_uring::uring_builder();
@@ -123,6 +130,7 @@ async fn run(
     opened: Option<Opened>,
     gateways: std::os::unix::net::UnixListener,
     http: std::os::unix::net::UnixListener,
+    files: [SocketFile; 2],
 ) -> std::io::Result<()> {
     let clock = Clock;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -162,11 +170,7 @@ async fn run(
     if let Some(journal) = &journal {
         journal.finish().await;
     }
-    for path in [&config.socket, &config.http_socket] {
-        if let Err(error) = std::fs::remove_file(path) {
-            tracing::debug!("{}: {error}", path.display());
-        }
-    }
+    files.iter().for_each(SocketFile::remove);
     tracing::info!("stopped");
     stopped
 }

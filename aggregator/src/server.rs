@@ -7,7 +7,8 @@
 //! still is connected and claims what it holds; its answers wait like everybody's.
 
 use std::cell::{Cell, RefCell};
-use std::os::unix::net::UnixListener;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,18 +32,45 @@ const OUTBOX_SIZE_MAX: usize = 24 << 20;
 /// How long a new connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a peer that was let go may take to read what it is still owed.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What waits to be written to one gateway.
-#[derive(Default)]
 struct Outbox {
     frames: RefCell<FrameWriter>,
     wake: Notify,
     closed: Cell<bool>,
+    cut: Cell<bool>,
+    /// The connection, to end it while its reader and its writer wait for a peer that does nothing.
+    socket: UnixStream,
 }
 
 impl Outbox {
+    fn new(socket: UnixStream) -> Rc<Self> {
+        Rc::new(Self {
+            frames: RefCell::default(),
+            wake: Notify::default(),
+            closed: Cell::default(),
+            cut: Cell::default(),
+            socket,
+        })
+    }
+
+    /// No more after what waits already.
     fn close(&self) {
         self.closed.set(true);
         self.wake.notify_one();
+    }
+
+    /// Nothing more at all, at once: a write to a peer that does not read would never end by itself.
+    fn cut(&self) {
+        self.close();
+        self.cut.set(true);
+        self.frames.borrow_mut().clear();
+        if let Err(error) = self.socket.shutdown(Shutdown::Both) {
+            // The peer has closed it already.
+            tracing::debug!("shutdown: {error}");
+        }
     }
 }
 
@@ -98,12 +126,14 @@ impl Shared {
         let outboxes = self.outboxes.borrow();
         for (to, message) in messages.drain(..) {
             let Some(outbox) = outboxes.get(usize::from(to.0)).and_then(Option::as_ref) else { continue };
-            let mut frames = outbox.frames.borrow_mut();
-            if frames.size() > OUTBOX_SIZE_MAX {
-                outbox.close();
+            if outbox.closed.get() {
                 continue;
             }
-            frames.push(message);
+            if outbox.frames.borrow().size() > OUTBOX_SIZE_MAX {
+                outbox.cut();
+                continue;
+            }
+            outbox.frames.borrow_mut().push(message);
             if !message.can_wait() {
                 outbox.wake.notify_one();
             }
@@ -145,6 +175,8 @@ enum End {
     Closed,
     #[error("no hello within {HELLO_TIMEOUT:?}")]
     Silent,
+    #[error("it does not read what it is sent")]
+    Deaf,
     #[error("read: {0}")]
     Read(#[from] std::io::Error),
     #[error("a bad frame: {0}")]
@@ -171,8 +203,15 @@ pub async fn serve(listener: UnixListener, driver: Driver, shared: Rc<Shared>) -
                 continue;
             }
         };
-        let (read, write) = split(stream, driver)?;
-        tokio::task::spawn_local(attend(read, write, Rc::clone(&shared)));
+        // Out of descriptors again: this peer is let go, and comes again.
+        let parts = stream.try_clone().and_then(|socket| Ok((socket, split(stream, driver)?)));
+        match parts {
+            Ok((socket, (read, write))) => {
+                let outbox = Outbox::new(socket);
+                tokio::task::spawn_local(attend(read, write, outbox, Rc::clone(&shared)));
+            }
+            Err(error) => tracing::warn!("a connection was let go: {error}"),
+        }
     }
 }
 
@@ -189,9 +228,8 @@ pub async fn tick(shared: Rc<Shared>) {
 }
 
 /// One connection, from its first byte to its last.
-async fn attend(mut read: ReadHalf, write: WriteHalf, shared: Rc<Shared>) {
-    let outbox = Rc::new(Outbox::default());
-    let writer = tokio::task::spawn_local(write_out(write, Rc::clone(&outbox)));
+async fn attend(mut read: ReadHalf, write: WriteHalf, outbox: Rc<Outbox>, shared: Rc<Shared>) {
+    let mut writer = tokio::task::spawn_local(write_out(write, Rc::clone(&outbox)));
     let mut session = None;
     let end = converse(&mut read, &outbox, &shared, &mut session).await;
     match session {
@@ -204,7 +242,14 @@ async fn attend(mut read: ReadHalf, write: WriteHalf, shared: Rc<Shared>) {
         None => tracing::warn!("a connection was let go: {end}"),
     }
     outbox.close();
-    if let Err(error) = writer.await {
+    let written = match tokio::time::timeout(FAREWELL_TIMEOUT, &mut writer).await {
+        Ok(written) => written,
+        Err(_) => {
+            outbox.cut();
+            writer.await
+        }
+    };
+    if let Err(error) = written {
         tracing::warn!("a writer ended badly: {error}");
     }
 }
@@ -228,14 +273,14 @@ async fn converse(
         let filled = buffer.len();
         let (result, returned) = read.read(buffer, filled).await;
         buffer = returned;
+        let is_closed = outbox.closed.get();
         match result {
-            Ok(0) if session.is_none() && outbox.closed.get() => return End::Silent,
+            Ok(_) | Err(_) if outbox.cut.get() => return End::Deaf,
+            Ok(_) | Err(_) if is_closed && session.is_none() => return End::Silent,
             Ok(0) => return End::Closed,
+            Ok(_) if is_closed => return End::Closed,
             Ok(_) => {}
             Err(error) => return End::Read(error),
-        }
-        if outbox.closed.get() {
-            return End::Silent;
         }
         let result = take_in(&buffer, outbox, shared, session);
         shared.publish();
@@ -326,8 +371,9 @@ mod tests {
 
     fn connect(shared: &Rc<Shared>) -> UnixStream {
         let (ours, theirs) = StdUnixStream::pair().expect("a pair of sockets");
+        let outbox = Outbox::new(ours.try_clone().expect("a socket"));
         let (read, write) = split(ours, Driver::Epoll).expect("a socket");
-        tokio::task::spawn_local(attend(read, write, Rc::clone(shared)));
+        tokio::task::spawn_local(attend(read, write, outbox, Rc::clone(shared)));
         theirs.set_nonblocking(true).expect("a socket");
         UnixStream::from_std(theirs).expect("a socket")
     }

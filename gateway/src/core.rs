@@ -4,6 +4,8 @@
 //! nothing borrowed. So an action may cause the next event on the spot.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,6 +33,11 @@ const CONNECT_TIMEOUT_MS: u64 = 1_500;
 /// real ones' server closes it.
 const IDLE_MS_MAX: u64 = 90_000;
 
+/// Bytes that may wait for the aggregator, beyond what is said right after the hello. A healthy one is owed what came during one of
+/// its pauses: 4 MiB are 80,000 accepts, eight seconds at 10,000 a second. One that lets more pile up does not read; the link is cut
+/// and tried again, and the questions that waited in it end.
+const FRAMES_SIZE_MAX: usize = 4 << 20;
+
 /// The aggregator's answer to a question of ours.
 #[derive(Clone, Copy, Debug)]
 enum Reply {
@@ -53,6 +60,10 @@ pub struct Core {
     /// What the link is to send; its writer waits for `outgoing`.
     pub(crate) frames: RefCell<FrameWriter>,
     pub(crate) outgoing: Flag,
+    /// How large `frames` may get before the link is cut.
+    frames_size_max: Cell<usize>,
+    /// The socket of the link that stands, to cut it while its reader and its writer wait; `None` once it is cut.
+    link: RefCell<Option<StdUnixStream>>,
     connected: Cell<bool>,
     /// Counts the links that broke, so that the writer of one of them knows.
     link_number: Cell<u64>,
@@ -76,6 +87,8 @@ impl Core {
             gathering: Cell::new(History::EMPTY),
             frames: RefCell::new(FrameWriter::with_capacity(64 << 10)),
             outgoing: Flag::default(),
+            frames_size_max: Cell::new(usize::MAX),
+            link: RefCell::default(),
             connected: Cell::new(false),
             link_number: Cell::new(0),
             spare_actions: Cell::default(),
@@ -177,16 +190,37 @@ impl Core {
         }
     }
 
-    /// The link to the aggregator stands.
-    pub fn connected(self: &Rc<Self>) {
+    /// The link to the aggregator stands, on this socket.
+    pub fn connected(self: &Rc<Self>, socket: StdUnixStream) {
         self.connected.set(true);
         self.gathering.set(History::EMPTY);
+        self.link.replace(Some(socket));
+        // Whatever is held is claimed now, and is not held against the aggregator.
+        self.frames_size_max.set(usize::MAX);
         self.event(Dispatcher::connected);
+        self.frames_size_max.set(self.frames.borrow().size() + FRAMES_SIZE_MAX);
+    }
+
+    /// Whether the link was cut because the aggregator did not read.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.connected.get() && self.link.borrow().is_none()
+    }
+
+    /// Ends the link, if it stands: whoever reads or writes it finds it closed.
+    fn cut(&self) {
+        if let Some(socket) = self.link.take()
+            && let Err(error) = socket.shutdown(Shutdown::Both)
+        {
+            // The other side has closed it already.
+            tracing::debug!("shutdown: {error}");
+        }
     }
 
     /// The link is gone, and what was not sent with it.
     pub fn disconnected(self: &Rc<Self>) {
         self.connected.set(false);
+        // Its writer may wait for a peer that does not read.
+        self.cut();
         self.frames.borrow_mut().clear();
         self.event(|dispatcher, _| dispatcher.disconnected());
         self.queries.answer_all(Reply::Lost);
@@ -240,7 +274,11 @@ impl Core {
 
     fn send(&self, message: impl Into<Message>) {
         let message = message.into();
-        self.frames.borrow_mut().push(message);
+        let mut frames = self.frames.borrow_mut();
+        frames.push(message);
+        if frames.size() > self.frames_size_max.get() {
+            self.cut();
+        }
         if !message.can_wait() {
             self.outgoing.raise();
         }

@@ -2,6 +2,7 @@
 //!
 //! One task reads, one writes; what gathers while a write is under way leaves with the next one.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,6 +32,8 @@ enum Break {
     Io(#[from] std::io::Error),
     #[error("closed by the aggregator")]
     Closed,
+    #[error("the aggregator does not read what it is sent")]
+    Deaf,
     #[error("a bad frame: {0}")]
     Frame(#[from] FrameError),
     #[error(
@@ -65,6 +68,12 @@ pub async fn maintain(core: Rc<Core>, socket: &Path, hello: Hello) {
 }
 
 async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
+    // SAFETY: the stream is open and owned here.
+    let duplicated = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }.try_clone_to_owned();
+    let mut socket = match duplicated {
+        Ok(socket) => Some(socket.into()),
+        Err(error) => return error.into(),
+    };
     let (mut reader, mut writer) = stream.into_split();
     let mut greeting = FrameWriter::default();
     greeting.push(hello);
@@ -77,6 +86,7 @@ async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
     let broken = loop {
         let result = read(&mut reader, &mut buffer).await;
         match result {
+            Ok(0) if core.is_cut() => break Break::Deaf,
             Ok(0) => break Break::Closed,
             Ok(_) => {}
             Err(error) => break error.into(),
@@ -87,10 +97,10 @@ async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
                 greeted = true;
                 if theirs.protocol_version != PROTOCOL_VERSION || theirs.role != Role::Aggregator {
                     refusal = Some(Break::Version(theirs.protocol_version));
-                } else if let Some(writer) = writer.take() {
+                } else if let (Some(writer), Some(socket)) = (writer.take(), socket.take()) {
                     tracing::info!("connected to the aggregator");
                     monoio::spawn(write_out(writer, Rc::clone(core), core.link_number()));
-                    core.connected();
+                    core.connected(socket);
                 }
             }
             message if greeted && refusal.is_none() => core.received(message),

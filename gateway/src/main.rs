@@ -15,6 +15,7 @@ use galo_gateway::http::{HttpConfig, Server};
 use galo_gateway::link;
 use galo_gateway::metrics::{Board, BoardSeed, Identity};
 use galo_gateway::processor::Endpoint;
+use galo_shell::arguments::{self, Asked};
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
 use galo_shell::{exit, healthcheck, limits, log, socket};
@@ -30,22 +31,26 @@ static ALLOCATOR: galo_shell::allocation::Counting = galo_shell::allocation::Cou
 
 const PROGRAM: &str = "galo-gateway";
 
+/// For `--help`.
+const PURPOSE: &str = "Galo's gateway: takes payments over HTTP and has each processed once.";
+
 fn main() -> ExitCode {
     let clock = Clock;
     let start_us = clock.now().monotonic_us;
+    // Before the configuration is looked at: whoever asks for help may have none yet.
+    let asked =
+        match arguments::read(PROGRAM, env!("CARGO_PKG_VERSION"), PURPOSE, std::env::args_os().skip(1)) {
+            Ok(asked) => asked,
+            Err(status) => return status,
+        };
     let env = Env::of_process();
     let incarnation = clock::incarnation();
     let config = match Config::read(&env, incarnation) {
         Ok(config) => config,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
     };
-    match std::env::args().nth(1).as_deref() {
-        None => {}
-        Some("--healthcheck") => return healthcheck::run(PROGRAM, &config.socket),
-        Some(other) => {
-            let reason = format!("unknown argument {other:?}; expected none, or --healthcheck");
-            return exit::refuse_to_start(PROGRAM, reason, exit::CONFIGURATION);
-        }
+    if asked == Asked::Healthcheck {
+        return healthcheck::run(PROGRAM, &config.socket);
     }
     if let Err(error) = log::start(&env) {
         return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
@@ -65,8 +70,8 @@ fn main() -> ExitCode {
         Ok(driver) => driver,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
-    let listener = match socket::bind("GATEWAY_SOCKET", &config.socket) {
-        Ok(listener) => listener,
+    let (listener, socket_file) = match socket::bind("GATEWAY_SOCKET", &config.socket) {
+        Ok(bound) => bound,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
     let endpoints = match config.resolve() {
@@ -92,9 +97,7 @@ fn main() -> ExitCode {
         config.socket.display()
     );
     let result = run_threads(&config, driver, listener, &endpoints, clock, incarnation, identity, &stop);
-    if let Err(error) = std::fs::remove_file(&config.socket) {
-        tracing::debug!("{}: {error}", config.socket.display());
-    }
+    socket_file.remove();
     match result {
         Ok(()) => {
             tracing::info!("stopped");

@@ -2,19 +2,24 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::mpsc;
+use std::task::Poll;
+use std::time::Duration;
 
 use galo_engine::CorrelationId;
 use galo_engine::money::AmountCents;
 use galo_gateway::config::Config;
 use galo_gateway::core::{Core, Front};
-use galo_gateway::driver::{self, Driver};
+use galo_gateway::driver::{self, Driver, RingFlags};
 use galo_gateway::http::Service;
 use galo_gateway::http::service::Accepted;
 use galo_gateway::link;
-use galo_gateway::metrics::{Board, Identity};
+use galo_gateway::metrics::{Board, BoardSeed, Identity};
 use galo_shell::clock::Clock;
 use galo_shell::env::Env;
 use galo_wire::record::{Grant, Hello, Role, Verdict};
@@ -50,6 +55,26 @@ fn grant_all(mut stream: UnixStream) {
     }
 }
 
+/// Nobody listens at the processors: what becomes of the payments is not the question here.
+fn configured() -> (Config, BoardSeed) {
+    let env = Env::of_list(&[
+        ("PROCESSOR_DEFAULT_URL", "http://127.0.0.1:1"),
+        ("PROCESSOR_FALLBACK_URL", "http://127.0.0.1:1"),
+        ("ACCEPT_WAIT_MS_MAX", "200"),
+    ]);
+    let identity = Identity { instance: 1, driver: "test", start_us: 0 };
+    (Config::read(&env, 1).unwrap(), Board::for_threads(identity, 1).into_iter().next().unwrap())
+}
+
+/// Needs a running runtime.
+fn start(config: &Config, board: BoardSeed, path: &Path) -> Front {
+    let core = Core::start(config, config.resolve().unwrap(), Clock, board.plant());
+    monoio::spawn(Rc::clone(&core).keep_time());
+    let (link_core, socket) = (Rc::clone(&core), path.to_owned());
+    monoio::spawn(async move { link::maintain(link_core, &socket, hello(Role::Gateway, 1)).await });
+    Front(core)
+}
+
 /// An aggregator that breaks off right behind its hello leaves no writer behind that would take the next link's frames.
 #[test]
 fn a_link_that_breaks_at_once_takes_nothing_from_the_next_one() {
@@ -63,20 +88,9 @@ fn a_link_that_breaks_at_once_takes_nothing_from_the_next_one() {
         first.write_all(&broken).unwrap();
         grant_all(listener.accept().unwrap().0);
     });
-    // Nobody listens at the processors: what becomes of the payments is not the question here.
-    let env = Env::of_list(&[
-        ("PROCESSOR_DEFAULT_URL", "http://127.0.0.1:1"),
-        ("PROCESSOR_FALLBACK_URL", "http://127.0.0.1:1"),
-    ]);
-    let config = Config::read(&env, 1).unwrap();
-    let identity = Identity { instance: 1, driver: "epoll", start_us: 0 };
-    let board = Board::for_threads(identity, 1).into_iter().next().unwrap();
+    let (config, board) = configured();
     driver::run(Driver::Epoll, async {
-        let core = Core::start(&config, config.resolve().unwrap(), Clock, board.plant());
-        monoio::spawn(Rc::clone(&core).keep_time());
-        let (link_core, socket) = (Rc::clone(&core), path.clone());
-        monoio::spawn(async move { link::maintain(link_core, &socket, hello(Role::Gateway, 1)).await });
-        let front = Front(core);
+        let front = start(&config, board, &path);
         for number in 1..=5 {
             let accepted = front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap()).await;
             assert_eq!(accepted, Accepted::Granted, "payment {number}");
@@ -84,4 +98,51 @@ fn a_link_that_breaks_at_once_takes_nothing_from_the_next_one() {
     })
     .unwrap();
     std::fs::remove_file(path).unwrap();
+}
+
+/// What waits for an aggregator that says hello and then reads nothing is bounded: the link is cut, and the next one serves. On
+/// either driver, since a write waits differently on each.
+#[test]
+fn an_aggregator_that_does_not_read_is_let_go() {
+    let drivers = [Driver::Epoll, Driver::Uring(RingFlags::Plain)];
+    for (number, driver) in
+        drivers.into_iter().take(if monoio::utils::detect_uring() { 2 } else { 1 }).enumerate()
+    {
+        let path = std::env::temp_dir().join(format!("galo-deaf-{}-{number}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let (took, taken) = mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut deaf, _) = listener.accept().unwrap();
+            deaf.write_all(&frames(&[hello(Role::Aggregator, 0).into()])).unwrap();
+            let (next, _) = listener.accept().unwrap();
+            // What the deaf one was sent and never read: a socket's buffer.
+            let mut unread = Vec::new();
+            deaf.read_to_end(&mut unread).unwrap();
+            took.send(unread.len()).unwrap();
+            grant_all(next);
+        });
+        let (config, board) = configured();
+        driver::run(driver, async {
+            let front = start(&config, board, &path);
+            // Questions of 20 bytes, far more than may wait. Each is asked, and nobody waits for its answer.
+            for _ in 0..400 {
+                for _ in 0..1_000 {
+                    let mut asking = std::pin::pin!(front.lookup(CorrelationId([9; 16])));
+                    let is_asked =
+                        poll_fn(|context| Poll::Ready(asking.as_mut().poll(context).is_pending())).await;
+                    assert!(is_asked, "nobody answers");
+                }
+                monoio::time::sleep(Duration::from_millis(1)).await;
+                if taken.try_recv().is_ok_and(|size| size < 4 << 20) {
+                    let accepted =
+                        front.accept(CorrelationId([1; 16]), AmountCents::new(1990).unwrap()).await;
+                    assert_eq!(accepted, Accepted::Granted, "the next link serves");
+                    return;
+                }
+            }
+            panic!("8 MB of questions wait for an aggregator that reads nothing, on {driver:?}");
+        })
+        .unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
 }

@@ -192,6 +192,17 @@ impl Connection {
         Ok(stirs)
     }
 
+    /// Whether the other side has closed it already, as far as can be seen without waiting.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let wait = |connection: &Self, is_waiting: bool| match &connection.stream {
+            Stream::Tcp(stream) => stream.set_nonblocking(!is_waiting),
+            Stream::Unix(stream) => stream.set_nonblocking(!is_waiting),
+        };
+        let seen = wait(self, false).and_then(|()| self.try_read());
+        let is_back = wait(self, true).is_ok();
+        !is_back || seen.map_or_else(|error| error.kind() != ErrorKind::WouldBlock, |size| size == 0)
+    }
+
     /// Reads until the other side closes, at most for `limit`. Bytes that come instead count as [`End::Open`].
     pub(crate) fn end(&mut self, limit: Duration) -> Result<End, String> {
         if !self.unread.is_empty() {

@@ -3,21 +3,23 @@
 //! Every port is one that the kernel gave, so any number of these live side by side and beside a developer's own. Each
 //! process dies with this program, however that ends (the parent-death signal is tied to the thread that started it,
 //! so only the main thread may). The folder goes away with a [`Galo`] that was stopped well, and stays for whoever looks into a failure.
+//! What a process was started with is kept, so that one that was killed or stopped can be started again as it was.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::client::Way;
+use crate::client::{Connection, Way};
 use crate::processor::{Payment, Processor};
 
 /// How long anything that should happen soon may take on a machine that is busy with other things.
@@ -37,13 +39,28 @@ pub(crate) struct Plan<'a> {
     pub(crate) name: &'a str,
     pub(crate) haproxy: bool,
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// Open files at most, by process; the others inherit ours.
+    pub(crate) descriptors_max: Vec<(&'static str, u64)>,
+    /// The journal's folder, unless it is to be one in Galo's own.
+    pub(crate) journal: Option<PathBuf>,
+}
+
+/// What a process is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: Vec<(&'static str, String)>,
+    descriptors_max: Option<u64>,
 }
 
 /// One Galo.
 pub(crate) struct Galo {
     folder: PathBuf,
     children: BTreeMap<String, Child>,
+    recipes: BTreeMap<String, Recipe>,
     front: Option<SocketAddr>,
+    stats: Option<SocketAddr>,
     number: u64,
     next_id: AtomicU64,
 }
@@ -73,20 +90,29 @@ impl Galo {
         let number = GALO_COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("galo-hostile-{}-{}", std::process::id(), plan.name));
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let mut galo =
-            Self { folder, children: BTreeMap::new(), front: None, number, next_id: AtomicU64::new(0) };
+        let mut galo = Self {
+            folder,
+            children: BTreeMap::new(),
+            recipes: BTreeMap::new(),
+            front: None,
+            stats: None,
+            number,
+            next_id: AtomicU64::new(0),
+        };
         let socket = |galo: &Self, name: &str| galo.socket(name).display().to_string();
+        let journal = plan.journal.clone().unwrap_or_else(|| galo.folder.join("journal"));
         let aggregator = vec![
             ("AGGREGATOR_SOCKET", socket(&galo, "aggregator")),
             ("AGGREGATOR_HTTP_SOCKET", socket(&galo, "aggregator-http")),
-            ("JOURNAL_DIR", galo.folder.join("journal").display().to_string()),
+            ("JOURNAL_DIR", journal.display().to_string()),
         ];
-        let set = |variables: Vec<(&'static str, String)>| {
-            let mut variables = variables;
-            variables.extend(plan.environment.iter().cloned());
-            variables
+        let recipe = |name: &str, program: PathBuf, mut environment: Vec<(&'static str, String)>| {
+            environment.extend(plan.environment.iter().cloned());
+            let limit = plan.descriptors_max.iter().find(|(of, _)| *of == name);
+            let descriptors_max = limit.map(|(_, count)| *count);
+            Recipe { program, arguments: Vec::new(), environment, descriptors_max }
         };
-        galo.spawn("aggregator", &programs.folder.join("galo-aggregator"), &[], set(aggregator))?;
+        galo.spawn("aggregator", recipe("aggregator", programs.folder.join("galo-aggregator"), aggregator))?;
         for instance in 1..=2 {
             let name = format!("gateway-{instance}");
             let [default, fallback] = urls.clone();
@@ -98,18 +124,21 @@ impl Galo {
                 ("PROCESSOR_FALLBACK_URL", fallback),
                 ("GATEWAY_PINNED", "false".to_owned()),
             ];
-            galo.spawn(&name, &programs.folder.join("galo-gateway"), &[], set(variables))?;
+            galo.spawn(&name, recipe(&name, programs.folder.join("galo-gateway"), variables))?;
         }
         if plan.haproxy {
             let [api, stats] = [free_port()?, free_port()?];
-            let variables = vec![
+            let environment = vec![
                 ("GALO_RUN_DIR", galo.folder.display().to_string()),
                 ("GALO_API_PORT", api.to_string()),
                 ("GALO_STATS_PORT", stats.to_string()),
             ];
             let config = programs.haproxy_config.display().to_string();
-            galo.spawn("haproxy", &programs.haproxy, &["-db", "-f", &config], variables)?;
+            let arguments = ["-db", "-f", &config].map(str::to_owned).to_vec();
+            let program = programs.haproxy.clone();
+            galo.spawn("haproxy", Recipe { program, arguments, environment, descriptors_max: None })?;
             galo.front = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, api)));
+            galo.stats = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, stats)));
         }
         for way in galo.ways() {
             galo.until("ready", || {
@@ -120,32 +149,102 @@ impl Galo {
         Ok(galo)
     }
 
-    fn spawn(
-        &mut self,
-        name: &str,
-        program: &Path,
-        arguments: &[&str],
-        environment: Vec<(&'static str, String)>,
-    ) -> Result<(), String> {
-        let path = self.log(name);
-        let start = || -> std::io::Result<Child> {
-            let log = File::create(&path)?;
-            let mut command = Command::new(program);
-            command.args(arguments).envs(environment).stdin(Stdio::null());
-            command.stdout(log.try_clone()?).stderr(log);
-            // SAFETY: prctl is async-signal-safe, and the closure touches no memory of the parent.
-            unsafe {
-                command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from));
-            }
-            command.spawn()
-        };
-        let child = start().map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    /// Starts a process, and keeps what it was started with.
+    pub(crate) fn spawn(&mut self, name: &str, recipe: Recipe) -> Result<(), String> {
+        let child = self.start_process(name, &recipe)?;
         self.children.insert(name.to_owned(), child);
+        self.recipes.insert(name.to_owned(), recipe);
         Ok(())
     }
 
-    fn socket(&self, name: &str) -> PathBuf {
+    /// Starts a process that has ended, as it was started before.
+    pub(crate) fn respawn(&mut self, name: &str) -> Result<(), String> {
+        self.spawn(name, self.recipe(name)?)
+    }
+
+    pub(crate) fn recipe(&self, name: &str) -> Result<Recipe, String> {
+        self.recipes.get(name).cloned().ok_or_else(|| format!("{name} was never started"))
+    }
+
+    /// Starts a process whose log has this name, and leaves it to the caller.
+    pub(crate) fn start_process(&self, log: &str, recipe: &Recipe) -> Result<Child, String> {
+        let path = self.log(log);
+        let start = || -> std::io::Result<Child> {
+            let log = File::options().create(true).append(true).open(&path)?;
+            let mut command = Command::new(&recipe.program);
+            command.args(&recipe.arguments).envs(recipe.environment.iter().cloned()).stdin(Stdio::null());
+            command.stdout(log.try_clone()?).stderr(log);
+            let descriptors_max = recipe.descriptors_max;
+            // SAFETY: both calls are async-signal-safe, and the closure touches no memory of the parent.
+            unsafe {
+                command.pre_exec(move || {
+                    if let Some(count) = descriptors_max {
+                        setrlimit(Resource::RLIMIT_NOFILE, count, count)?;
+                    }
+                    prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
+                });
+            }
+            command.spawn()
+        };
+        start().map_err(|error| format!("cannot start {}: {error}", recipe.program.display()))
+    }
+
+    /// The process, which must have been started and not been waited for.
+    fn child(&mut self, name: &str) -> Result<&mut Child, String> {
+        self.children.get_mut(name).ok_or_else(|| format!("{name} does not run"))
+    }
+
+    pub(crate) fn pid(&self, name: &str) -> Result<Pid, String> {
+        let child = self.children.get(name).ok_or_else(|| format!("{name} does not run"))?;
+        i32::try_from(child.id()).map(Pid::from_raw).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
+        kill(self.pid(name)?, signal).map_err(|error| format!("{signal} to {name}: {error}"))
+    }
+
+    /// Kills a process by SIGKILL, and waits for its end.
+    pub(crate) fn kill(&mut self, name: &str) -> Result<(), String> {
+        self.signal(name, Signal::SIGKILL)?;
+        self.ended(name).map(drop)
+    }
+
+    /// Waits for the end of a process that has been told to end, or ends by itself.
+    pub(crate) fn ended(&mut self, name: &str) -> Result<ExitStatus, String> {
+        let status = wait(self.child(name)?).map_err(|error| format!("{name} {error}"))?;
+        self.children.remove(name);
+        Ok(status)
+    }
+
+    /// Everything that a process has written to its log.
+    pub(crate) fn said(&self, name: &str) -> String {
+        fs::read_to_string(self.log(name)).unwrap_or_default()
+    }
+
+    /// Waits until a process has written this to its log, in what comes after the first `from` bytes.
+    pub(crate) fn until_said(&mut self, name: &str, from: usize, text: &str) -> Result<(), String> {
+        let path = self.log(name);
+        self.until(&format!("{name} says {text:?}"), || {
+            let said = fs::read_to_string(&path).unwrap_or_default();
+            Ok(said.get(from..).is_some_and(|said| said.contains(text)).then_some(()))
+        })
+    }
+
+    /// Milliseconds of CPU that a process has used.
+    pub(crate) fn cpu_ms(&self, name: &str) -> Result<u64, String> {
+        let pid = self.pid(name)?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|error| error.to_string())?;
+        // utime and stime are the 14th and 15th field; the second one, in parentheses, may hold anything. A tick is 10 ms.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        Ok(fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10)
+    }
+
+    pub(crate) fn socket(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.sock"))
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -215,6 +314,19 @@ impl Galo {
         }
     }
 
+    /// Waits until HAProxy, where there is one, has seen that both gateways are ready.
+    pub(crate) fn until_up(&mut self) -> Result<(), String> {
+        let Some(stats) = self.stats.map(Way::Front) else { return Ok(()) };
+        self.until("both gateways are up for HAProxy", || {
+            let mut connection = Connection::open(&stats)?;
+            // HTTP/1.0: an answer that ends with its connection.
+            connection.send(b"GET /stats;csv HTTP/1.0\r\n\r\n");
+            let page = connection.answer(false)?.text();
+            let is_up = |line: &&str| line.starts_with("gateways,gateway-") && line.contains(",UP,");
+            Ok((page.lines().filter(is_up).count() == 2).then_some(()))
+        })
+    }
+
     /// What both gateways have counted so far.
     pub(crate) fn counts(&self) -> Result<Counts, String> {
         let mut counts = Counts::default();
@@ -273,22 +385,16 @@ impl Galo {
     /// Stops it as an operator does: HAProxy, gateways, aggregator, by SIGTERM, each must exit with 0.
     pub(crate) fn stop(mut self) -> Result<(), String> {
         for name in ["haproxy", "gateway-1", "gateway-2", "aggregator"] {
-            let Some(mut child) = self.children.remove(name) else { continue };
-            let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
-            kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| format!("{name}: {error}"))?;
-            let deadline = Instant::now() + LIMIT;
-            let status = loop {
-                match child.try_wait() {
-                    Ok(Some(status)) => break status,
-                    _ if Instant::now() > deadline => {
-                        self.children.insert(name.to_owned(), child);
-                        return Err(format!("{name} does not stop"));
-                    }
-                    _ => std::thread::sleep(Duration::from_millis(5)),
-                }
-            };
-            // HAProxy without a master ends by the signal itself.
-            if !status.success() && (name != "haproxy" || status.signal() != Some(Signal::SIGTERM as i32)) {
+            if !self.children.contains_key(name) {
+                continue;
+            }
+            self.signal(name, Signal::SIGTERM)?;
+            let status = self.ended(name)?;
+            // HAProxy without a master ends by the signal itself, and one with a master says the same by its status.
+            let terminated = 128 + Signal::SIGTERM as i32;
+            let is_terminated =
+                status.signal() == Some(Signal::SIGTERM as i32) || status.code() == Some(terminated);
+            if !status.success() && (name != "haproxy" || !is_terminated) {
                 return Err(format!("{name} ended with {status}; its log is {}", self.log(name).display()));
             }
         }
@@ -302,6 +408,19 @@ impl Drop for Galo {
             // It has ended already, or it does now.
             child.kill().unwrap_or_default();
             drop(child.wait());
+        }
+    }
+}
+
+/// Waits for a process's end.
+pub(crate) fn wait(child: &mut Child) -> Result<ExitStatus, String> {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) if Instant::now() > deadline => return Err(format!("has not ended for {LIMIT:?}")),
+            Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+            Err(error) => return Err(format!("cannot be waited for: {error}")),
         }
     }
 }
@@ -334,13 +453,13 @@ pub(crate) fn summary(default: &BTreeMap<String, Payment>, fallback: &BTreeMap<S
     format!(r#"{{"default":{},"fallback":{}}}"#, side(default), side(fallback))
 }
 
-fn metrics(way: &Way) -> Result<String, String> {
+pub(crate) fn metrics(way: &Way) -> Result<String, String> {
     let answer = way.ask("GET", "/metrics", "")?;
     if answer.status == 200 { Ok(answer.text()) } else { Err(format!("/metrics says {}", answer.status)) }
 }
 
 /// The sum of all series whose name and labels begin with `series`.
-fn sum(page: &str, series: &str) -> u64 {
+pub(crate) fn sum(page: &str, series: &str) -> u64 {
     page.lines()
         .filter(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with([' ', '{'])))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())

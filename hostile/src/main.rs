@@ -1,8 +1,8 @@
 //! Hostile clients and hostile processors against Galo's real programs: `cargo xtask hostile` builds them and runs this.
 //!
 //! Tables of cases: bytes that are no request, or two; bodies and bounds that are no payment and no instant; crowds of slow
-//! and idle clients; processors that cut, garble, delay or refuse their answers at every byte. Each case says what must
-//! come of it, and after each the system must be alive and correct: an ordinary payment is taken, and in the end everything that was
+//! and idle clients; processors that cut, garble, delay or refuse their answers at every byte; processes that stand still, die and
+//! are started twice; peers that are none; descriptors, disk, memory and CPU that run out. Each case says what must come of it, and after each the system must be alive and correct: an ordinary payment is taken, and in the end everything that was
 //! promised stands in a processor's book once, to the cent, and nothing else does.
 //!
 //! It must never depend on a fixed port, on what ran before, or on how fast the machine is: waits have limits far above what
@@ -16,10 +16,15 @@ mod client;
 mod crowds;
 mod faults;
 mod galo;
+mod load;
 mod outages;
+mod peer;
+mod peers;
 mod processor;
 mod queries;
+mod resources;
 mod smuggling;
+mod stops;
 mod tally;
 mod world;
 
@@ -80,7 +85,11 @@ fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     tally.begin("the end");
     world.stop(tally);
     faults::run(programs, tally)?;
-    outages::run(programs, tally)
+    outages::run(programs, tally)?;
+    stops::run(programs, tally)?;
+    peers::run(programs, tally)?;
+    // Last, since one of its groups moves to a mount namespace of its own.
+    resources::run(programs, tally)
 }
 
 #[cfg(test)]

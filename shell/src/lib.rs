@@ -4,6 +4,7 @@
 //! to be good citizens of a machine is here, once.
 
 pub mod allocation;
+pub mod arguments;
 pub mod clock;
 pub mod env;
 pub mod exit;

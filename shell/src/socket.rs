@@ -7,7 +7,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -67,14 +67,42 @@ pub enum BindError {
     },
 }
 
-/// Binds a listening socket at `path`, for its owner and group (mode 0660).
+/// A listening socket's file, told from whatever may stand at its path later: a successor may have bound there while its
+/// predecessor still drained.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn at(path: &Path, metadata: &std::fs::Metadata) -> Self {
+        Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    /// Removes the file, unless it is gone or somebody else's by now. There is no call that compares and removes at once;
+    /// a successor that binds between the two is none that has found us listening.
+    pub fn remove(&self) {
+        let removed = match std::fs::symlink_metadata(&self.path) {
+            Ok(metadata) if Self::at(&self.path, &metadata) == *self => std::fs::remove_file(&self.path),
+            Ok(_) => return tracing::info!("{}: a successor's by now, left alone", self.path.display()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::debug!("{}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Binds a listening socket at `path`, for its owner and group (mode 0660), and says which file that is.
 ///
 /// A socket file that nobody answers on is the trace of a killed process and is replaced; one that somebody answers on is
 /// left alone. The new socket is bound beside it and moved into place, so that there is no moment without a mode.
 ///
 /// # Errors
 /// See [`BindError`]; `name` is the variable that set `path`.
-pub fn bind(name: &'static str, path: &Path) -> Result<UnixListener, BindError> {
+pub fn bind(name: &'static str, path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     use std::os::unix::fs::FileTypeExt;
 
     let at = || path.to_owned();
@@ -100,8 +128,9 @@ pub fn bind(name: &'static str, path: &Path) -> Result<UnixListener, BindError> 
     }
     let listener = UnixListener::bind(&beside).map_err(io_error)?;
     std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o660)).map_err(io_error)?;
+    let file = SocketFile::at(path, &std::fs::symlink_metadata(&beside).map_err(io_error)?);
     std::fs::rename(&beside, path).map_err(io_error)?;
-    Ok(listener)
+    Ok((listener, file))
 }
 
 /// Checks a path at which somebody else is to listen, now or later: it must be one at which a socket can be.
@@ -195,6 +224,22 @@ mod tests {
     }
 
     #[test]
+    fn only_ones_own_socket_is_removed() {
+        let folder = folder("own");
+        let path = folder.join("a.sock");
+        let (draining, first) = bind("A_SOCKET", &path).expect("nothing is there");
+        // As a gateway that drains does: it listens no more, and its file is removed at the end.
+        drop(draining);
+        let (_living, second) = bind("A_SOCKET", &path).expect("what is there is stale");
+        first.remove();
+        UnixStream::connect(&path).expect("the successor's socket is where it was");
+        second.remove();
+        assert!(!path.exists(), "one's own is removed");
+        first.remove();
+        std::fs::remove_dir_all(folder).expect("the folder is ours");
+    }
+
+    #[test]
     fn a_dead_process_listener_is_replaced_though_it_answers() {
         let folder = folder("dead");
         let path = folder.join("a.sock");
@@ -220,7 +265,7 @@ mod tests {
     fn a_full_backlog_does_not_hold_up_the_start() {
         let folder = folder("full");
         let path = folder.join("a.sock");
-        let _living = bind("A_SOCKET", &path).expect("nothing is there");
+        let (_living, _) = bind("A_SOCKET", &path).expect("nothing is there");
         let mut waiting = Vec::new();
         while let Ok(stream) = connect(&path) {
             waiting.push(stream);
@@ -234,7 +279,7 @@ mod tests {
     fn a_socket_that_is_being_closed_is_waited_for() {
         let folder = folder("closing");
         let path = folder.join("a.sock");
-        let dying = bind("A_SOCKET", &path).expect("nothing is there");
+        let (dying, _) = bind("A_SOCKET", &path).expect("nothing is there");
         // Answers the first look, and only that.
         let closing = std::thread::spawn(move || dying.accept().map(drop));
         drop(bind("A_SOCKET", &path).expect("whoever was there has gone"));

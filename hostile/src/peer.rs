@@ -1,0 +1,190 @@
+//! Somebody on the aggregator's socket who writes whatever bytes it likes, and reads what comes, or not.
+//!
+//! The bytes are put together here by the tables of docs/protocol.md and share nothing with the crate that Galo uses, so a
+//! layout that changes without the document shows as cases that fail.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::client::PATIENCE;
+
+/// The version of the protocol that docs/protocol.md describes.
+pub(crate) const VERSION: u16 = 2;
+
+pub(crate) const HELLO: u8 = 1;
+pub(crate) const ACCEPT: u8 = 2;
+pub(crate) const INTENT: u8 = 3;
+pub(crate) const COMPLETION: u8 = 4;
+pub(crate) const CLAIM: u8 = 5;
+pub(crate) const RELEASE: u8 = 6;
+pub(crate) const SUMMARY_QUERY: u8 = 7;
+pub(crate) const LOOKUP_QUERY: u8 = 8;
+pub(crate) const HEALTH_REPORT: u8 = 10;
+pub(crate) const READY: u8 = 11;
+pub(crate) const GRANT: u8 = 33;
+pub(crate) const ACKNOWLEDGEMENT: u8 = 35;
+pub(crate) const ASSIGNMENT: u8 = 36;
+pub(crate) const WITHDRAWAL: u8 = 37;
+pub(crate) const SUMMARY_REPLY: u8 = 38;
+pub(crate) const LOOKUP_REPLY: u8 = 39;
+
+/// What only an aggregator sends: number, name, size.
+pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 12] = [
+    (GRANT, "Grant", 21),
+    (34, "IntentRecorded", 20),
+    (ACKNOWLEDGEMENT, "Acknowledgement", 8),
+    (ASSIGNMENT, "Assignment", 34),
+    (WITHDRAWAL, "Withdrawal", 20),
+    (SUMMARY_REPLY, "SummaryReply", 40),
+    (LOOKUP_REPLY, "LookupReply", 39),
+    (40, "Purged", 4),
+    (41, "PurgeReply", 4),
+    (42, "Lease", 1),
+    (43, "HealthNews", 7),
+    (44, "Flush", 4),
+];
+
+/// A header with these very numbers.
+pub(crate) fn header(body_size: u32, kind: u8, reserved: u8, count: u16) -> Vec<u8> {
+    [&body_size.to_le_bytes()[..], &[kind, reserved], &count.to_le_bytes()].concat()
+}
+
+/// A frame of one record.
+pub(crate) fn frame(kind: u8, record: &[&[u8]]) -> Vec<u8> {
+    let body = record.concat();
+    [header(u32::try_from(body.len()).unwrap_or(u32::MAX), kind, 0, 1), body].concat()
+}
+
+/// A hello in this version and role: 0 a gateway, 1 the aggregator.
+pub(crate) fn hello(version: u16, role: u8, instance: u8) -> Vec<u8> {
+    frame(HELLO, &[&version.to_le_bytes(), &[role, instance], &[0; 4], &[7; 8]])
+}
+
+/// An id's 16 bytes.
+pub(crate) fn id_bytes(id: &str) -> Vec<u8> {
+    let digits: Vec<u32> = id.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    let byte = |pair: &[u32]| pair.iter().fold(0, |byte, digit| byte * 16 + digit);
+    digits.chunks(2).filter_map(|pair| u8::try_from(byte(pair)).ok()).collect()
+}
+
+/// See the module's documentation.
+pub(crate) struct Peer {
+    stream: UnixStream,
+    unread: Vec<u8>,
+}
+
+impl Peer {
+    pub(crate) fn connect(socket: &Path) -> Result<Self, String> {
+        let connect = || -> std::io::Result<UnixStream> {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        };
+        let stream = connect().map_err(|error| format!("{}: {error}", socket.display()))?;
+        Ok(Self { stream, unread: Vec::new() })
+    }
+
+    /// Connects, says hello as a gateway of this number, and reads the answer.
+    pub(crate) fn greeted(socket: &Path, instance: u8) -> Result<Self, String> {
+        let mut peer = Self::connect(socket)?;
+        peer.send(&hello(VERSION, 0, instance))?;
+        match peer.next()? {
+            Some((HELLO, _)) => Ok(peer),
+            other => Err(format!("a hello is answered with {other:?}")),
+        }
+    }
+
+    /// Writes; an error if the other side has gone.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.stream.write_all(bytes).map_err(|error| format!("write: {error}"))
+    }
+
+    /// The next record of one frame, with its kind; `None` at the end of the stream. Records of a batch come one by one.
+    pub(crate) fn next(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
+        loop {
+            if let Some((kind, record)) = self.pop() {
+                return Ok(Some((kind, record)));
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(size) => self.unread.extend_from_slice(&buffer[..size]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(format!("read: {error}")),
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (header, rest) = self.unread.split_first_chunk::<8>()?;
+        let [size_0, size_1, size_2, size_3, kind, _, count_0, count_1] = *header;
+        let body_size = u32::from_le_bytes([size_0, size_1, size_2, size_3]);
+        let count = u16::from_le_bytes([count_0, count_1]);
+        let record_size = (body_size / u32::from(count.max(1))) as usize;
+        let record = rest.get(..record_size)?.to_vec();
+        self.unread.drain(..8 + record_size);
+        if count > 1 {
+            let left = header_of_rest(body_size, record_size, kind, count);
+            self.unread.splice(..0, left);
+        }
+        Some((kind, record))
+    }
+
+    /// Reads until a record of this kind comes.
+    pub(crate) fn until(&mut self, wanted: u8) -> Result<Vec<u8>, String> {
+        loop {
+            match self.next()? {
+                Some((kind, record)) if kind == wanted => return Ok(record),
+                Some(_) => {}
+                None => return Err(format!("closed instead of a record of kind {wanted}")),
+            }
+        }
+    }
+
+    /// Reads until the other side closes; gives what came.
+    pub(crate) fn until_closed(&mut self) -> Result<Vec<(u8, Vec<u8>)>, String> {
+        let mut records = Vec::new();
+        while let Some(record) = self.next()? {
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// How long a write may take before it is an error.
+    pub(crate) fn limit_writes(&self, limit: Duration) -> Result<(), String> {
+        self.stream.set_write_timeout(Some(limit)).map_err(|error| error.to_string())
+    }
+}
+
+fn header_of_rest(body_size: u32, record_size: usize, kind: u8, count: u16) -> Vec<u8> {
+    header(body_size - u32::try_from(record_size).unwrap_or(body_size), kind, 0, count - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_written_and_batches_are_read_record_by_record() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut peer = Peer { stream: ours, unread: Vec::new() };
+        let mut theirs = theirs;
+        theirs.write_all(&[header(16, ACKNOWLEDGEMENT, 0, 2), vec![1; 8], vec![2; 8]].concat()).unwrap();
+        theirs.write_all(&hello(1, 1, 0)).unwrap();
+        drop(theirs);
+        let records = peer.until_closed().unwrap();
+        let kinds: Vec<u8> = records.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [ACKNOWLEDGEMENT, ACKNOWLEDGEMENT, HELLO]);
+        assert_eq!(records[1].1, [2; 8]);
+        assert_eq!(records[2].1, [1, 0, 1, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7]);
+    }
+
+    #[test]
+    fn an_id_is_its_bytes_in_the_order_of_its_digits() {
+        let id = id_bytes("00010203-0405-0607-0809-0a0b0c0d0eff");
+        assert_eq!(id, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
+    }
+}
