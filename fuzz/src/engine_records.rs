@@ -17,7 +17,7 @@ use galo_wire::record::{
     Accept, Claim, Completion, HealthReport, HealthSource, Hello, Intent, LookupQuery, PurgeQuery, Ready,
     Release, Role, SummaryQuery,
 };
-use galo_wire::{Message, PROTOCOL_VERSION};
+use galo_wire::{Message, PROTOCOL_VERSION, Reason};
 
 const STEPS_MAX: usize = 200;
 const IDS: u8 = 8;
@@ -154,12 +154,25 @@ impl World {
             other => u64::from(other),
         };
         let slot = u32::from(who);
+        let reason = Reason::ALL[usize::from(amount) % Reason::ALL.len()];
         let message: Message = match what % 20 {
             5..=7 => {
                 let expires_at_us = self.now_us + u64::from(flags & 64);
-                Accept { slot, correlation_id, amount_cents, requested_at_ms, expires_at_us, stage }.into()
+                Accept {
+                    slot,
+                    correlation_id,
+                    amount_cents,
+                    decided_at_ms: requested_at_ms,
+                    expires_at_us,
+                    stage,
+                    reason,
+                }
+                .into()
             }
-            8 | 9 => Intent { slot, correlation_id, requested_at_ms, processor }.into(),
+            8 | 9 => {
+                let waited_for_ms = u32::from(amount);
+                Intent { slot, correlation_id, requested_at_ms, processor, reason, waited_for_ms }.into()
+            }
             10..=12 => {
                 Completion { sequence: u64::from(at), correlation_id, requested_at_ms, processor, outcome }
                     .into()

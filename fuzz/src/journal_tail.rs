@@ -8,6 +8,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use galo_engine::ledger::{Conservation, Entry, Ledger, LedgerConfig};
 use galo_engine::recovery::{Damage, Ending, FileId, Recovery};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_wire::Reason;
 use galo_wire::journal::{BLOCK_SIZE, Fact, FileKind, Header, Moment, Record};
 
 const CONFIG: LedgerConfig =
@@ -220,11 +221,18 @@ impl FuzzFact {
         let stage = [Stage::Waiting, Stage::AtDefault, Stage::AtFallback][usize::from(self.stage % 3)];
         let outcome = [Outcome::Processed, Outcome::Refused, Outcome::Unknown][usize::from(self.outcome % 3)];
         let (amount_cents, requested_at_ms, in_doubt) = (self.amount.min(amount_max), self.at, self.in_doubt);
+        let reason = Reason::ALL[usize::from(self.id) % Reason::ALL.len()];
         let kind =
             if is_snapshot { [4, 0, 6, 8, 5, 7, 1, 3][usize::from(self.kind % 8)] } else { self.kind % 5 };
         match kind {
-            0 => Fact::Accepted { correlation_id, amount_cents, requested_at_ms, stage, in_doubt },
-            1 => Fact::Intended { correlation_id, requested_at_ms, processor },
+            0 => {
+                let decided_at_ms = requested_at_ms;
+                Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason }
+            }
+            1 => {
+                let waited_for_ms = u32::from(self.kind);
+                Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms }
+            }
             2 => Fact::Resolved { correlation_id, requested_at_ms, processor, outcome },
             3 => Fact::Purged,
             4 => Fact::Begin { open_len: amount_cents, known_len: requested_at_ms, purged: in_doubt },
