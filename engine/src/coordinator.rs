@@ -65,6 +65,9 @@ pub enum Rejection {
     /// It is no gateway.
     #[error("a peer with role {0:?}, expected a gateway")]
     Role(Role),
+    /// The same thread of the same process has connected again: this connection is dead, whatever still comes out of it.
+    #[error("the gateway has connected again since")]
+    Superseded,
     /// Too many connections.
     #[error("already {SESSION_COUNT_MAX} connections, more than all threads of all gateways")]
     TooMany,
@@ -105,6 +108,8 @@ struct Session {
     hello: Hello,
     /// Its claims are in: it takes assignments.
     ready: bool,
+    /// Its gateway has another connection by now.
+    superseded: bool,
 }
 
 /// See the module's documentation.
@@ -210,6 +215,7 @@ impl Coordinator {
         if hello.protocol_version != PROTOCOL_VERSION {
             return Err(Rejection::Version { theirs: hello.protocol_version });
         }
+        self.supersede(hello);
         let index = match self.sessions.iter().position(Option::is_none) {
             Some(index) => index,
             None if self.sessions.len() < SESSION_COUNT_MAX => {
@@ -218,10 +224,26 @@ impl Coordinator {
             }
             None => return Err(Rejection::TooMany),
         };
-        self.sessions[index] = Some(Session { hello, ready: false });
+        self.sessions[index] = Some(Session { hello, ready: false, superseded: false });
         let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
         self.send(session, self.hello());
         Ok(session)
+    }
+
+    /// A gateway that connects again has given its former connection up, and says once more what matters of what it said there. What
+    /// lies in that socket is heard no more: an accept among it would be granted after its client was refused over the new one.
+    fn supersede(&mut self, hello: Hello) {
+        let former = self
+            .sessions
+            .iter()
+            .position(|session| session.is_some_and(|former| former.hello == hello && !former.superseded));
+        let Some(index) = former else { return };
+        if let Some(session) = &mut self.sessions[index] {
+            session.superseded = true;
+            session.ready = false;
+        }
+        let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
+        self.abandon(session);
     }
 
     /// Our side of the introduction.
@@ -246,14 +268,19 @@ impl Coordinator {
     /// A connection closed: what it owned goes to the others.
     pub fn disconnect(&mut self, session: SessionId, now: Now) {
         self.sessions[usize::from(session.0)] = None;
+        self.abandon(session);
+        self.hand_over(now);
+        self.answer_summaries(now);
+    }
+
+    /// Nothing more comes from a connection, nor goes there; what it owned is nobody's.
+    fn abandon(&mut self, session: SessionId) {
         let owned: Vec<_> = self.ledger.open_of(Some(session)).collect();
         for (id, payment) in owned {
             self.orphan(id, payment);
         }
         self.messages.retain(|(to, _)| *to != session);
-        self.hand_over(now);
         self.summaries.leave(session);
-        self.answer_summaries(now);
     }
 
     /// One record of a gateway.
@@ -261,6 +288,9 @@ impl Coordinator {
     /// # Errors
     /// A record that no gateway of ours sends: the connection is to be closed, with [`Self::disconnect`].
     pub fn handle(&mut self, session: SessionId, message: Message, now: Now) -> Result<(), Rejection> {
+        if self.sessions[usize::from(session.0)].is_some_and(|session| session.superseded) {
+            return Err(Rejection::Superseded);
+        }
         match message {
             Message::Accept(accept) => {
                 if AmountCents::new(accept.amount_cents).is_none() {
@@ -315,7 +345,7 @@ impl Coordinator {
             Message::PurgeQuery(query) => {
                 self.apply(Entry::Purged);
                 self.purge_generation = self.purge_generation.wrapping_add(1);
-                for other in self.session_ids(|_| true) {
+                for other in self.session_ids(|session| !session.superseded) {
                     self.send(other, Purged { generation: self.purge_generation });
                 }
                 self.send(session, PurgeReply { slot: query.slot });
@@ -579,7 +609,9 @@ impl Coordinator {
                     self.summarize(session, query);
                 }
             }
-            let sessions = (0_u16..).zip(&self.sessions).filter(|(_, session)| session.is_some());
+            let sessions = (0_u16..)
+                .zip(&self.sessions)
+                .filter(|(_, session)| session.is_some_and(|session| !session.superseded));
             let sessions = sessions.map(|(index, _)| SessionId(index));
             let Some((number, awaited)) = self.summaries.begin(sessions, now.monotonic_us) else { return };
             self.messages.extend(awaited.iter().map(|to| (*to, Flush { number }.into())));
@@ -604,7 +636,9 @@ impl Coordinator {
 
     fn spread(&mut self, from: SessionId, report: HealthReport) {
         let HealthReport { processor, source, failing, response_ms } = report;
-        for other in self.session_ids(|_| true).into_iter().filter(|other| *other != from) {
+        for other in
+            self.session_ids(|session| !session.superseded).into_iter().filter(|other| *other != from)
+        {
             self.send(other, HealthNews { processor, source, failing, response_ms });
         }
     }

@@ -447,6 +447,37 @@ fn a_purge_empties_the_books_and_tells_everyone() {
     assert!(matches!(sent[..], [(_, Message::LookupReply(reply))] if reply.amount_cents == 0));
 }
 
+/// What lay in a socket that its gateway has given up: a client was refused over the new one, and is not charged after all.
+#[test]
+fn a_connection_is_dead_once_its_gateway_has_another() {
+    let mut coordinator = coordinator_with(1);
+    let (former, other) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    assert_eq!(accept(&mut coordinator, former, 1, 100, Stage::AtDefault), Verdict::Granted);
+    let new = coordinator.connect(hello(1)).unwrap();
+    coordinator.messages().clear();
+    assert_eq!(open(&coordinator, 1), (Stage::AtDefault, true, None), "nobody's until it is claimed");
+    assert_eq!(accept(&mut coordinator, new, 2, 100, Stage::Waiting), Verdict::Full);
+    tell(&mut coordinator, other, completion(1, Processor::Default, Outcome::Processed));
+    let late = Accept {
+        slot: 2,
+        correlation_id: id(2),
+        amount_cents: 100,
+        decided_at_ms: 0,
+        expires_at_us: LATER,
+        stage: Stage::Waiting,
+        reason: Reason::AwaitsAny,
+    };
+    assert_eq!(coordinator.handle(former, late.into(), at(LATER)), Err(Rejection::Superseded));
+    assert_eq!(coordinator.ledger().lookup(id(2)), Known::Absent);
+    coordinator.disconnect(former, at(LATER));
+    assert_eq!(coordinator.session_count(), 2);
+    // A process that was started anew is another one: the end of its forerunner's connection says when that is over.
+    let next = coordinator.connect(Hello { incarnation: 9, ..hello(1) }).unwrap();
+    assert_ne!(next, new);
+    coordinator.messages().clear();
+    assert_eq!(accept(&mut coordinator, new, 3, 100, Stage::Waiting), Verdict::Granted);
+}
+
 #[test]
 fn strangers_are_turned_away() {
     let mut coordinator = coordinator();

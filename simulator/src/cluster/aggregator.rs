@@ -4,7 +4,7 @@
 //! decided before them are on disk, and go to the *connection* that they were meant for: a session's number may
 //! belong to another gateway by then. A kill during a write leaves any part of its entries on disk.
 
-use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+use galo_engine::coordinator::{Coordinator, CoordinatorConfig, Rejection, SessionId};
 use galo_engine::ledger::{Entry, LedgerConfig};
 use galo_engine::time::Now;
 use galo_engine::{History, Outcome};
@@ -240,6 +240,10 @@ impl World {
             (Some(session), message) => coordinator.handle(session, message, now),
             (None, _) => Ok(()),
         };
+        if result == Err(Rejection::Superseded) {
+            self.aggregator_disconnected(connection);
+            return;
+        }
         self.oracle.check(Invariant::NoRejection, result.is_ok(), || format!("{result:?}"));
         if let Some((_, greeting)) = greeting {
             let mut frames = FrameWriter::default();
