@@ -366,7 +366,8 @@ fn misfit() {
     let amount = |number, amount_cents| Fact::Accepted {
         correlation_id: id(number),
         amount_cents,
-        requested_at_ms: 0,
+        decided_at_ms: 0,
+        reason: Reason::Unstated,
         stage: Stage::Waiting,
         in_doubt: false,
     };

@@ -329,7 +329,8 @@ fn what_cannot_be_is_refused() {
     let accepted = |number, amount_cents| Fact::Accepted {
         correlation_id: id(number),
         amount_cents,
-        requested_at_ms: 0,
+        decided_at_ms: 0,
+        reason: Reason::Unstated,
         stage: Stage::Waiting,
         in_doubt: false,
     };
