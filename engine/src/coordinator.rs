@@ -226,6 +226,10 @@ impl Coordinator {
         };
         self.sessions[index] = Some(Session { hello, ready: false, superseded: false });
         let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
+        if let Some(number) = self.summaries.join(session) {
+            self.send(session, Flush { number });
+        }
+        // The last one: the shell lets it go at once, before all others.
         self.send(session, self.hello());
         Ok(session)
     }

@@ -163,3 +163,23 @@ fn whoever_is_gone_is_neither_waited_for_nor_answered() {
     assert_eq!(summaries(&sent), [(sessions[0], 5, 0)], "and nobody asks for 6 any more");
     assert_eq!(cluster.coordinator.counters().unconfirmed_summaries, 0);
 }
+
+#[test]
+fn whoever_comes_back_within_a_round_is_asked_too() {
+    let (mut cluster, sessions) = Cluster::new(2);
+    cluster.accept(sessions[1], 1);
+    assert_eq!(cluster.tell(sessions[0], query(5)), [flush(sessions[1], 1)]);
+    // The second gateway has lost its connection with a completion unsaid, and connects again.
+    let (protocol_version, role) = (PROTOCOL_VERSION, Role::Gateway);
+    let hello = Hello { protocol_version, role, instance: 2, thread: 0, reserved: 0, incarnation: 1 };
+    let back = cluster.coordinator.connect(hello).unwrap();
+    let sent: Vec<_> = cluster.coordinator.messages().drain(..).collect();
+    assert_eq!(sent[..1], [flush(back, 1)]);
+    assert!(matches!(sent[1..], [(to, Message::Hello(_))] if to == back), "the hello is the last: {sent:?}");
+    cluster.coordinator.disconnect(sessions[1], cluster.now());
+    let handed_over: Vec<_> = cluster.coordinator.messages().drain(..).collect();
+    assert!(matches!(handed_over[..], [(_, Message::Assignment(_))]), "and no summary yet: {handed_over:?}");
+    cluster.complete(back, 1);
+    let sent = cluster.tell(back, Flushed { number: 1 });
+    assert_eq!(summaries(&sent), [(sessions[0], 5, 1)]);
+}

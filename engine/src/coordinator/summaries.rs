@@ -8,7 +8,8 @@
 //! One round is under way at a time. Questions that come meanwhile wait for the next, since a gateway may have answered this one
 //! before it heard what they must show. However many ask, each gateway is asked once a round.
 //!
-//! Survives: a gateway that stands still. After [`WAIT_US`] a summary is made without it, and that is counted.
+//! Survives: a gateway that loses its connection within a round and comes back: whoever connects meanwhile is asked too, and says what it
+//! had to say before. A gateway that stands still. After [`WAIT_US`] a summary is made without it, and that is counted.
 
 use galo_wire::record::SummaryQuery;
 
@@ -55,6 +56,12 @@ impl Summaries {
         self.number = self.number.wrapping_add(1);
         let round = self.round.insert(Round { questions, awaited, until_us: now_us + WAIT_US });
         Some((self.number, &round.awaited))
+    }
+
+    /// A gateway connected. It may be one that was awaited on a former connection: it is asked too, under the number that is returned.
+    pub(super) fn join(&mut self, session: SessionId) -> Option<u32> {
+        self.round.as_mut()?.awaited.push(session);
+        Some(self.number)
     }
 
     /// A gateway has said everything. An answer to an earlier round, which was over by then, says nothing about this one.

@@ -70,9 +70,10 @@ impl World {
                 self.coverage.unconfirmed_summaries += 1;
                 continue;
             }
-            let connections = &self.connections;
             let missed = heard.into_iter().find(|(connection, id)| {
-                connections[*connection].session.is_some() && !self.oracle.is_settled(*id)
+                let known = &self.connections[*connection];
+                let stands = self.gateways[known.gateway].connection() == Some(*connection);
+                known.session.is_some() && stands && !self.oracle.is_settled(*id)
             });
             self.oracle.check(Invariant::SummaryMissesNothing, missed.is_none(), || {
                 format!("a gateway knew of {missed:?} before {query:?} was asked, the ledger does not yet")
