@@ -31,19 +31,20 @@ pub(crate) const SUMMARY_REPLY: u8 = 38;
 pub(crate) const LOOKUP_REPLY: u8 = 39;
 
 /// What only an aggregator sends: number, name, size.
-pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 12] = [
+pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 13] = [
     (GRANT, "Grant", 21),
     (34, "IntentRecorded", 20),
     (ACKNOWLEDGEMENT, "Acknowledgement", 8),
     (ASSIGNMENT, "Assignment", 34),
     (WITHDRAWAL, "Withdrawal", 20),
     (SUMMARY_REPLY, "SummaryReply", 40),
-    (LOOKUP_REPLY, "LookupReply", 39),
+    (LOOKUP_REPLY, "LookupReply", 41),
     (40, "Purged", 4),
     (41, "PurgeReply", 4),
     (42, "Lease", 1),
     (43, "HealthNews", 7),
     (44, "Flush", 4),
+    (48, "PastDecision", 16),
 ];
 
 /// A header with these very numbers.

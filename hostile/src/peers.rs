@@ -123,11 +123,12 @@ fn broken() -> Vec<(String, bool, Vec<u8>, String)> {
 }
 
 fn accept(id: &[u8], cents: u64, stage: u8) -> Vec<u8> {
-    [&[0; 4], id, &cents.to_le_bytes(), &[0; 8], &[0xff; 8], &[stage]].concat()
+    // Reason 1, "cheaper".
+    [&[0; 4], id, &cents.to_le_bytes(), &[0; 8], &[0xff; 8], &[stage, 1]].concat()
 }
 
 fn intent(id: &[u8], processor: u8) -> Vec<u8> {
-    [&[0; 4], id, &1_u64.to_le_bytes(), &[processor]].concat()
+    [&[0; 4], id, &1_u64.to_le_bytes(), &[processor, 1], &[0; 4]].concat()
 }
 
 fn completion(id: &[u8], processor: u8, outcome: u8) -> Vec<u8> {
