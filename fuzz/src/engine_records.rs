@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use arbitrary::{Arbitrary, Unstructured};
-use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+use galo_engine::coordinator::{Coordinator, CoordinatorConfig, Rejection, SessionId};
 use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Known, Ledger, LedgerConfig};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
-use galo_wire::journal::{BLOCK_SIZE, Record};
+use galo_wire::journal::{BLOCK_SIZE, Fact, Record};
 use galo_wire::record::{
     Accept, Claim, Completion, HealthReport, HealthSource, Hello, Intent, LookupQuery, PurgeQuery, Ready,
     Release, Role, SummaryQuery,
@@ -43,6 +43,8 @@ struct World {
     now_us: u64,
     /// The changes that a snapshot under way is the state after, and its bytes so far.
     snapshot: Option<(usize, Vec<u8>)>,
+    /// Who asked for a summary under which slot, and has no answer.
+    questions: Vec<(SessionId, u32)>,
 }
 
 /// The steps are the fuzzer's bytes.
@@ -53,6 +55,7 @@ pub fn run(data: &[u8]) {
         journal: Vec::new(),
         now_us: 0,
         snapshot: None,
+        questions: Vec::new(),
     };
     let mut steps = Unstructured::new(data);
     for _ in 0..STEPS_MAX {
@@ -122,7 +125,11 @@ impl World {
             3 => {
                 self.now_us += u64::from(amount) * 10;
                 let now = now(self.now_us);
-                return self.watched(None, |coordinator| coordinator.tick(now));
+                let ticked = self.watched(None, |coordinator| {
+                    coordinator.tick(now);
+                    Ok(())
+                });
+                return assert_eq!(ticked, Ok(()));
             }
             _ => {}
         }
@@ -132,8 +139,7 @@ impl World {
         let index = usize::from(who) % self.sessions.len();
         let (session, now) = (self.sessions[index], now(self.now_us));
         if what % 20 == 4 {
-            self.sessions.swap_remove(index);
-            return self.watched(None, |coordinator| coordinator.disconnect(session, now));
+            return self.disconnect(index);
         }
         let correlation_id = id_of(id);
         let processor = Processor::ALL[usize::from(flags & 1)];
@@ -189,15 +195,26 @@ impl World {
                 HealthReport { processor, source, failing: flags & 4 != 0, response_ms: u32::from(at) }.into()
             }
         };
-        let mut rejected = false;
-        self.watched(Some((session, message)), |coordinator| {
-            rejected = coordinator.handle(session, message, now).is_err();
-        });
-        if rejected {
-            // As the shell does.
-            self.sessions.swap_remove(index);
-            self.watched(None, |coordinator| coordinator.disconnect(session, now));
+        if let Message::SummaryQuery(query) = message {
+            self.questions.push((session, query.slot));
         }
+        if self
+            .watched(Some((session, message)), |coordinator| coordinator.handle(session, message, now))
+            .is_err()
+        {
+            // As the shell does.
+            self.disconnect(index);
+        }
+    }
+
+    fn disconnect(&mut self, index: usize) {
+        let (session, now) = (self.sessions.swap_remove(index), now(self.now_us));
+        self.questions.retain(|(asker, _)| *asker != session);
+        let closed = self.watched(None, |coordinator| {
+            coordinator.disconnect(session, now);
+            Ok(())
+        });
+        assert_eq!(closed, Ok(()));
     }
 
     fn connect(&mut self, flags: u8) {
@@ -212,15 +229,15 @@ impl World {
             reserved: 0,
             incarnation: 0,
         };
-        let mut session = None;
-        self.watched(None, |coordinator| session = coordinator.connect(hello).ok());
-        assert_eq!(session.is_some(), flags < 254, "who is let in");
-        self.sessions.extend(session);
+        let session = self.watched(None, |coordinator| coordinator.connect(hello));
+        assert_eq!(session.is_ok(), flags < 254, "who is let in");
+        self.sessions.extend(session.ok());
     }
 
     /// The aggregator dies and reads its journal.
     fn restart(&mut self) {
         self.sessions.clear();
+        self.questions.clear();
         self.snapshot = None;
         self.coordinator = coordinator(self.now_us);
         self.journal.iter().for_each(|entry| self.coordinator.restore(*entry));
@@ -245,26 +262,50 @@ impl World {
             Progress::Gone => {}
             Progress::Done => {
                 let mut ledger = Ledger::new(CONFIG);
-                for block in bytes.chunks(BLOCK_SIZE) {
+                ledger.begin_replay();
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let (block, behind) = rest.split_at(BLOCK_SIZE);
                     let record = Record::decode(block).expect("a snapshot is made of records");
-                    ledger.import(record.fact).expect("a snapshot fits");
+                    let (page, behind) = behind.split_at(record.fact.page().map_or(0, |(size, _)| size));
+                    match record.fact {
+                        Fact::RememberedPage { .. } | Fact::MomentsPage { .. } => {
+                            ledger.import_page(record.fact, page)
+                        }
+                        fact => ledger.import(fact),
+                    }
+                    .expect("a snapshot fits");
+                    rest = behind;
                 }
+                ledger.end_replay();
                 assert_same(&ledger, &replay(&self.journal[..len]));
             }
         }
     }
 
     /// Does something to the coordinator, and looks at what changed.
-    fn watched(&mut self, said: Option<(SessionId, Message)>, act: impl FnOnce(&mut Coordinator)) {
+    fn watched<T>(
+        &mut self,
+        said: Option<(SessionId, Message)>,
+        act: impl FnOnce(&mut Coordinator) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
         let before: Vec<Known> =
             (0..IDS).map(|number| self.coordinator.ledger().lookup(id_of(number))).collect();
-        act(&mut self.coordinator);
+        let result = act(&mut self.coordinator);
         let entries = std::mem::take(self.coordinator.entries());
         let messages = std::mem::take(self.coordinator.messages());
         for (number, before) in (0..IDS).zip(&before) {
             self.check_change(number, *before, said, &entries);
         }
-        if let Some((session, message)) = said {
+        for (to, message) in &messages {
+            if let Message::SummaryReply(reply) = message {
+                let asked = self.questions.iter().position(|question| *question == (*to, reply.slot));
+                self.questions.swap_remove(asked.expect("a summary answers a question, once"));
+            }
+        }
+        if let Some((session, message)) = said
+            && result.is_ok()
+        {
             check_answers(session, &message, &messages, self.coordinator.ledger());
         }
         let ledger = self.coordinator.ledger();
@@ -274,6 +315,7 @@ impl World {
         self.journal.extend(entries);
         let all = ledger.summarize(UnixMillis(0), UnixMillis(u64::MAX)).totals;
         assert_eq!(all, ledger.conservation().processed, "the summary of all time is the books");
+        result
     }
 
     fn check_change(&self, number: u8, before: Known, said: Option<(SessionId, Message)>, entries: &[Entry]) {
@@ -315,13 +357,15 @@ impl World {
     }
 }
 
-/// A question has one answer, and nobody else gets it.
+/// A question has one answer, and nobody else gets it. (Summaries: see [`World::questions`].)
 fn check_answers(from: SessionId, said: &Message, messages: &[(SessionId, Message)], ledger: &Ledger) {
     let mut answers: BTreeMap<u8, u32> = BTreeMap::new();
     for (to, message) in messages {
         *answers.entry(message.kind() as u8).or_default() += 1;
         match message {
             Message::Assignment(_) | Message::Purged(_) | Message::HealthNews(_) | Message::Lease(_) => {}
+            // A summary asks the others first, and is made when the last of them answers.
+            Message::Flush(_) | Message::SummaryReply(_) => {}
             _ => assert_eq!(*to, from, "an answer goes to who asked"),
         }
         if let Message::Assignment(assignment) = message {
@@ -344,7 +388,6 @@ fn check_answers(from: SessionId, said: &Message, messages: &[(SessionId, Messag
         }
         Message::Intent(_) => assert_eq!(count(Kind::IntentRecorded) + count(Kind::Withdrawal), 1),
         Message::Completion(_) => assert_eq!(count(Kind::Acknowledgement), 1),
-        Message::SummaryQuery(_) => assert_eq!(count(Kind::SummaryReply), 1),
         Message::LookupQuery(_) => assert_eq!(count(Kind::LookupReply), 1),
         Message::PurgeQuery(_) => assert_eq!(count(Kind::PurgeReply), 1),
         _ => {}
