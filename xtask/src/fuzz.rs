@@ -44,6 +44,9 @@ pub(crate) struct Options {
     /// So many executions each, however long they take
     #[arg(long, conflicts_with = "seconds")]
     runs: Option<u64>,
+    /// Draw the same inputs each time: with --runs and nothing found before, the same executions
+    #[arg(long)]
+    seed: Option<u32>,
     /// Inputs of up to so many bytes
     #[arg(long, default_value_t = 4096)]
     size_max: u32,
@@ -152,6 +155,9 @@ fn run(target: &str, options: &Options) -> Fallible<String> {
         Some(runs) => command.arg(format!("-runs={runs}")),
         None => command.arg(format!("-max_total_time={}", options.seconds)),
     };
+    if let Some(seed) = options.seed {
+        command.arg(format!("-seed={seed}"));
+    }
     command.arg(format!("-max_len={}", options.size_max));
     command.arg(format!("-timeout={INPUT_SECONDS_MAX}"));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
