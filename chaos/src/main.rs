@@ -105,6 +105,12 @@ struct Plan {
     /// How long an outage lasts
     #[arg(long, default_value_t = 1500)]
     outage_ms: u64,
+    /// The aggregator's KNOWN_LEN_MAX: so many ids it has to know in the end
+    #[arg(long, env = "KNOWN_LEN_MAX", default_value_t = 800_000)]
+    known_len_max: usize,
+    /// The aggregator's BUCKET_BYTES_MAX: so much of the newest time has to be exact to the millisecond in the end
+    #[arg(long, env = "BUCKET_BYTES_MAX", default_value_t = 32 << 20)]
+    bucket_bytes_max: usize,
     /// Everything drawn at random comes from here; without it, from the clock
     #[arg(long)]
     seed: Option<u64>,
