@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::client::{Client, Origin};
-use crate::killer::{Killer, Target};
+use crate::killer::{Killer, Schedule, Target};
 use crate::load::{Load, Log, Plan as LoadPlan};
+use crate::memory::{self, Memory};
 use crate::metrics::{self, Page, Seen};
 use crate::payment::Payments;
 use crate::processors::{Faults, NAMES, Processor};
@@ -24,13 +25,14 @@ use crate::supervisor::{Process, Supervisor};
 use crate::{Arguments, Plan, trace};
 
 /// Keep-alive connections of the load before the first request; a stall opens more.
-const CONNECTION_COUNT: usize = 32;
+pub(crate) const CONNECTION_COUNT: usize = 32;
 /// The longest answer that HAProxy waits for is 5 s; a client that gives up earlier would blame it wrongly.
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lookups under way at once.
 const LOOKUP_COUNT: usize = 32;
 /// Random windows whose summaries are compared; each is cut in two as well. Every second one lies in the last minute.
 const WINDOW_COUNT: usize = 50;
+const TARGETS: [Target; 3] = [Target::Gateway, Target::Aggregator, Target::Haproxy];
 /// Nobody is killed so shortly before the load ends, since only load shows who is back.
 const LAST_RETURN: Duration = Duration::from_secs(5);
 /// After a kill, requests of this long count as disturbed by it.
@@ -61,7 +63,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     let aggregator = Origin::Unix(arguments.run.join("aggregator-http.sock"));
     let api = || Client::new(Origin::Tcp(arguments.api), POST_TIMEOUT);
 
-    let client = api();
+    let client = Client::bounded(Origin::Tcp(arguments.api), POST_TIMEOUT, plan.connections_max);
     client.open(CONNECTION_COUNT).await.map_err(|failure| format!("the API: {failure}"))?;
     let seen = Rc::new(RefCell::new(Seen::default()));
     let watching = tokio::task::spawn_local(metrics::watch(aggregator.clone(), Rc::clone(&seen)));
@@ -77,9 +79,18 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     let killing = (plan.kill_every_ms > 0).then(|| {
         let beat = Duration::from_millis(plan.kill_every_ms);
         let load = Duration::from_secs(plan.seconds.into());
-        let end = start + load - LAST_RETURN.min(load / 3);
-        tokio::task::spawn_local(Rc::clone(&killer).run(plan.targets.clone(), plan.at_once, beat, end, seed))
+        let schedule = Schedule {
+            targets: plan.targets.clone(),
+            at_once: plan.at_once,
+            beat,
+            end: start + load - LAST_RETURN.min(load / 3),
+            spare_in_turn: plan.spare_in_turn,
+            seed,
+        };
+        tokio::task::spawn_local(Rc::clone(&killer).run(schedule))
     });
+    let memory = Rc::new(RefCell::new(Memory::default()));
+    let weighing = tokio::task::spawn_local(memory::watch(supervisor.clone(), start, Rc::clone(&memory)));
     let outages = (plan.outage_every_ms > 0)
         .then(|| tokio::task::spawn_local(break_processors(plan.clone(), start, Rc::clone(&processors))));
     let load = Load::new(client, start);
@@ -88,6 +99,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     let load_took = start.elapsed();
     killing.inspect(|task| task.abort());
     outages.inspect(|task| task.abort());
+    weighing.abort();
     let mut log = load.take_log();
     log.posts.sort_unstable_by_key(|post| post.intended_us);
 
@@ -107,6 +119,11 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     let findings = judge(&log.sent, &books);
     println!("load {:.1?}, settled {}", load_took, settled.clone().unwrap_or_else(|error| error));
     print_figures(&log, &killer, &seen.borrow(), &findings, &lists.each_ref().map(Vec::len));
+    let memory = memory.take();
+    println!("{}", Memory::header());
+    for line in TARGETS.iter().filter_map(|target| memory.line(*target)) {
+        println!("{line}");
+    }
     let (mut attempt_count, mut health429_count) = (0, 0);
     for (processor, name) in processors.iter().zip(NAMES) {
         let counts = processor.statistics().await?;
@@ -154,6 +171,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     );
     check_processes(&mut checks, &processes_before, &supervisor, &killer);
     check_gateways(&mut checks, plan, &killer, &log);
+    check_memory(&mut checks, plan, &memory);
     Ok(checks.finish())
 }
 
@@ -502,6 +520,19 @@ fn check_gateways(checks: &mut Checks, plan: &Plan, killer: &Killer, log: &Log) 
             checks.add(name, if seen <= limit { Ok(text) } else { Err(text) });
         } else {
             println!("{}  {name}: {text}", if seen <= limit { "good" } else { "slow" });
+        }
+    }
+}
+
+fn check_memory(checks: &mut Checks, plan: &Plan, memory: &Memory) {
+    for target in TARGETS {
+        match memory.judge(target, plan.memory_judged_seconds * 1000) {
+            Some(verdict) => checks.add(&format!("memory of {} is flat", target.name()), verdict),
+            None => println!(
+                "memory of {} is not judged: nothing lasted for {} s",
+                target.name(),
+                plan.memory_judged_seconds
+            ),
         }
     }
 }
