@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod client;
+mod hostile;
 mod killer;
 mod load;
 mod memory;
@@ -113,6 +114,9 @@ struct Plan {
     /// How long an outage lasts
     #[arg(long, default_value_t = 1500)]
     outage_ms: u64,
+    /// Clients that send nonsense for the whole time, through HAProxy and straight at the gateways; 0 for none
+    #[arg(long, default_value_t = 4)]
+    hostile_clients: u64,
     /// The aggregator's KNOWN_LEN_MAX: so many ids it has to know in the end
     #[arg(long, env = "KNOWN_LEN_MAX", default_value_t = 800_000)]
     known_len_max: usize,

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::client::{Client, Origin};
+use crate::hostile;
 use crate::killer::{Killer, Schedule, Target};
 use crate::load::{Load, Log, Plan as LoadPlan};
 use crate::memory::{self, Memory};
@@ -91,6 +92,14 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     });
     let memory = Rc::new(RefCell::new(Memory::default()));
     let weighing = tokio::task::spawn_local(memory::watch(supervisor.clone(), start, Rc::clone(&memory)));
+    let gateway = |number| Origin::Unix(arguments.run.join(format!("gateway-{number}.sock")));
+    let ways = Rc::new(vec![Origin::Tcp(arguments.api), gateway(1), Origin::Tcp(arguments.api), gateway(2)]);
+    let heard = Rc::new(RefCell::new(hostile::Tally::default()));
+    let mut tormentors = JoinSet::new();
+    for number in 0..plan.hostile_clients {
+        let client = hostile::torment(Rc::clone(&ways), seed.wrapping_add(number), Rc::clone(&heard));
+        tormentors.spawn_local(client);
+    }
     let outages = (plan.outage_every_ms > 0)
         .then(|| tokio::task::spawn_local(break_processors(plan.clone(), start, Rc::clone(&processors))));
     let load = Load::new(client, start);
@@ -100,6 +109,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     killing.inspect(|task| task.abort());
     outages.inspect(|task| task.abort());
     weighing.abort();
+    tormentors.shutdown().await;
     let mut log = load.take_log();
     log.posts.sort_unstable_by_key(|post| post.intended_us);
 
@@ -119,11 +129,12 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     let findings = judge(&log.sent, &books);
     println!("load {:.1?}, settled {}", load_took, settled.clone().unwrap_or_else(|error| error));
     print_figures(&log, &killer, &seen.borrow(), &findings, &lists.each_ref().map(Vec::len));
-    let memory = memory.take();
+    let (memory, heard) = (memory.take(), heard.take());
     println!("{}", Memory::header());
     for line in TARGETS.iter().filter_map(|target| memory.line(*target)) {
         println!("{line}");
     }
+    println!("hostile conversations {}: {:?}", heard.count(), heard.replies);
     let (mut attempt_count, mut health429_count) = (0, 0);
     for (processor, name) in processors.iter().zip(NAMES) {
         let counts = processor.statistics().await?;
@@ -171,6 +182,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<bool, String> {
     );
     check_processes(&mut checks, &processes_before, &supervisor, &killer);
     check_gateways(&mut checks, plan, &killer, &log);
+    check_hostile(&mut checks, plan, &heard);
     check_memory(&mut checks, plan, &memory);
     Ok(checks.finish())
 }
@@ -522,6 +534,26 @@ fn check_gateways(checks: &mut Checks, plan: &Plan, killer: &Killer, log: &Log) 
             println!("{}  {name}: {text}", if seen <= limit { "good" } else { "slow" });
         }
     }
+}
+
+/// Nonsense is refused, whatever dies beside it.
+fn check_hostile(checks: &mut Checks, plan: &Plan, heard: &hostile::Tally) {
+    if plan.hostile_clients == 0 {
+        return;
+    }
+    let shapes = format!("{} of {} shapes refused", heard.refused_shapes.len(), hostile::shape_count());
+    checks.add(
+        "hostile clients are refused or hung up on",
+        if heard.wrong_count > 0 {
+            let examples: Vec<&str> = heard.wrong.iter().take(5).map(String::as_str).collect();
+            let count = heard.count();
+            Err(format!("{} of {count} were not, such as {}", heard.wrong_count, examples.join("; ")))
+        } else if heard.refused_shapes.is_empty() {
+            Err(format!("{} conversations, {shapes}", heard.count()))
+        } else {
+            Ok(format!("{} conversations, {shapes}", heard.count()))
+        },
+    );
 }
 
 fn check_memory(checks: &mut Checks, plan: &Plan, memory: &Memory) {
