@@ -29,7 +29,7 @@ const CONTEST_RUNS: u32 = 3;
 pub(crate) const HOUR: &str = "\
 An hour of everything, with bounds that its first minutes reach, each target spared for twenty, and the contest behind it:
   KNOWN_LEN_MAX=200000 BUCKET_BYTES_MAX=4194304 cargo xtask chaos --seconds 3600 --rate 300 --duplicates 0.2 \
---kill-every-ms 5000 --connections-max 64 --any-speed --spare-in-turn --contest";
+--kill-every-ms 5000 --connections-max 256 --any-speed --spare-in-turn --contest";
 
 /// All flags, in any order: this command's and those of the `chaos` program.
 #[derive(Args, Clone, Debug)]
