@@ -52,6 +52,7 @@ fn route_one(bencher: Bencher<'_, '_>) {
         closed: true,
         slow: false,
         has_capacity: true,
+        silent: false,
         probe_ready: false,
         bad_since_other_works: false,
         drain_us: 0,

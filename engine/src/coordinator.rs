@@ -498,7 +498,7 @@ impl Coordinator {
     /// | not at all (memory lost) | as the gateway says, and its own |
     /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
     /// | not at all, after ids were forgotten | withdrawn: it may be one of them, and would be counted twice |
-    /// | with nobody, at the same stage | its own |
+    /// | with nobody, at the same stage, and no later attempt is known | its own |
     /// | with nobody, at the attempt that the gateway last had, which it saw refused or never sent | its own, waiting |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
     /// | with somebody, or processed | withdrawn |
@@ -506,7 +506,6 @@ impl Coordinator {
         let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
         // A claim that waits names the attempt that it gave up, if there was one.
         let waits = stage == Stage::Waiting;
-        let requested_now_ms = if waits { 0 } else { requested_at_ms };
         match self.ledger.lookup(correlation_id) {
             Known::Absent if self.ledger.was_purged() || self.ledger.has_forgotten() => {
                 self.withdraw(session, slot, correlation_id);
@@ -516,7 +515,7 @@ impl Coordinator {
                     correlation_id,
                     amount_cents,
                     stage,
-                    decided_at_ms: requested_now_ms,
+                    decided_at_ms: requested_at_ms,
                     in_doubt,
                     reason: Reason::Unstated,
                 });
@@ -534,7 +533,10 @@ impl Coordinator {
                     let outcome = Outcome::Refused;
                     self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
                     self.ledger.set_owner(correlation_id, Some(session));
-                } else if payment.stage == stage && payment.requested_at_ms == requested_now_ms {
+                } else if payment.stage == stage
+                    && (payment.requested_at_ms == requested_at_ms
+                        || waits && payment.requested_at_ms < requested_at_ms)
+                {
                     if in_doubt
                         && !payment.in_doubt
                         && let Some(processor) = stage.processor()
@@ -677,7 +679,8 @@ fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known, history:
     let (standing, amount_cents, requested_at_ms, stage, in_doubt) = match known {
         Known::Absent => (Standing::Absent, 0, 0, Stage::Waiting, false),
         Known::Open(payment) => {
-            (Standing::Open, payment.amount_cents, payment.requested_at_ms, payment.stage, payment.in_doubt)
+            let requested_at_ms = if payment.stage == Stage::Waiting { 0 } else { payment.requested_at_ms };
+            (Standing::Open, payment.amount_cents, requested_at_ms, payment.stage, payment.in_doubt)
         }
         Known::Processed { amount_cents, requested_at_ms, processor } => {
             (Standing::Processed, amount_cents, requested_at_ms, Stage::at(processor), false)

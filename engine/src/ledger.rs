@@ -153,7 +153,8 @@ impl Misfit {
 pub struct OpenPayment {
     /// How much.
     pub amount_cents: u64,
-    /// The recorded attempt's `requestedAt`; 0 while waiting.
+    /// The recorded attempt's `requestedAt`; while waiting, of the last one that was refused (0: none), since the next one must
+    /// have a later one, whoever makes it.
     pub requested_at_ms: u64,
     /// The processor that may have it.
     pub stage: Stage,
@@ -468,7 +469,9 @@ impl Ledger {
                     return Err(Misfit("a processed id is not accepted again"));
                 }
                 self.conservation.accepted.check_room(1, amount_cents)?;
-                let requested_at_ms = if stage == Stage::Waiting { 0 } else { decided_at_ms };
+                // A claim states no reason, and the attempt that it gave up.
+                let is_attempt = stage != Stage::Waiting || reason == Reason::Unstated;
+                let requested_at_ms = if is_attempt { decided_at_ms } else { 0 };
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
                 if !self.open.insert_new(correlation_id, payment) {
                     return Err(Misfit("an open id is not accepted again"));
@@ -532,7 +535,6 @@ impl Ledger {
                 }
                 let before = *payment;
                 payment.stage = Stage::Waiting;
-                payment.requested_at_ms = 0;
                 before
             }
             Outcome::Unknown => {

@@ -4,6 +4,7 @@
 //! take longer than expected (a slow processor is noticed before its first answer), what others saw.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use galo_wire::Outcome;
 
@@ -21,9 +22,10 @@ const SILENT_US: u64 = 250_000;
 /// Sorting the latency window takes half a microsecond: once a millisecond, not twice a payment.
 const EXPECTATION_AGE_US_MAX: u64 = 1_000;
 
-/// A slow processor gets a single payment this often, so that its recovery is seen. Each is a payment that an auditor
-/// may catch half-way, hence seldom.
-const TRICKLE_US: u64 = 1_000_000;
+/// A slow processor gets a single payment this often, so that its recovery is seen: an eighth of the time for which it has
+/// been slow, within these bounds. Each is a payment that an auditor may catch half-way, hence seldom; the longer it has been slow
+/// the more of them were in vain, and the health check, each 5.1 s, says the same for nothing.
+const TRICKLE_US: RangeInclusive<u64> = 1_000_000..=4_000_000;
 
 /// How many attempts a slow processor may be holding for the trickle to go on.
 const TRICKLE_COUNT_MAX: usize = 4;
@@ -82,8 +84,9 @@ pub struct Outlook {
     bad_sent_us: Option<u64>,
     /// Since when the breaker has been closed.
     closed_since_us: u64,
-    /// What the health check said, until an answer of a real payment says better, µs; and when it said so.
+    /// What is expected while no answer is recent enough: what the health check said, or real payments after it, µs.
     check_us: u64,
+    /// When the health check said something.
     checked_at_us: u64,
     /// Fast answers since the last slow one.
     fast_in_a_row: u32,
@@ -168,38 +171,53 @@ impl Outlook {
 
     /// How long an attempt sent now would take, µs: what answers took, or longer if one is still awaited.
     pub fn expected_us(&mut self, now: Now) -> u64 {
+        self.answered_us(now).max(self.awaited_us(now))
+    }
+
+    /// What answers took lately, or the health check says, µs.
+    fn answered_us(&mut self, now: Now) -> u64 {
         if now.monotonic_us >= self.answered_until_us {
             self.answered_us = self.latency.expected_us(now.monotonic_us);
             self.answered_until_us = now.monotonic_us + EXPECTATION_AGE_US_MAX;
         }
-        let answered = self.answered_us.unwrap_or(self.check_us);
-        // An attempt from before the last good news says how the processor was, not how it is.
+        self.answered_us.unwrap_or(self.check_us)
+    }
+
+    /// For how long the oldest attempt has been awaited, µs. One from before the last good news says how the processor was, not how
+    /// it is.
+    fn awaited_us(&self, now: Now) -> u64 {
         let known_us = if self.check_us <= self.config.slow_us {
             self.fast_sent_us.max(self.checked_at_us)
         } else {
             self.fast_sent_us
         };
         let first = self.outstanding.partition_point(|outstanding| outstanding.sent_us < known_us);
-        let awaited =
-            self.outstanding.get(first).map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us));
-        answered.max(awaited)
+        self.outstanding.get(first).map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us))
     }
 
     /// What the router is to know. `backlog` waits for this processor; `other_works_since_us` is when the other one last
     /// began to work.
     pub fn view(&mut self, now: Now, backlog: Backlog, other_works_since_us: u64) -> View {
         let closed = self.breaker.state(now.monotonic_us) == BreakerState::Closed;
-        let expected_us = self.expected_us(now);
-        let slow = expected_us > self.config.slow_us;
+        let answered_us = self.answered_us(now);
+        let awaited_us = self.awaited_us(now);
+        let expected_us = answered_us.max(awaited_us);
+        let silent = awaited_us > SILENT_US.max(2 * answered_us);
+        let slow = silent || expected_us > self.config.slow_us;
         self.slow_since_us = if slow { self.slow_since_us.min(now.monotonic_us) } else { u64::MAX };
         self.notice_silence(now);
+        let has_capacity = self.capacity.in_flight() < self.capacity.limit();
         let sent_before = self.outstanding.partition_point(|it| it.sent_us < self.slow_since_us);
-        let trickle_ready = now.monotonic_us.saturating_sub(self.reserved_at_us) >= TRICKLE_US
-            && self.outstanding.len() - sent_before < TRICKLE_COUNT_MAX;
+        let slow_for_us = now.monotonic_us.saturating_sub(self.slow_since_us);
+        let trickle_us = (slow_for_us / 8).clamp(*TRICKLE_US.start(), *TRICKLE_US.end());
+        let trickle_ready = now.monotonic_us.saturating_sub(self.reserved_at_us) >= trickle_us
+            && self.outstanding.len() - sent_before < TRICKLE_COUNT_MAX
+            && has_capacity;
         View {
             closed,
             slow,
-            has_capacity: self.capacity.in_flight() < self.capacity.limit(),
+            silent,
+            has_capacity,
             probe_ready: if closed {
                 slow && trickle_ready
             } else {
@@ -352,20 +370,31 @@ impl Outlook {
             if sent_us < self.fast_sent_us {
                 return;
             }
+            // The first slow one sent after all the fast ones: how fast those were is history.
+            if self.fast_in_a_row > 0 {
+                self.forget_answers();
+            }
             self.fast_in_a_row = 0;
+            self.check_us = latency_us;
         } else if sent_us >= self.fast_sent_us {
             self.fast_sent_us = sent_us;
             self.fast_in_a_row = self.fast_in_a_row.saturating_add(1);
             if self.fast_in_a_row <= FAST_IN_A_ROW {
                 // The next one of the trickle may go at once: three make sure.
-                self.reserved_at_us = self.reserved_at_us.min(now.monotonic_us.saturating_sub(TRICKLE_US));
+                self.reserved_at_us =
+                    self.reserved_at_us.min(now.monotonic_us.saturating_sub(*TRICKLE_US.end()));
             }
             if self.fast_in_a_row == FAST_IN_A_ROW {
-                self.latency = Latency::new();
-                self.answered_until_us = 0;
+                self.forget_answers();
+                self.check_us = latency_us;
             }
         }
         self.latency.record(now.monotonic_us, latency_us);
+    }
+
+    fn forget_answers(&mut self) {
+        self.latency = Latency::new();
+        self.answered_until_us = 0;
     }
 
     fn notice_silence(&mut self, now: Now) {

@@ -78,6 +78,8 @@ pub struct View {
     pub closed: bool,
     /// It is expected to answer later than [`RouterConfig::slow_us`].
     pub slow: bool,
+    /// It has not answered for longer than its answers took: nobody knows how slow it is.
+    pub silent: bool,
     /// One more attempt fits its concurrency limit.
     pub has_capacity: bool,
     /// A single payment may try it although it is not closed, or slow.
@@ -168,7 +170,7 @@ pub fn route(config: &RouterConfig, situation: &Situation) -> Decision {
             None => wait(Reason::AwaitsCheaper),
         };
     }
-    if cheap.closed && cheap.has_capacity && cheap.expected_us <= STALE_US {
+    if cheap.closed && cheap.has_capacity && !cheap.silent && cheap.expected_us <= STALE_US {
         return send(cheaper, Reason::SlowButWorks);
     }
     if dear.probe_ready {
@@ -207,13 +209,14 @@ mod tests {
         RouterConfig { fee_bps: [500, 1500], patience_us: 2_000_000, slow_us: 1_000_000 };
 
     fn every_view() -> impl Iterator<Item = View> + Clone {
-        (0..96_u8).map(|bits| View {
+        (0..192_u8).map(|bits| View {
             closed: bits & 1 != 0,
             slow: bits & 2 != 0,
             has_capacity: bits & 4 != 0,
             probe_ready: bits & 8 != 0,
             bad_since_other_works: bits & 16 != 0,
-            drain_us: [0, SETTLE_US_MAX, 60_000_000][usize::from(bits / 32)],
+            silent: bits & 32 != 0,
+            drain_us: [0, SETTLE_US_MAX, 60_000_000][usize::from(bits / 64)],
             expected_us: if bits & 2 != 0 { STALE_US + 1 } else { 1_000 },
         })
     }
@@ -334,6 +337,7 @@ mod tests {
             closed: false,
             slow: false,
             has_capacity: true,
+            silent: false,
             probe_ready: true,
             bad_since_other_works: true,
             drain_us: 0,
@@ -362,6 +366,7 @@ mod tests {
             closed: true,
             slow: true,
             has_capacity: true,
+            silent: false,
             probe_ready: false,
             bad_since_other_works: false,
             drain_us: 0,
@@ -377,6 +382,7 @@ mod tests {
         };
         assert_eq!(at([slow, broken]), send(Processor::Default, Reason::SlowButWorks));
         assert_eq!(at([View { expected_us: STALE_US + 1, ..slow }, broken]), wait(Reason::AwaitsAny));
+        assert_eq!(at([View { silent: true, ..slow }, broken]), wait(Reason::AwaitsAny));
         assert_eq!(at([slow, fast]), wait(Reason::AwaitsCheaper));
     }
 
@@ -393,6 +399,7 @@ mod tests {
             closed: true,
             slow: false,
             has_capacity: false,
+            silent: false,
             probe_ready: false,
             bad_since_other_works: false,
             drain_us: 7_000_000,

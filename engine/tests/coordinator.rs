@@ -228,6 +228,36 @@ fn what_a_dead_gateway_held_goes_to_the_living_one_in_doubt_where_it_was_recorde
     assert_eq!(coordinator.ledger().conservation().in_doubt_count, 1);
 }
 
+/// Two gateways' clocks: the second one must not try at the very moment at which the first one was refused, since the first one's
+/// word for that refusal may come again.
+#[test]
+fn who_takes_over_a_refused_payment_is_told_when_it_was_tried() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
+    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Refused));
+    coordinator.disconnect(one, at(LATER));
+    let assignment = Assignment {
+        correlation_id: id(1),
+        amount_cents: 100,
+        requested_at_ms: 7,
+        stage: Stage::Waiting,
+        in_doubt: false,
+    };
+    assert_eq!(coordinator.messages().drain(..).collect::<Vec<_>>(), [(two, assignment.into())]);
+    tell(&mut coordinator, two, intent(1, 8, Processor::Default));
+    coordinator.disconnect(two, at(LATER));
+    let one = coordinator.connect(hello(1)).unwrap();
+    coordinator.messages().clear();
+    // It claims what it knows, which is not the newest: in doubt with the processor that the second one meant.
+    let assigned = Assignment { requested_at_ms: 8, stage: Stage::AtDefault, in_doubt: true, ..assignment };
+    let withdrawal = Withdrawal { slot: 2, correlation_id: id(1) };
+    assert_eq!(
+        tell(&mut coordinator, one, claim(1, Stage::Waiting, 7, false)),
+        [(one, withdrawal.into()), (one, assigned.into())]
+    );
+}
+
 #[test]
 fn without_a_living_gateway_payments_wait_for_the_next_one() {
     let mut coordinator = coordinator();
@@ -312,19 +342,26 @@ fn claim(number: u8, stage: Stage, requested_at_ms: u64, in_doubt: bool) -> Clai
 #[test]
 fn claims_are_settled_as_the_table_says() {
     let mut coordinator = coordinator();
-    // A restart: payments 1 to 3 come out of the journal, nobody works on them.
-    for (number, stage, requested_at_ms) in
-        [(1, Stage::Waiting, 0), (2, Stage::AtDefault, 7), (3, Stage::AtDefault, 7)]
-    {
-        coordinator.restore(Entry::Accepted {
-            correlation_id: id(number),
-            amount_cents: 100,
-            stage,
-            decided_at_ms: requested_at_ms,
-            in_doubt: false,
-            reason: Reason::Cheaper,
-        });
-    }
+    let accepted = |number, stage, decided_at_ms| Entry::Accepted {
+        correlation_id: id(number),
+        amount_cents: 100,
+        stage,
+        decided_at_ms,
+        in_doubt: false,
+        reason: Reason::Cheaper,
+    };
+    // A restart: payments 1 to 4 come out of the journal, nobody works on them.
+    coordinator.restore(accepted(1, Stage::Waiting, 0));
+    coordinator.restore(accepted(2, Stage::AtDefault, 7));
+    coordinator.restore(accepted(3, Stage::AtDefault, 7));
+    coordinator.restore(accepted(4, Stage::AtDefault, 9));
+    let refused = Entry::Resolved {
+        correlation_id: id(4),
+        processor: Processor::Default,
+        requested_at_ms: 9,
+        outcome: Outcome::Refused,
+    };
+    coordinator.restore(refused);
     let one = coordinator.connect(hello(1)).unwrap();
     let two = coordinator.connect(hello(2)).unwrap();
     coordinator.messages().clear();
@@ -346,6 +383,16 @@ fn claims_are_settled_as_the_table_says() {
     };
     let sent = tell(&mut coordinator, one, claim(3, Stage::Waiting, 0, false));
     assert_eq!(sent, [(one, withdrawn(3)), (one, assignment.into())]);
+    // With nobody, waiting, but the ledger knows of a later attempt, which was refused: the next one must be later still.
+    let assignment = Assignment {
+        correlation_id: id(4),
+        requested_at_ms: 9,
+        stage: Stage::Waiting,
+        in_doubt: false,
+        ..assignment
+    };
+    let sent = tell(&mut coordinator, one, claim(4, Stage::Waiting, 7, false));
+    assert_eq!(sent, [(one, withdrawn(4)), (one, assignment.into())]);
     // With somebody.
     assert_eq!(tell(&mut coordinator, two, claim(1, Stage::Waiting, 0, false)), [(two, withdrawn(1))]);
     // Processed.

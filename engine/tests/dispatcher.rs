@@ -35,7 +35,11 @@ struct Bench {
 
 impl Bench {
     fn with(queue_len_max: usize) -> Self {
-        let router = RouterConfig { fee_bps: [500, 1500], patience_us: PATIENCE_US, slow_us: 1_000_000 };
+        Self::with_patience(queue_len_max, PATIENCE_US)
+    }
+
+    fn with_patience(queue_len_max: usize, patience_us: u64) -> Self {
+        let router = RouterConfig { fee_bps: [500, 1500], patience_us, slow_us: 1_000_000 };
         let config = DispatcherConfig {
             router,
             queue_len_max,
@@ -328,6 +332,97 @@ fn a_slow_processor_gets_one_payment_a_second_however_many_wait() {
     assert_eq!(probe_count, 1, "a second after the first one");
 }
 
+/// How many probes default gets within the next `seconds` while payments wait: it answers each after two seconds. Those
+/// that fallback gets are refused.
+fn probes_within(bench: &mut Bench, seconds: u64) -> usize {
+    let mut count = 0;
+    for _ in 0..seconds * 100 {
+        // Never granted: it only says that payments have not stopped coming.
+        bench.accept(7);
+        let intents: Vec<Intent> = sent(&bench.tick_after(10_000))
+            .into_iter()
+            .filter_map(|message| if let Message::Intent(intent) = message { Some(intent) } else { None })
+            .collect();
+        for Intent { slot, correlation_id, processor, reason, .. } in intents {
+            assert_eq!(reason, Reason::Probe);
+            bench.hear(IntentRecorded { slot, correlation_id });
+            if processor == Processor::Default {
+                count += 1;
+                bench.event(|dispatcher, now| dispatcher.attempt_ended(slot, OK, 2_000_000, now));
+            } else {
+                bench.end(slot, FAILED);
+            }
+        }
+    }
+    count
+}
+
+#[test]
+fn the_longer_a_processor_is_slow_the_fewer_payments_find_that_out() {
+    let mut bench = Bench::with_patience(10_000, 600_000_000);
+    bench.event(Dispatcher::connected);
+    let slot = bench.attempt(9);
+    bench.fails(Processor::Fallback);
+    bench.now_us += 2_000_000;
+    bench.event(|dispatcher, now| dispatcher.attempt_ended(slot, OK, 2_000_000, now));
+    for number in 10..=69 {
+        let accept = accept_of(&bench.accept(number));
+        let actions = bench.grant(accept.slot, number);
+        // The first look at each processor is planned with a POST.
+        if actions.iter().any(|action| matches!(action, Action::Attempt { .. })) {
+            bench.end(accept.slot, FAILED);
+        }
+    }
+    let early = probes_within(&mut bench, 8);
+    probes_within(&mut bench, 24);
+    let late = probes_within(&mut bench, 8);
+    assert!((6..=8).contains(&early), "one a second: {early}");
+    assert!((1..=2).contains(&late), "one in four seconds: {late}");
+}
+
+#[test]
+fn a_processor_that_falls_silent_gets_no_more_until_it_answers() {
+    let mut bench = Bench::new();
+    for number in 1..=4 {
+        let slot = bench.attempt(number);
+        bench.end(slot, OK);
+    }
+    bench.fails(Processor::Fallback);
+    let slot = bench.attempt(5);
+    bench.now_us += 250_000;
+    bench.attempt(6);
+    bench.now_us += 1;
+    // Time for fallback to be looked at; what comes after that waits.
+    assert_eq!(reason_of(&bench.accept(8)), (Stage::AtFallback, Reason::Probe));
+    assert_eq!(reason_of(&bench.accept(7)), (Stage::Waiting, Reason::AwaitsAny));
+    bench.grant(3, 7);
+    // 300 ms: it is no faster than that, but it answers.
+    bench.now_us += 49_999;
+    let actions = bench.event(|dispatcher, now| dispatcher.attempt_ended(slot, OK, 300_000, now));
+    let resumed = sent(&actions)
+        .into_iter()
+        .any(|message| matches!(message, Message::Intent(intent) if intent.correlation_id == id(7)));
+    assert!(resumed, "{actions:?}");
+}
+
+#[test]
+fn the_first_slow_answer_outweighs_all_the_fast_ones_before_it() {
+    let mut bench = Bench::new();
+    for number in 1..=20 {
+        let slot = bench.attempt(number);
+        bench.end(slot, OK);
+    }
+    bench.fails(Processor::Fallback);
+    bench.now_us += 1;
+    let slot = bench.attempt(30);
+    bench.now_us += 1_500_000;
+    bench.event(|dispatcher, now| dispatcher.attempt_ended(slot, OK, 1_500_000, now));
+    // Nothing is awaited and 20 of 21 answers were fast. One payment may look again, the others wait.
+    assert_eq!(reason_of(&bench.accept(31)), (Stage::AtDefault, Reason::Probe));
+    assert_eq!(reason_of(&bench.accept(32)), (Stage::AtFallback, Reason::Probe));
+    assert_eq!(reason_of(&bench.accept(33)), (Stage::Waiting, Reason::AwaitsAny));
+}
+
 #[test]
 fn when_no_more_payments_come_those_that_wait_take_the_dearer_one() {
     let waited_us = wait_for_the_dearer_one(u64::from(u32::MAX));
@@ -514,11 +609,21 @@ fn an_answer_to_an_intent_of_a_payment_that_was_withdrawn_sends_nothing() {
     assert!(matches!(sent[..], [Action::Attempt { .. }]), "{sent:?}");
 }
 
+/// The one accept among what is sent; reports of a processor's health may be beside it.
+fn accept_of(actions: &[Action]) -> Accept {
+    let mut accepts = sent(actions).into_iter().filter_map(|message| match message {
+        Message::Accept(accept) => Some(accept),
+        Message::HealthReport(_) => None,
+        other => panic!("neither an accept nor a report: {other:?}"),
+    });
+    let accept = accepts.next().expect("an accept");
+    assert_eq!(accepts.next(), None);
+    accept
+}
+
 fn reason_of(actions: &[Action]) -> (Stage, Reason) {
-    match actions {
-        [Action::Send(Message::Accept(accept))] => (accept.stage, accept.reason),
-        other => panic!("expected one accept, got {other:?}"),
-    }
+    let accept = accept_of(actions);
+    (accept.stage, accept.reason)
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::http::Service;
 use crate::http::service::{Accepted, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable};
 use crate::metrics::{Board, Latencies, Snapshot};
+use crate::pace::Pacer;
 use crate::processor::{Attempt, AttemptEnd, Client, ClientConfig, Endpoint, LookupReply as Lookup};
 use crate::wake::{Calls, Flag};
 
@@ -70,6 +71,8 @@ pub struct Core {
     spare_actions: Cell<Vec<Action>>,
     latencies: RefCell<Latencies>,
     board: Rc<Board>,
+    /// Told of every event, for it to pause the thread when there are many.
+    pub pacer: Rc<Pacer>,
     reply_wait: Duration,
     purge_allowed: bool,
 }
@@ -94,6 +97,7 @@ impl Core {
             spare_actions: Cell::default(),
             latencies: RefCell::default(),
             board,
+            pacer: Rc::default(),
             reply_wait: Duration::from_micros(config.dispatcher.accept_wait_us_max),
             purge_allowed: config.purge_allowed,
         });
@@ -119,6 +123,7 @@ impl Core {
 
     /// Tells the dispatcher and does what it says.
     pub fn event(self: &Rc<Self>, tell: impl FnOnce(&mut Dispatcher, Now)) {
+        self.pacer.on_event();
         let now = self.clock.now();
         let mut actions = self.spare_actions.take();
         {

@@ -11,6 +11,7 @@
 //! | [`processor`] | the connections to one payment processor |
 //! | [`driver`] | io_uring or epoll, and which flags of it |
 //! | [`metrics`] | what `/metrics` says, over all threads |
+//! | [`pace`] | pauses of a busy thread, so that one wake-up serves many |
 //! | [`config`], [`wake`] | the environment, read once; waiting within one thread |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
@@ -21,5 +22,6 @@ pub mod driver;
 pub mod http;
 pub mod link;
 pub mod metrics;
+pub mod pace;
 pub mod processor;
 pub mod wake;

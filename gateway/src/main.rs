@@ -220,6 +220,14 @@ impl Thread {
         let (link_core, socket) = (Rc::clone(&core), self.config.aggregator_socket.clone());
         monoio::spawn(async move { link::maintain(link_core, &socket, self.hello).await });
         monoio::spawn(Rc::clone(&core).keep_time());
+        if !self.config.pause.is_zero() {
+            let pacing = Rc::clone(&core.pacer).run(self.config.pause, std::thread::sleep);
+            monoio::spawn(async move {
+                if let Err(error) = pacing.await {
+                    tracing::warn!("this thread does not pause: {error}");
+                }
+            });
+        }
 
         let listener = monoio::net::UnixListener::from_std(self.listener)?;
         let server = Server::new(HttpConfig::default());

@@ -22,7 +22,8 @@ use super::client::Client;
 /// How long a lookup may take. The processors' delay does not apply to it.
 const LOOKUP_TIMEOUT_MS: u64 = 5000;
 
-/// How long a health check may take: a call made early hangs until its window of 5 s begins.
+/// How long a health check may take: a call made early hangs until its window of 5 s begins. Less than two intervals of
+/// the leases (10.2 s): then, however late each check arrives, a processor that lets two wait refuses none.
 const HEALTH_TIMEOUT_MS: u64 = 8000;
 
 /// Queries at once. Beyond, they fail at once: each costs a connection.

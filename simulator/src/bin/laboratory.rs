@@ -5,6 +5,7 @@
 
 #![expect(clippy::float_arithmetic, reason = "percentages in tables")]
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -71,6 +72,9 @@ struct Arguments {
     /// Galo's PROCESSOR_CONCURRENCY_MAX
     #[arg(long)]
     concurrency_max: Option<u32>,
+    /// The auditor compares this often, not each ten seconds: how much luck there is in its finding nothing
+    #[arg(long)]
+    audit_ms: Option<NonZeroU64>,
     /// What each processor's CPU can do
     #[arg(long, default_value_t = 5_000)]
     requests_per_second: u64,
@@ -264,7 +268,9 @@ fn settings(arguments: &Arguments, fees: Fees, seed: u64) -> Settings {
         ..defaults
     };
     let requests_per_second_max = [arguments.requests_per_second; 2];
-    Settings { galo, requests_per_second_max, ..Settings::new(fees, seed) }
+    let usual = Settings::new(fees, seed);
+    let audit_interval_us = arguments.audit_ms.map_or(usual.audit_interval_us, |ms| ms.get() * 1_000);
+    Settings { galo, requests_per_second_max, audit_interval_us, ..usual }
 }
 
 /// Every piece with every policy at all fees, in that order. What fees cannot change is played once.

@@ -72,6 +72,8 @@ bugs! {
     UnreachableIsAccepted = "unreachable-is-accepted",
     /// A lease goes to every gateway.
     LeaseToAll = "lease-to-all",
+    /// A gateway asks twice for a processor's health on one lease.
+    CheckTwice = "check-twice",
     /// A summary leaves out its last millisecond.
     SummaryExclusive = "summary-exclusive",
     /// The decisions in a look-up's answer are those of the payment that was asked for before.

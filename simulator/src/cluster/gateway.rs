@@ -188,7 +188,10 @@ impl World {
             Action::Verify { slot, processor, correlation_id } => {
                 self.start_lookup(number, slot, processor, correlation_id);
             }
-            Action::CheckHealth { processor } => self.start_check(number, processor),
+            Action::CheckHealth { processor } => {
+                let count = if self.has(Bug::CheckTwice) { 2 } else { 1 };
+                (0..count).for_each(|_| self.start_check(number, processor));
+            }
         }
     }
 
@@ -288,6 +291,9 @@ impl World {
 
     fn gateway_told(&mut self, number: usize, message: Message) {
         self.trace(|| format!("gateway {number} hears {message:?}"));
+        if let Message::Lease(lease) = message {
+            self.oracle.lease_heard(lease.processor, number);
+        }
         match message {
             Message::Hello(_) if !self.gateways[number].greeted => {
                 self.gateways[number].greeted = true;

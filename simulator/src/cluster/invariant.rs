@@ -59,7 +59,8 @@ invariants! {
     Liveness = "liveness",
     /// A summary shows what any connected gateway knew of before it was asked for.
     SummaryMissesNothing = "summary misses nothing",
-    /// Leases of one processor's health check are an interval apart, whoever gets them, and no check is refused.
+    /// Leases of one processor's health check are an interval apart, whoever gets them; each is one check, made at once; and while none
+    /// is held up on its way, none waits or is refused.
     OneHealthCheck = "one health check",
     /// The ledger never hears of a payment processed elsewhere than where its attempt is recorded.
     NoContradiction = "no contradiction",

@@ -19,6 +19,7 @@ mod fault;
 mod gateway;
 mod history;
 mod invariant;
+mod leases;
 mod link;
 mod oracle;
 mod plan;

@@ -14,6 +14,7 @@ use galo_wire::record::{LookupReply, Standing, SummaryReply};
 use super::dice::Dice;
 use super::history::{self, Story};
 use super::invariant::{Checks, Invariant};
+use super::leases::Leases;
 use super::record::{ABSENT, Progress, Record, apply, id_of, is_known_as, relapses};
 use super::retention::Retention;
 use crate::processor::{Payment as Stored, Processor as Model};
@@ -87,7 +88,8 @@ pub struct Oracle {
     books: Books,
     /// `requestedAt` and cents of what was decided to be processed, by [`Processor::index`].
     processed: [Vec<(u64, u64)>; 2],
-    leased_us: [Option<u64>; 2],
+    /// By [`Processor::index`].
+    pub(super) leases: [Leases; 2],
     /// What the ledger remembers, as decided.
     known: Retention,
     /// The same, as the disk has it.
@@ -666,16 +668,6 @@ impl Oracle {
         });
         self.history_counts[usize::from(history.forgotten)] += 1;
         self.check(Invariant::HistoryIsTrue, flaw.is_none(), || what.unwrap_or_default());
-    }
-
-    /// A lease leaves the aggregator.
-    pub fn leased(&mut self, processor: Processor, interval_us: u64) {
-        let now_us = self.now_us;
-        let before = self.leased_us[processor.index()].replace(now_us);
-        let holds = before.is_none_or(|before| before + interval_us <= now_us);
-        self.check(Invariant::OneHealthCheck, holds, || {
-            format!("the health of {} is asked at {before:?} and again now", processor.name())
-        });
     }
 
     /// At rest: everything agrees with everything.

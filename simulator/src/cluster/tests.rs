@@ -35,6 +35,7 @@ fn planted_bugs_are_found() {
         Bug::ClockIsStale,
         Bug::RetentionMisstated,
         Bug::ResolutionHidden,
+        Bug::CheckTwice,
     ] {
         let options = Options { bug: Some(bug), trace: false };
         let found = (0..200).any(|seed| run(seed, options).checks.failure.is_some());

@@ -144,6 +144,7 @@ impl World {
     }
 
     pub(super) fn start_check(&mut self, gateway: usize, processor: Processor) {
+        self.oracle.check_sent(processor, gateway);
         self.start_request(gateway, processor, Question::Check);
     }
 
@@ -204,7 +205,12 @@ impl World {
         let step = match question {
             Question::Attempt { payment, .. } => upstream.model.post(now_us, payment),
             Question::Lookup { id, .. } => upstream.model.find(now_us, Uuid::from_bytes(id.0)),
-            Question::Check => upstream.model.health(now_us),
+            Question::Check => {
+                let step = upstream.model.health(now_us);
+                let is_free = matches!(step, Step::Answered(Answer::Health { .. }));
+                self.oracle.check_arrived(processor, is_free);
+                step
+            }
         };
         self.trace(|| format!("{} takes request {number}: {step:?}, {question:?}", processor.name()));
         self.after_model(processor);

@@ -103,6 +103,8 @@ pub struct Settings {
     pub link_us: u64,
     /// From a client through HAProxy to a gateway or back, µs.
     pub front_us: u64,
+    /// The auditor compares this often, from the first moment to the last POST's, µs.
+    pub audit_interval_us: u64,
     /// Fixes everything that chance decides.
     pub seed: u64,
     /// What an operator tells Galo.
@@ -119,6 +121,7 @@ impl Settings {
             base_us: (500, 1_500),
             link_us: 100,
             front_us: 200,
+            audit_interval_us: 10_000_000,
             seed,
             galo: GaloConfig::default(),
         }

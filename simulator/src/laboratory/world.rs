@@ -13,9 +13,6 @@ use crate::processor::Answer;
 /// A client sleeps this long after each answer.
 const CLIENT_SLEEP_US: u64 = 1_000_000;
 
-/// The auditor compares each ten seconds, from the first moment to the last POST's.
-const AUDIT_INTERVAL_US: u64 = 10_000_000;
-
 /// What it looks at: from 15 s to 1.5 s ago.
 const AUDIT_FROM_MS: u64 = 15_000;
 const AUDIT_TO_MS: u64 = 1_500;
@@ -193,8 +190,8 @@ impl<'a> World<'a> {
         for (index, stage) in self.schedule.stages.iter().enumerate() {
             self.queue.push(stage.at_s.us(), Event::Stage(index));
         }
-        let audits =
-            (0..=self.schedule.end_us() / AUDIT_INTERVAL_US).map(|number| number * AUDIT_INTERVAL_US);
+        let interval_us = self.settings.audit_interval_us;
+        let audits = (0..=self.schedule.end_us() / interval_us).map(|number| number * interval_us);
         for (index, at_us) in audits.filter(|at_us| at_us + AUDIT_SPREAD_US <= final_us).enumerate() {
             let now_ms = unix_ms(at_us);
             let (from_ms, to_ms) = (now_ms - AUDIT_FROM_MS, now_ms - AUDIT_TO_MS);
