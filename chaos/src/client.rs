@@ -75,8 +75,8 @@ impl std::fmt::Display for Failure {
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// Connections with a request on them at most; further requests wait their turn.
-const CONNECTIONS_MAX: usize = 512;
+/// Connections with a request on them at most, unless it is told otherwise; further requests wait their turn.
+pub(crate) const CONNECTIONS_MAX: usize = 512;
 
 /// Connections to one origin. Lives on one thread, inside a `LocalSet`.
 #[derive(Debug)]
@@ -89,7 +89,11 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(origin: Origin, timeout: Duration) -> Self {
-        Self { origin, idle: RefCell::default(), turns: Semaphore::new(CONNECTIONS_MAX), timeout }
+        Self::bounded(origin, timeout, CONNECTIONS_MAX)
+    }
+
+    pub(crate) fn bounded(origin: Origin, timeout: Duration, connections_max: usize) -> Self {
+        Self { origin, idle: RefCell::default(), turns: Semaphore::new(connections_max), timeout }
     }
 
     /// Opens connections in advance, so that the first requests do not pay for them.

@@ -39,6 +39,47 @@ impl Target {
             Self::Haproxy => "haproxy",
         }
     }
+
+    /// Whose process this is, by the supervisor's name for it.
+    pub(crate) fn of_process(name: &str) -> Option<Self> {
+        match name {
+            "gateway-1" | "gateway-2" => Some(Self::Gateway),
+            "aggregator" => Some(Self::Aggregator),
+            "haproxy" => Some(Self::Haproxy),
+            _ => None,
+        }
+    }
+}
+
+/// Who is killed, how often, until when.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    /// In turn.
+    pub(crate) targets: Vec<Target>,
+    /// How many at the same moment.
+    pub(crate) at_once: u32,
+    /// From one moment to the next, on average.
+    pub(crate) beat: Duration,
+    pub(crate) end: Instant,
+    /// Whether each target is left alone for a part of the time, so that one of its lives is long.
+    pub(crate) spare_in_turn: bool,
+    pub(crate) seed: u64,
+}
+
+impl Schedule {
+    /// Who is left alone when `passed` of `whole` is over.
+    fn spared(&self, passed: Duration, whole: Duration) -> Option<Target> {
+        let mut targets: Vec<Target> = Vec::new();
+        for target in &self.targets {
+            if !targets.contains(target) {
+                targets.push(*target);
+            }
+        }
+        // With one target there would be nobody left to kill.
+        let parts = u128::try_from(targets.len()).ok().filter(|parts| self.spare_in_turn && *parts > 1)?;
+        let part = passed.as_nanos() * parts / whole.as_nanos().max(1);
+        targets.get(usize::try_from(part.min(parts - 1)).ok()?).copied()
+    }
 }
 
 /// One kill and what came after it.
@@ -72,18 +113,22 @@ pub(crate) struct Killer {
 }
 
 impl Killer {
-    /// Kills until `end`.
-    pub(crate) async fn run(
-        self: Rc<Self>,
-        targets: Vec<Target>,
-        at_once: u32,
-        beat: Duration,
-        end: Instant,
-        seed: u64,
-    ) {
-        let mut random = Rng::with_seed(seed);
+    /// Kills until the schedule's end.
+    pub(crate) async fn run(self: Rc<Self>, schedule: Schedule) {
+        let mut random = Rng::with_seed(schedule.seed);
         let mut gateway = 0;
-        for (number, target) in (0_u32..).zip(targets.iter().copied().cycle()) {
+        let mut turns = schedule.targets.iter().copied().cycle();
+        for number in 0_u32.. {
+            if number.is_multiple_of(schedule.at_once) {
+                let jitter = schedule.beat.mul_f64(random.f64()) / 2;
+                let moment = self.start + schedule.beat * (number / schedule.at_once + 1) + jitter;
+                if moment > schedule.end {
+                    return;
+                }
+                tokio::time::sleep_until(moment.into()).await;
+            }
+            let spared = schedule.spared(self.start.elapsed(), schedule.end - self.start);
+            let Some(target) = turns.find(|target| Some(*target) != spared) else { return };
             let process = match target {
                 Target::Gateway => {
                     gateway = gateway % 2 + 1;
@@ -91,14 +136,6 @@ impl Killer {
                 }
                 Target::Aggregator | Target::Haproxy => target.name().to_owned(),
             };
-            if number.is_multiple_of(at_once) {
-                let jitter = beat.mul_f64(random.f64()) / 2;
-                let moment = self.start + beat * (number / at_once + 1) + jitter;
-                if moment > end {
-                    return;
-                }
-                tokio::time::sleep_until(moment.into()).await;
-            }
             self.kill(target, process);
         }
     }
@@ -212,6 +249,29 @@ fn status(csv: &str, server: &str) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_target_is_spared_for_its_part() {
+        let now = Instant::now();
+        let mut schedule = Schedule {
+            targets: vec![Target::Gateway, Target::Aggregator, Target::Gateway, Target::Haproxy],
+            at_once: 1,
+            beat: Duration::from_secs(2),
+            end: now,
+            spare_in_turn: true,
+            seed: 0,
+        };
+        let second = Duration::from_secs(1);
+        let spared = |schedule: &Schedule, at| schedule.spared(second * at, second * 30);
+        let parts = [0, 9, 10, 19, 20, 29, 30].map(|at| spared(&schedule, at).unwrap().name());
+        let [g, a, h] = [Target::Gateway, Target::Aggregator, Target::Haproxy].map(Target::name);
+        assert_eq!(parts, [g, g, a, a, h, h, h]);
+        schedule.targets.truncate(1);
+        assert_eq!(spared(&schedule, 0), None, "somebody has to be killed");
+        schedule.targets.push(Target::Haproxy);
+        schedule.spare_in_turn = false;
+        assert_eq!(spared(&schedule, 0), None);
+    }
 
     #[test]
     fn the_state_of_a_server_is_read_by_its_columns_name() {

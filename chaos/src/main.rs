@@ -10,8 +10,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod client;
+mod hostile;
 mod killer;
 mod load;
+mod memory;
 mod metrics;
 mod payment;
 mod processors;
@@ -69,12 +71,19 @@ struct Plan {
     /// Payments a second; duplicates come on top
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
+    /// Connections of those who pay, at most; what a stall opens more stays in everybody's memory
+    #[arg(long, default_value_t = client::CONNECTIONS_MAX, value_parser = connections)]
+    connections_max: usize,
     /// Milliseconds from one kill to the next, on average; 0 for no kills
     #[arg(long, default_value_t = 2000)]
     kill_every_ms: u64,
     /// Who is killed, in turn
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Target::Gateway, Target::Aggregator, Target::Haproxy])]
     targets: Vec<Target>,
+    /// Leave each target alone for a part of the time, one after the other, so that one of its lives is long enough to judge its
+    /// memory
+    #[arg(long)]
+    spare_in_turn: bool,
     /// How many of them at the same moment
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     at_once: u32,
@@ -105,6 +114,18 @@ struct Plan {
     /// How long an outage lasts
     #[arg(long, default_value_t = 1500)]
     outage_ms: u64,
+    /// Clients that send nonsense for the whole time, through HAProxy and straight at the gateways; 0 for none
+    #[arg(long, default_value_t = 4)]
+    hostile_clients: u64,
+    /// The aggregator's KNOWN_LEN_MAX: so many ids it has to know in the end
+    #[arg(long, env = "KNOWN_LEN_MAX", default_value_t = 800_000)]
+    known_len_max: usize,
+    /// The aggregator's BUCKET_BYTES_MAX: so much of the newest time has to be exact to the millisecond in the end
+    #[arg(long, env = "BUCKET_BYTES_MAX", default_value_t = 32 << 20)]
+    bucket_bytes_max: usize,
+    /// How long a run or a process has to live until its memory is judged
+    #[arg(long, default_value_t = 600)]
+    memory_judged_seconds: u64,
     /// Everything drawn at random comes from here; without it, from the clock
     #[arg(long)]
     seed: Option<u64>,
@@ -121,6 +142,13 @@ struct Plan {
     /// back, and what the books say
     #[arg(long)]
     any_speed: bool,
+}
+
+/// As many as are opened at the start, and no more than HAProxy holds.
+fn connections(text: &str) -> Result<usize, String> {
+    let range = run::CONNECTION_COUNT..=client::CONNECTIONS_MAX;
+    let value = text.parse().ok().filter(|value| range.contains(value));
+    value.ok_or_else(|| format!("expected a number from {} to {}", range.start(), range.end()))
 }
 
 fn probability(text: &str) -> Result<f64, &'static str> {

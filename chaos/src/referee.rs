@@ -61,6 +61,11 @@ impl Books {
         [self.timelines[0].between(from_ms, to_ms), self.timelines[1].between(from_ms, to_ms)]
     }
 
+    /// How many were requested at this moment or later.
+    pub(crate) fn count_since(&self, at_ms: i64) -> u64 {
+        self.between(at_ms, i64::MAX).iter().map(|tally| tally.count).sum()
+    }
+
     /// The earliest and latest `requestedAt`.
     pub(crate) fn span_ms(&self) -> Option<(i64, i64)> {
         let first = self.timelines.iter().filter_map(|timeline| timeline.at_ms.first()).min()?;
@@ -135,6 +140,59 @@ pub(crate) fn judge(sent: &[Sent], books: &Books) -> Findings {
         }
     }
     findings
+}
+
+/// Ids that the ledger does not know any more, though they were processed: all but the last `known_len_max`, and none of those.
+///
+/// It forgets in the order in which payments were processed, the books have that in which they were requested. A tenth of what is
+/// remembered is room for payments that were in doubt while later ones were processed.
+pub(crate) fn judge_forgotten(
+    forgotten: &[Uuid],
+    books: &Books,
+    known_len_max: usize,
+) -> Result<String, String> {
+    let stored_count = books.by_id.len();
+    let expected = stored_count.saturating_sub(known_len_max);
+    if forgotten.len() != expected {
+        return Err(format!(
+            "{} of {stored_count}, not {expected}, such as {:?}",
+            forgotten.len(),
+            forgotten.iter().take(5).collect::<Vec<_>>()
+        ));
+    }
+    let known_since = (known_len_max - known_len_max / 10) as u64;
+    let is_young = |id: &&Uuid| {
+        let entry = books.entry(**id);
+        entry.is_some_and(|(_, stored)| books.count_since(stored.requested_at_ms) <= known_since)
+    };
+    match forgotten.iter().find(is_young) {
+        Some(id) => Err(format!("{id} is forgotten, and many that are older are not")),
+        None => Ok(format!("{expected} of {stored_count}: all but the last {known_len_max}")),
+    }
+}
+
+/// Whether a summary that is exact to `resolution_ms` may say this of a window: what is farther than that from both bounds is counted
+/// as it should be.
+pub(crate) fn may_say(
+    ours: &[Tally; 2],
+    books: &Books,
+    (from_ms, to_ms): (i64, i64),
+    resolution_ms: i64,
+) -> bool {
+    // 1 is exact: nothing is cut.
+    let cut_ms = if resolution_ms <= 1 { 0 } else { resolution_ms };
+    let least = books.between(from_ms.saturating_add(cut_ms), to_ms.saturating_sub(cut_ms));
+    let most = books.between(from_ms.saturating_sub(cut_ms), to_ms.saturating_add(cut_ms));
+    ours.iter().zip(least.iter().zip(&most)).all(|(ours, (least, most))| {
+        (least.count..=most.count).contains(&ours.count) && (least.cents..=most.cents).contains(&ours.cents)
+    })
+}
+
+/// Whether a window of this start has to be exact: the ledger keeps the milliseconds of its newest payments in nine sixteenths of its
+/// memory for time, half of that for each processor, and a payment takes 18 bytes there at 300 a second, 32 at four.
+pub(crate) fn must_be_exact(books: &Books, from_ms: i64, bucket_bytes_max: usize) -> bool {
+    const PAYMENT_BYTES_MAX: u64 = 32;
+    books.count_since(from_ms) <= bucket_bytes_max as u64 * 9 / 32 / PAYMENT_BYTES_MAX
 }
 
 /// `GET /payments/{id}`, as much of it as is judged.
@@ -285,6 +343,40 @@ mod tests {
         assert_eq!(sum(25, 5), Tally::default());
         assert_eq!(books.total(), [Tally { count: 4, cents: 15 }, Tally::default()]);
         assert_eq!(books.span_ms(), Some((10, 30)));
+    }
+
+    #[test]
+    fn only_the_oldest_are_forgotten() {
+        let list: Vec<Stored> = (0..100_u8).map(|number| stored(number.into(), 1, number.into())).collect();
+        let books = Books::new(&[list, Vec::new()]);
+        let forgotten = |ids: std::ops::Range<u128>, known| {
+            judge_forgotten(&ids.map(id).collect::<Vec<_>>(), &books, known)
+        };
+        forgotten(0..0, 100).unwrap();
+        forgotten(0..60, 40).unwrap();
+        // Four that were requested later came before them.
+        forgotten(4..64, 40).unwrap();
+        forgotten(5..65, 40).unwrap_err();
+        forgotten(0..59, 40).unwrap_err();
+        forgotten(0..61, 40).unwrap_err();
+        forgotten(0..1, 100).unwrap_err();
+    }
+
+    #[test]
+    fn a_coarse_summary_may_err_at_its_bounds_only() {
+        let list = [stored(1, 1, 1000), stored(2, 2, 2000), stored(3, 4, 2500), stored(4, 8, 4000)];
+        let books = Books::new(&[list.to_vec(), Vec::new()]);
+        let may = |count, cents, resolution_ms| {
+            may_say(&[Tally { count, cents }, Tally::default()], &books, (1500, 3500), resolution_ms)
+        };
+        assert!(may(2, 6, 1));
+        assert!(!may(1, 2, 1) && !may(3, 7, 1) && !may(2, 5, 1));
+        assert!(may(3, 7, 1000) && may(1, 4, 600) && may(2, 6, 1000));
+        assert!(!may(3, 7, 400) && !may(0, 0, 400) && !may(4, 16, 1000));
+        assert!(
+            must_be_exact(&books, 1001, 32 * 32 / 9 * 3 + 32)
+                && !must_be_exact(&books, 1000, 32 * 32 / 9 * 3 + 32)
+        );
     }
 
     #[test]

@@ -61,6 +61,24 @@ impl Identity {
         start_ticks(self.pid) == Some(self.start_ticks)
             && kill(Pid::from_raw(self.pid), Signal::SIGKILL).is_ok()
     }
+
+    /// Resident memory now, and the most that it ever was, if this very process still runs.
+    pub(crate) fn rss_kib(self) -> Option<(u64, u64)> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let field = |key: &str| -> Option<u64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+            line.trim().strip_suffix("kB")?.trim().parse().ok()
+        };
+        let read = (field("VmRSS:")?, field("VmHWM:")?);
+        // Looked at afterwards, so that it is not another one's memory that was read.
+        (start_ticks(self.pid) == Some(self.start_ticks)).then_some(read)
+    }
+
+    /// An identity that no process has.
+    #[cfg(test)]
+    pub(crate) fn test(pid: i32) -> Self {
+        Self { pid, start_ticks: 0 }
+    }
 }
 
 /// Field 22 of proc_pid_stat(5). The command before it stands in parentheses and may hold anything.
@@ -82,6 +100,9 @@ mod tests {
         let start_ticks = start_ticks(pid).unwrap();
         assert!(!Identity { pid, start_ticks: start_ticks + 1 }.kill());
         assert!(child.try_wait().unwrap().is_none(), "another process with that pid is left alone");
+        assert_eq!(Identity { pid, start_ticks: start_ticks + 1 }.rss_kib(), None, "nor is its memory read");
+        let (rss_kib, rss_kib_max) = Identity { pid, start_ticks }.rss_kib().unwrap();
+        assert!(0 < rss_kib && rss_kib <= rss_kib_max, "{rss_kib} of {rss_kib_max}");
         assert!(Identity { pid, start_ticks }.kill());
         assert!(!child.wait().unwrap().success());
         assert!(!Identity { pid, start_ticks }.kill());

@@ -65,6 +65,7 @@ enum Command {
     /// Run schedules of clients and faulty processors through k6 against a real Galo; print what each earned
     Schedule(schedule::Options),
     /// Kill, hang and lose under load, then compare every payment with the processors' books
+    #[command(after_help = chaos::HOUR)]
     Chaos(chaos::Options),
     /// Measure latency, CPU, memory, wake-ups and system calls against HAProxy before a responder that does nothing
     Bench(bench::Options),

@@ -73,6 +73,24 @@ pub(crate) fn rinha(options: &Options) -> Fallible<()> {
     result
 }
 
+/// Some runs of our own script at the contest's measure, against a Galo that runs; all are made, whatever came of the first.
+///
+/// # Errors
+///
+/// When the run cannot be made, or is not clean.
+pub(crate) fn play(target: &up::Options, runs: u32) -> Fallible<()> {
+    let options = Options {
+        script: None,
+        runs,
+        max_requests: 500,
+        duration_s: 60,
+        audit_s: 10,
+        keep_going: true,
+        up: target.clone(),
+    };
+    run_all(&options, target, &tools::k6()?)
+}
+
 fn run_all(options: &Options, target: &up::Options, k6: &Path) -> Fallible<()> {
     let results = target.home().path().join("rinha");
     fs::create_dir_all(&results).map_err(|error| format!("cannot create {}: {error}", results.display()))?;
