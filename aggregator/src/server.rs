@@ -7,8 +7,7 @@
 //! still is connected and claims what it holds; its answers wait like everybody's.
 
 use std::cell::{Cell, RefCell};
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::journal::queue::Answers;
 use crate::journal::writer::Journal;
-use crate::stream::{Driver, ReadHalf, WriteHalf, split};
+use crate::stream::{Driver, HangUp, ReadHalf, WriteHalf, split};
 
 /// A reader's buffer: two of the largest frames, so that one is always whole after a read.
 const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
@@ -41,18 +40,17 @@ struct Outbox {
     wake: Notify,
     closed: Cell<bool>,
     cut: Cell<bool>,
-    /// The connection, to end it while its reader and its writer wait for a peer that does nothing.
-    socket: UnixStream,
+    connection: HangUp,
 }
 
 impl Outbox {
-    fn new(socket: UnixStream) -> Rc<Self> {
+    fn new(connection: HangUp) -> Rc<Self> {
         Rc::new(Self {
             frames: RefCell::default(),
             wake: Notify::default(),
             closed: Cell::default(),
             cut: Cell::default(),
-            socket,
+            connection,
         })
     }
 
@@ -67,9 +65,13 @@ impl Outbox {
         self.close();
         self.cut.set(true);
         self.frames.borrow_mut().clear();
-        if let Err(error) = self.socket.shutdown(Shutdown::Both) {
+        self.hang_up();
+    }
+
+    fn hang_up(&self) {
+        if let Err(error) = self.connection.hang_up() {
             // The peer has closed it already.
-            tracing::debug!("shutdown: {error}");
+            tracing::debug!("hang up: {error}");
         }
     }
 }
@@ -203,11 +205,9 @@ pub async fn serve(listener: UnixListener, driver: Driver, shared: Rc<Shared>) -
                 continue;
             }
         };
-        // Out of descriptors again: this peer is let go, and comes again.
-        let parts = stream.try_clone().and_then(|socket| Ok((socket, split(stream, driver)?)));
-        match parts {
-            Ok((socket, (read, write))) => {
-                let outbox = Outbox::new(socket);
+        match split(stream, driver) {
+            Ok((read, write, connection)) => {
+                let outbox = Outbox::new(connection);
                 tokio::task::spawn_local(attend(read, write, outbox, Rc::clone(&shared)));
             }
             Err(error) => tracing::warn!("a connection was let go: {error}"),
@@ -352,7 +352,7 @@ async fn write_out(mut write: WriteHalf, outbox: Rc<Outbox>) {
         }
         outbox.wake.notified().await;
     }
-    write.close().await;
+    outbox.hang_up();
 }
 
 #[cfg(test)]
@@ -371,8 +371,8 @@ mod tests {
 
     fn connect(shared: &Rc<Shared>) -> UnixStream {
         let (ours, theirs) = StdUnixStream::pair().expect("a pair of sockets");
-        let outbox = Outbox::new(ours.try_clone().expect("a socket"));
-        let (read, write) = split(ours, Driver::Epoll).expect("a socket");
+        let (read, write, connection) = split(ours, Driver::Epoll).expect("a socket");
+        let outbox = Outbox::new(connection);
         tokio::task::spawn_local(attend(read, write, outbox, Rc::clone(shared)));
         theirs.set_nonblocking(true).expect("a socket");
         UnixStream::from_std(theirs).expect("a socket")
