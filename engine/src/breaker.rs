@@ -75,8 +75,8 @@ pub struct BreakerConfig {
 }
 
 impl Default for BreakerConfig {
-    /// Probes are cheap (a refused one costs a request) and a recovery noticed late costs money: hence an eager base
-    /// and a short maximum. Ten probes of half a second's patience cover the worst delay seen, five seconds, without a
+    /// Probes are cheap (a refused one costs a request, seven a second and gateway at most) and a recovery noticed late costs
+    /// money, all of it if it was the last one of the day: hence an eager base and a short maximum. Ten probes of half a second's patience cover the worst delay seen, five seconds, without a
     /// pause. One success closes: closing wrongly costs sixteen refusals. Sixteen in a row, since a processor that refuses
     /// six payments of ten does that once in 3,500 attempts; one that refuses them all is found out within 50 ms at 300
     /// payments a second.
@@ -87,7 +87,7 @@ impl Default for BreakerConfig {
             breaks_to_open: 3,
             probes_to_close: 1,
             backoff_us_base: 50_000,
-            backoff_us_max: 500_000,
+            backoff_us_max: 150_000,
             jitter_percent: 20,
             probe_patience_us: 500_000,
             probes_max: 10,

@@ -33,8 +33,8 @@ pub const SETTLE_US_MAX: u64 = 600_000;
 pub const HORIZON_US: u64 = 60_000_000;
 
 /// An answer that takes longer than this may be in one book and not yet in the other when an auditor looks, µs: the
-/// window that it compares ends 1.5 s before now, and 200 ms are margin.
-pub const STALE_US: u64 = 1_300_000;
+/// window that it compares ends 1.5 s before now, and 100 ms are margin: completions reach the books within 25.
+pub const STALE_US: u64 = 1_400_000;
 
 /// What the operator decides.
 #[derive(Clone, Copy, Debug)]
