@@ -102,6 +102,10 @@ fn dispatcher_payment(bencher: Bencher<'_, '_>) {
     bencher.bench_local(payment);
 }
 
+/// `OPEN_LEN_MAX` and `KNOWN_LEN_MAX` as they are unless told otherwise.
+const OPEN_LEN_MAX: usize = 450_000;
+const KNOWN_LEN_MAX: usize = 800_000;
+
 /// A coordinator with a gateway.
 struct Aggregator {
     coordinator: Coordinator,
@@ -112,15 +116,10 @@ struct Aggregator {
 }
 
 impl Aggregator {
-    fn new() -> Self {
+    fn new(open_len_max: usize, known_len_max: usize) -> Self {
         let mut clock = Clock(1_000_000);
         let config = CoordinatorConfig {
-            ledger: LedgerConfig {
-                open_len_max: 450_000,
-                known_len_max: 800_000,
-                bucket_bytes_max: 32 << 20,
-                hash_seed: 7,
-            },
+            ledger: LedgerConfig { open_len_max, known_len_max, bucket_bytes_max: 32 << 20, hash_seed: 7 },
             health_interval_us: u64::MAX / 2,
             claim_grace_us: 0,
             incarnation: 1,
@@ -166,9 +165,9 @@ impl Aggregator {
 }
 
 /// Grant and completion of one payment.
-#[divan::bench(args = [1_000, 100_000, 800_000], sample_size = 1_000)]
+#[divan::bench(args = [1_000, 100_000, 800_000, 10_000_000], sample_size = 1_000)]
 fn ledger_payment_beside_known_ids(bencher: Bencher<'_, '_>, known: usize) {
-    let mut aggregator = Aggregator::new();
+    let mut aggregator = Aggregator::new(OPEN_LEN_MAX, known.max(KNOWN_LEN_MAX));
     for _ in 0..known {
         let payment = aggregator.accept();
         aggregator.complete(payment);
@@ -179,9 +178,9 @@ fn ledger_payment_beside_known_ids(bencher: Bencher<'_, '_>, known: usize) {
     });
 }
 
-#[divan::bench(args = [0, 1_000, 100_000, 400_000], sample_size = 1_000)]
+#[divan::bench(args = [0, 1_000, 100_000, 400_000, 1_000_000], sample_size = 1_000)]
 fn ledger_payment_beside_open_ones(bencher: Bencher<'_, '_>, open: usize) {
-    let mut aggregator = Aggregator::new();
+    let mut aggregator = Aggregator::new((open + 1).max(OPEN_LEN_MAX), KNOWN_LEN_MAX);
     for _ in 0..open {
         aggregator.accept();
     }
