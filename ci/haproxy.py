@@ -326,13 +326,20 @@ async def main():
                 free.bind(("127.0.0.1", 0))
                 ports.append(free.getsockname()[1])
         env = dict(os.environ, GALO_RUN_DIR=run_dir, GALO_API_PORT=str(ports[0]), GALO_STATS_PORT=str(ports[1]))
-        dry = await asyncio.create_subprocess_exec(
-            *HAPROXY, "-c", "-f", str(CONFIG), env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        said = (await dry.communicate())[0].decode()
-        clean = dry.returncode == 0 and "WARNING" not in said
-        print(f"{'ok  ' if clean else 'FAIL'} haproxy -c is clean" + ("" if clean else f"\n{said}"))
-        passed, failed = passed + clean, failed + (not clean)
+        for threads in ("1", "2", "8"):
+            dry = await asyncio.create_subprocess_exec(
+                *HAPROXY,
+                "-c",
+                "-f",
+                str(CONFIG),
+                env=dict(env, GATEWAY_THREADS=threads),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            said = (await dry.communicate())[0].decode()
+            clean = dry.returncode == 0 and "WARNING" not in said
+            print(f"{'ok  ' if clean else 'FAIL'} haproxy -c is clean, {threads} thread(s) a gateway" + ("" if clean else f"\n{said}"))
+            passed, failed = passed + clean, failed + (not clean)
 
         responders = [
             Responder("gateway-1", f"{run_dir}/gateway-1.sock"),

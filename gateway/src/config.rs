@@ -1,5 +1,6 @@
 //! The gateway's configuration: read once from the environment, checked, with units in its names.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub enum DriverChoice {
 pub struct Config {
     /// `GATEWAY_INSTANCE`.
     pub instance: u8,
-    /// `GATEWAY_SOCKET`.
+    /// `GATEWAY_SOCKET`: the first thread's, see [`Config::thread_socket`].
     pub socket: PathBuf,
     /// `GATEWAY_THREADS`.
     pub thread_count: u16,
@@ -106,6 +107,21 @@ impl Config {
         })
     }
 
+    /// Where a thread listens, counted from 0: `gateway-1.sock`, then `gateway-1.2.sock`, `gateway-1.3.sock` and so on.
+    #[must_use]
+    pub fn thread_socket(&self, thread: u16) -> PathBuf {
+        if thread == 0 {
+            return self.socket.clone();
+        }
+        let number = (thread + 1).to_string();
+        let extension = self.socket.extension().map_or(number.clone().into(), |extension| {
+            let mut numbered = OsString::from(number + ".");
+            numbered.push(extension);
+            numbered
+        });
+        self.socket.with_extension(extension)
+    }
+
     /// Looks up the processors' addresses; blocks for as long as that takes. A name that does not resolve (yet) is no
     /// mistake: it is tried again when there is something to send.
     ///
@@ -135,6 +151,16 @@ mod tests {
 
     fn read(list: &'static [(&'static str, &'static str)]) -> Result<Config, String> {
         Config::read(&Env::of_list(list), 1).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_thread_has_its_socket() {
+        let config = read(&[("GATEWAY_SOCKET", "/run/galo/gateway-1.sock")]).unwrap();
+        let names = [0, 1, 9].map(|thread| config.thread_socket(thread));
+        let expected = ["gateway-1.sock", "gateway-1.2.sock", "gateway-1.10.sock"];
+        assert_eq!(names, expected.map(|name| PathBuf::from("/run/galo").join(name)));
+        let bare = read(&[("GATEWAY_SOCKET", "/tmp/galo")]).unwrap();
+        assert_eq!(bare.thread_socket(1), PathBuf::from("/tmp/galo.2"));
     }
 
     #[test]

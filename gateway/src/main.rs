@@ -18,6 +18,7 @@ use galo_gateway::processor::Endpoint;
 use galo_shell::arguments::{self, Asked};
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
+use galo_shell::socket::SocketFile;
 use galo_shell::{exit, healthcheck, limits, log, socket};
 use galo_wire::PROTOCOL_VERSION;
 use galo_wire::record::{Hello, Role};
@@ -70,8 +71,11 @@ fn main() -> ExitCode {
         Ok(driver) => driver,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
-    let (listener, socket_file) = match socket::bind("GATEWAY_SOCKET", &config.socket) {
-        Ok(bound) => bound,
+    let bound: Result<Vec<_>, _> = (0..config.thread_count)
+        .map(|thread| socket::bind("GATEWAY_SOCKET", &config.thread_socket(thread)))
+        .collect();
+    let (listeners, socket_files): (Vec<_>, Vec<_>) = match bound {
+        Ok(bound) => bound.into_iter().unzip(),
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
     let endpoints = match config.resolve() {
@@ -96,8 +100,8 @@ fn main() -> ExitCode {
         config.thread_count,
         config.socket.display()
     );
-    let result = run_threads(&config, driver, listener, &endpoints, clock, incarnation, identity, &stop);
-    socket_file.remove();
+    let result = run_threads(&config, driver, listeners, &endpoints, clock, incarnation, identity, &stop);
+    socket_files.iter().for_each(SocketFile::remove);
     match result {
         Ok(()) => {
             tracing::info!("stopped");
@@ -129,18 +133,20 @@ fn stop_on_signal() -> std::io::Result<UnixStream> {
 fn run_threads(
     config: &Config,
     driver: Driver,
-    listener: UnixListener,
+    listeners: Vec<UnixListener>,
     endpoints: &[Endpoint; 2],
     clock: Clock,
     incarnation: u64,
     identity: Identity,
     stop: &UnixStream,
 ) -> std::io::Result<()> {
-    // All threads accept from one socket; the kernel wakes one of them for each connection.
-    listener.set_nonblocking(driver == Driver::Epoll)?;
     stop.set_nonblocking(driver == Driver::Epoll)?;
     let mut boards = Board::for_threads(identity, usize::from(config.thread_count)).into_iter();
+    // A listener for each thread: HAProxy gives each its turn, and shows what it has.
+    let mut listeners = listeners.into_iter();
     let mut start = |thread: u16| -> std::io::Result<Thread> {
+        let listener = listeners.next().expect("a listener for each thread");
+        listener.set_nonblocking(driver == Driver::Epoll)?;
         let mut config = config.clone();
         config.dispatcher.seed ^= u64::from(thread) << 48;
         Ok(Thread {
@@ -154,7 +160,7 @@ fn run_threads(
             },
             config,
             driver,
-            listener: listener.try_clone()?,
+            listener,
             endpoints: endpoints.clone(),
             clock,
             board: boards.next().expect("a board for each thread"),
@@ -173,7 +179,6 @@ fn run_threads(
             });
         })?);
     }
-    drop(listener);
     first.run()?;
     for other in others {
         other.join().expect("a panic aborts the process");

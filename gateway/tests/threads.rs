@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -39,6 +41,43 @@ fn watch(gateway: &mut Child) -> Start {
         std::thread::sleep(Duration::from_millis(5));
     }
     if count == THREAD_COUNT { Start::Whole } else { Start::Lame(count) }
+}
+
+/// Each has a listener of its own, so that HAProxy can give each its turn; a stop removes them all.
+#[test]
+fn each_thread_answers_on_its_own_socket() {
+    let folder = std::env::temp_dir().join(format!("galo-listeners-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut gateway = Command::new(env!("CARGO_BIN_EXE_galo-gateway"))
+        .env("GATEWAY_THREADS", "3")
+        .env("GATEWAY_SOCKET", folder.join("gateway.sock"))
+        .env("AGGREGATOR_SOCKET", folder.join("aggregator.sock"))
+        .env("PROCESSOR_DEFAULT_URL", "http://127.0.0.1:1")
+        .env("PROCESSOR_FALLBACK_URL", "http://127.0.0.1:1")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    for name in ["gateway.sock", "gateway.2.sock", "gateway.3.sock"] {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut connection = loop {
+            match UnixStream::connect(folder.join(name)) {
+                Ok(connection) => break connection,
+                Err(error) => assert!(Instant::now() < deadline, "{name}: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        connection.write_all(b"GET /health HTTP/1.1\r\nHost: galo\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{name}: {answer}");
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(gateway.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(gateway.wait().unwrap().success());
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// With too few descriptors for all of its rings, whichever thread is the one that cannot begin.

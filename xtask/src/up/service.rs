@@ -126,15 +126,20 @@ pub(crate) fn services(options: &Options) -> Fallible<Vec<Service>> {
 }
 
 fn haproxy(options: &Options) -> Fallible<Service> {
+    let mut environment = vec![
+        ("GALO_RUN_DIR", options.home().run().display().to_string()),
+        ("GALO_API_PORT", options.port.to_string()),
+        ("GALO_STATS_PORT", options.stats_port.to_string()),
+    ];
+    if options.floor {
+        // Its responders have one listener each, whatever the gateways are told.
+        environment.push(("GATEWAY_THREADS", "1".to_owned()));
+    }
     Ok(Service {
         name: HAPROXY,
         program: tools::haproxy()?,
         arguments: vec!["-db".to_owned(), "-f".to_owned(), configuration().display().to_string()],
-        environment: vec![
-            ("GALO_RUN_DIR", options.home().run().display().to_string()),
-            ("GALO_API_PORT", options.port.to_string()),
-            ("GALO_STATS_PORT", options.stats_port.to_string()),
-        ],
+        environment,
         limited: true,
     })
 }
