@@ -20,12 +20,15 @@ pub fn run(data: &[u8]) {
     let Some((piece, bytes)) = data.split_first() else { return };
     let answer = read_answer(bytes, usize::MAX);
     let in_pieces = read_answer(bytes, usize::from(*piece) + 1).reply;
-    // Empty lines before an answer, which no server writes, are passed over or refused as the pieces fall: then it is an answer or a
-    // doubt, and never two different answers.
-    let may_be_doubt = matches!(bytes.first(), Some(b'\r' | b'\n'))
-        && (in_pieces == Reply::Broken || answer.reply == Reply::Broken);
+    // Empty lines before an answer or behind an interim one, which no server writes, are passed over or refused as the pieces fall: then
+    // it is an answer or a doubt, and never two different answers.
+    let may_be_doubt =
+        has_empty_lines(bytes) && (in_pieces == Reply::Broken || answer.reply == Reply::Broken);
     assert!(in_pieces == answer.reply || may_be_doubt, "pieces change {:?} to {in_pieces:?}", answer.reply);
     let head = head(bytes);
+    if let Reply::Answered { status } = in_pieces {
+        assert_eq!(head.map(|(found, _)| found), Some(status), "another status in pieces than the head's");
+    }
     match answer.reply {
         Reply::Answered { status } => {
             let (found, size) = head.unwrap_or_else(|| panic!("status {status} without a head"));
@@ -53,6 +56,12 @@ pub fn run(data: &[u8]) {
         bodies(&body);
     }
     bodies(bytes);
+}
+
+/// Whether there is a line end where a status line may begin.
+fn has_empty_lines(bytes: &[u8]) -> bool {
+    let begins = |bytes: &[u8]| matches!(bytes.first(), Some(b'\r' | b'\n'));
+    begins(bytes) || bytes.windows(5).any(|five| five.starts_with(b"\r\n\r\n") && begins(&five[4..]))
 }
 
 /// The status of the first answer that is not interim, and the size of everything up to its head's end.
