@@ -1,16 +1,21 @@
 //! A gateway's connection, on io_uring where there is one and on epoll where it is blocked.
 //!
-//! Reads and writes take their buffer and give it back: with io_uring it belongs to the kernel meanwhile. Exactly one
-//! task reads a stream and exactly one writes it, each to completion: a dropped read would lose its bytes.
+//! Either way tokio's epoll says when there is something to read: that is where this runtime waits, and an operation pending in its ring
+//! is completed by a signal to the waiting thread, another turn of the loop for each frame. Writes leave at once as far as the peer has
+//! room; what it has no room for, a flood or a hand-over of every open payment, waits in the ring, which holds the buffer meanwhile.
+//! Exactly one task reads a stream and exactly one writes it.
 //!
 //! A connection takes one descriptor. With two, the last free one would go to a connection that cannot be had, and
 //! whoever waits to be accepted would be sent away instead of waiting until there are some again.
 
 use std::io;
 use std::net::Shutdown;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio_uring::buf::BoundedBuf;
 
 /// How this process does its I/O.
@@ -34,7 +39,11 @@ impl Driver {
 }
 
 /// The half that reads.
-pub struct ReadHalf(Stream);
+pub struct ReadHalf {
+    stream: Stream,
+    /// On io_uring: tells when there is something to read.
+    readiness: Option<AsyncFd<Rc<tokio_uring::net::UnixStream>>>,
+}
 
 /// The half that writes.
 pub struct WriteHalf(Stream);
@@ -53,31 +62,50 @@ enum Stream {
 /// # Errors
 /// If its mode cannot be set.
 pub fn split(stream: StdUnixStream, driver: Driver) -> io::Result<(ReadHalf, WriteHalf, HangUp)> {
-    let stream = match driver {
+    let (stream, readiness) = match driver {
         Driver::Uring => {
             // The ring waits by itself; with O_NONBLOCK it would answer EAGAIN instead.
             stream.set_nonblocking(false)?;
-            Stream::Uring(Rc::new(tokio_uring::net::UnixStream::from_std(stream)))
+            let stream = Rc::new(tokio_uring::net::UnixStream::from_std(stream));
+            // SAFETY: the stream that it shares stays open while it lives, and has one descriptor from beginning to end. Not for writing: that
+            // would wake us whenever the peer has read.
+            let readiness =
+                unsafe { AsyncFd::register_with_interest(Rc::clone(&stream), Interest::READABLE)? };
+            (Stream::Uring(stream), Some(readiness))
         }
         Driver::Epoll => {
             stream.set_nonblocking(true)?;
-            Stream::Epoll(Rc::new(tokio::net::UnixStream::from_std(stream)?))
+            (Stream::Epoll(Rc::new(tokio::net::UnixStream::from_std(stream)?)), None)
         }
     };
-    Ok((ReadHalf(stream.clone()), WriteHalf(stream.clone()), HangUp(stream)))
+    Ok((ReadHalf { stream: stream.clone(), readiness }, WriteHalf(stream.clone()), HangUp(stream)))
 }
 
 impl ReadHalf {
     /// Reads once, behind the first `filled` bytes of `buffer`, whose capacity is the bound. Returns how many bytes
     /// came (0: the peer closed) and the buffer, its length grown by them.
     pub async fn read(&mut self, mut buffer: Vec<u8>, filled: usize) -> (io::Result<usize>, Vec<u8>) {
-        match &self.0 {
-            Stream::Uring(stream) => {
-                let (result, slice) = stream.read(buffer.slice(filled..)).await;
-                (result, slice.into_inner())
+        buffer.truncate(filled);
+        match &self.stream {
+            Stream::Uring(_) => {
+                let readiness = self.readiness.as_ref().expect("set with the stream");
+                loop {
+                    let mut guard = match readiness.readable().await {
+                        Ok(guard) => guard,
+                        Err(error) => return (Err(error), buffer),
+                    };
+                    match receive_now(guard.get_inner().as_raw_fd(), &mut buffer) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                        Ok(count) if count > 0 && buffer.len() < buffer.capacity() => {
+                            // All that there was: more will be said anew.
+                            guard.clear_ready();
+                            return (Ok(count), buffer);
+                        }
+                        result => return (result, buffer),
+                    }
+                }
             }
             Stream::Epoll(stream) => {
-                buffer.truncate(filled);
                 let room = buffer.capacity() - filled;
                 let mut limited = bytes::BufMut::limit(&mut buffer, room);
                 let read = || stream.try_read_buf(&mut limited);
@@ -92,7 +120,16 @@ impl WriteHalf {
     /// Writes everything.
     pub async fn write_all(&mut self, buffer: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
         match &self.0 {
-            Stream::Uring(stream) => stream.write_all(buffer).await,
+            // At once as far as the peer has room, which it nearly always has: by way of the ring the same bytes would cost an operation and
+            // another turn of the loop for its completion. What is left waits in the ring.
+            Stream::Uring(stream) => match send_now(stream.as_raw_fd(), &buffer) {
+                Ok(sent) if sent == buffer.len() => (Ok(()), buffer),
+                Ok(sent) => {
+                    let (result, slice) = stream.write_all(buffer.slice(sent..)).await;
+                    (result, slice.into_inner())
+                }
+                Err(error) => (Err(error), buffer),
+            },
             Stream::Epoll(stream) => {
                 let mut written = 0;
                 while written < buffer.len() {
@@ -119,6 +156,29 @@ impl HangUp {
             Stream::Epoll(stream) => socket2::SockRef::from(stream.as_ref()).shutdown(Shutdown::Both),
         }
     }
+}
+
+/// Receives what is there, into the room that `bytes` has.
+fn receive_now(fd: RawFd, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    let room = bytes.spare_capacity_mut();
+    // SAFETY: the descriptor is open, since its stream is borrowed by the caller, and the call writes within `room` alone.
+    let count = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) };
+    let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
+    // SAFETY: so many bytes behind the length are written.
+    unsafe { bytes.set_len(bytes.len() + count) };
+    Ok(count)
+}
+
+/// Sends what can be sent without waiting; returns how much that was.
+fn send_now(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the descriptor is open, since its stream is borrowed by the caller, and the call reads `bytes` and does not outlive it.
+    let sent = unsafe {
+        libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    usize::try_from(sent).or_else(|_| match io::Error::last_os_error() {
+        error if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        error => Err(error),
+    })
 }
 
 /// Tries whenever the socket is said to be ready: it may be said in vain.

@@ -34,8 +34,8 @@ pub struct Config {
     pub driver: DriverChoice,
     /// `GATEWAY_PINNED`: each thread stays on one core.
     pub pinned: bool,
-    /// `GATEWAY_PAUSE_US`: between two turns of a busy thread; 0 for none.
-    pub pause: Duration,
+    /// `GATEWAY_SHIFT_US`: of a busy thread; 0 for none. HAProxy must be told the same.
+    pub shift: Duration,
     /// `AGGREGATOR_SOCKET`.
     pub aggregator_socket: PathBuf,
     /// `PROCESSOR_DEFAULT_URL`, `PROCESSOR_FALLBACK_URL`, not yet resolved, by `Processor::index`.
@@ -76,7 +76,7 @@ impl Config {
                 _ => Err("auto, io_uring or epoll".to_owned()),
             })?,
             pinned: env.flag("GATEWAY_PINNED", true)?,
-            pause: Duration::from_micros(env.number("GATEWAY_PAUSE_US", 500, 0..=10_000_u64)?),
+            shift: Duration::from_micros(env.number("GATEWAY_SHIFT_US", 509, 0..=10_000_u64)?),
             aggregator_socket: path("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock".to_owned()),
             processor_urls: [
                 url("PROCESSOR_DEFAULT_URL", "http://payment-processor-default:8080"),

@@ -19,6 +19,7 @@ use galo_wire::record::{
 };
 use galo_wire::{FrameWriter, Message};
 
+use crate::beat::Beat;
 use crate::config::Config;
 use crate::http::Service;
 use crate::http::service::{Accepted, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable};
@@ -71,7 +72,9 @@ pub struct Core {
     spare_actions: Cell<Vec<Action>>,
     latencies: RefCell<Latencies>,
     board: Rc<Board>,
-    /// Told of every event, for it to pause the thread when there are many.
+    /// When the clients of the processors have their turn.
+    beat: Rc<Beat>,
+    /// Told of every event, for it to have the thread rest when there are many.
     pub pacer: Rc<Pacer>,
     reply_wait: Duration,
     purge_allowed: bool,
@@ -97,6 +100,7 @@ impl Core {
             spare_actions: Cell::default(),
             latencies: RefCell::default(),
             board,
+            beat: Rc::default(),
             pacer: Rc::default(),
             reply_wait: Duration::from_micros(config.dispatcher.accept_wait_us_max),
             purge_allowed: config.purge_allowed,
@@ -110,14 +114,16 @@ impl Core {
                 connect_timeout_ms: CONNECT_TIMEOUT_MS,
                 idle_ms_max: IDLE_MS_MAX,
             };
+            let beat = Rc::clone(&core.beat);
             // The core lives as long as its thread, and so may its clients refer to it.
             let core = Rc::clone(&core);
             let on_end = move |AttemptEnd { slot, reply, latency_us, .. }: AttemptEnd| {
                 core.event(|dispatcher, now| dispatcher.attempt_ended(slot, reply, latency_us, now));
             };
-            Client::new(config, Rc::new(on_end))
+            Client::new(config, beat, Rc::new(on_end))
         });
         assert!(core.clients.set(clients).is_ok(), "the clients are set once");
+        monoio::spawn(Rc::clone(&core.beat).run());
         core
     }
 
@@ -130,7 +136,9 @@ impl Core {
             let mut dispatcher = self.dispatcher.borrow_mut();
             tell(&mut dispatcher, now);
             std::mem::swap(dispatcher.actions(), &mut actions);
+            self.beat.set_eager(dispatcher.is_busy());
         }
+        self.beat.stir();
         for action in actions.drain(..) {
             self.carry_out(action);
         }
@@ -273,6 +281,11 @@ impl Core {
         }
     }
 
+    /// Whether a client waits for the ledger's word.
+    pub fn is_awaited(&self) -> bool {
+        self.posts.is_awaited()
+    }
+
     fn client(&self, processor: Processor) -> &Rc<Client> {
         &self.clients.get().expect("set before the first event")[processor.index()]
     }
@@ -328,6 +341,7 @@ pub struct Front(pub Rc<Core>);
 impl Service for Front {
     async fn accept(&self, id: CorrelationId, amount: AmountCents) -> Accepted {
         let (ticket, answered) = self.0.posts.ask();
+        self.0.pacer.on_post();
         self.0.event(|dispatcher, now| dispatcher.accept(ticket, id, amount, now));
         match answered.await {
             Answer::Granted => Accepted::Granted,

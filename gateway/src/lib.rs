@@ -12,10 +12,12 @@
 //! | [`driver`] | io_uring or epoll, and which flags of it |
 //! | [`metrics`] | what `/metrics` says, over all threads |
 //! | [`pace`] | pauses of a busy thread, so that one wake-up serves many |
+//! | [`beat`] | when a thread attends to its processors |
 //! | [`config`], [`wake`] | the environment, read once; waiting within one thread |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod beat;
 pub mod config;
 pub mod core;
 pub mod driver;

@@ -225,11 +225,19 @@ impl Thread {
         let (link_core, socket) = (Rc::clone(&core), self.config.aggregator_socket.clone());
         monoio::spawn(async move { link::maintain(link_core, &socket, self.hello).await });
         monoio::spawn(Rc::clone(&core).keep_time());
-        if !self.config.pause.is_zero() {
-            let pacing = Rc::clone(&core.pacer).run(self.config.pause, std::thread::sleep);
+        if !self.config.shift.is_zero() {
+            // HAProxy deals out shifts to gateways of one thread alone.
+            let sides = if self.config.thread_count == 1 { 2 } else { 1 };
+            let awaiting = Rc::clone(&core);
+            let pacing = Rc::clone(&core.pacer).run(
+                self.config.shift,
+                sides,
+                move || awaiting.is_awaited(),
+                std::thread::sleep,
+            );
             monoio::spawn(async move {
                 if let Err(error) = pacing.await {
-                    tracing::warn!("this thread does not pause: {error}");
+                    tracing::warn!("this thread does not rest: {error}");
                 }
             });
         }

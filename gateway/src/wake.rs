@@ -44,6 +44,8 @@ impl Flag {
 /// question.
 pub struct Calls<T> {
     calls: RefCell<Slab<Call<T>>>,
+    /// Asked, not answered, and somebody waits.
+    awaited: Cell<usize>,
 }
 
 enum Call<T> {
@@ -54,7 +56,7 @@ enum Call<T> {
 
 impl<T> Default for Calls<T> {
     fn default() -> Self {
-        Self { calls: RefCell::default() }
+        Self { calls: RefCell::default(), awaited: Cell::new(0) }
     }
 }
 
@@ -62,7 +64,13 @@ impl<T: Copy> Calls<T> {
     /// A new number, and the future of its answer.
     pub fn ask(&self) -> (u32, Answered<'_, T>) {
         let key = self.calls.borrow_mut().insert(Call::Asked(None));
+        self.awaited.set(self.awaited.get() + 1);
         (u32::try_from(key).expect("bounded by the connections"), Answered { calls: self, key })
+    }
+
+    /// Whether somebody waits for an answer.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.get() > 0
     }
 
     /// Answers a question. A number that is not in use is ignored: its connection has been given up.
@@ -72,6 +80,7 @@ impl<T: Copy> Calls<T> {
         match calls.get_mut(key) {
             Some(Call::Abandoned) => drop(calls.remove(key)),
             Some(call @ Call::Asked(_)) => {
+                self.awaited.set(self.awaited.get() - 1);
                 if let Call::Asked(Some(waker)) = std::mem::replace(call, Call::Answered(answer)) {
                     waker.wake();
                 }
@@ -116,10 +125,26 @@ impl<T> Drop for Answered<'_, T> {
         let mut calls = self.calls.calls.borrow_mut();
         match calls.get_mut(self.key) {
             Some(Call::Answered(_)) => drop(calls.remove(self.key)),
-            Some(call) => *call = Call::Abandoned,
+            Some(call) => {
+                *call = Call::Abandoned;
+                self.calls.awaited.set(self.calls.awaited.get() - 1);
+            }
             None => {}
         }
     }
+}
+
+/// Lets every task that is ready have its turn.
+pub async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]

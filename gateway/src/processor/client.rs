@@ -36,6 +36,8 @@ use galo_engine::time::UnixMillis;
 use galo_engine::{CorrelationId, Processor};
 use monoio::time::{sleep, timeout};
 
+use crate::beat::Beat;
+
 use super::connection::{Connection, SendError};
 use super::connector::Connector;
 use super::endpoint::Endpoint;
@@ -44,6 +46,10 @@ use super::request::RequestTemplate;
 /// How long the rest of an answer may take once its head is here. The status is known by then, so all that waiting
 /// longer could save is the connection. A processor sends both within a millisecond or so of each other.
 const BODY_WAIT_MS_MAX: u64 = 500;
+
+/// How old a request must be for a turn that something else began to look for its answer: a look that comes too early is a wake-up of its
+/// own when the answer comes. A healthy processor takes less, on this machine or on the next one.
+const ANSWER_AGE_MIN: Duration = Duration::from_millis(1);
 
 /// What a client needs to know.
 #[derive(Clone, Debug)]
@@ -107,6 +113,7 @@ pub struct Client {
     pub(super) template: RequestTemplate,
     pub(super) connector: Connector,
     on_end: Rc<dyn Fn(AttemptEnd)>,
+    beat: Rc<Beat>,
     /// All lanes, for closing them.
     lanes: RefCell<Vec<Rc<Lane>>>,
     /// The idle ones, most recently used last. Never borrowed while anything else runs.
@@ -153,9 +160,9 @@ enum Ended {
 impl Client {
     /// Creates a client. Must be called on a monoio runtime with timers, on whose thread it stays.
     ///
-    /// `on_end` is called once for each [`Client::start`].
+    /// `on_end` is called once for each [`Client::start`]. `beat` says when requests leave and answers are read; somebody runs it.
     #[must_use]
-    pub fn new(config: ClientConfig, on_end: Rc<dyn Fn(AttemptEnd)>) -> Rc<Self> {
+    pub fn new(config: ClientConfig, beat: Rc<Beat>, on_end: Rc<dyn Fn(AttemptEnd)>) -> Rc<Self> {
         let client = Rc::new(Self {
             template: RequestTemplate::new(&config.endpoint),
             connector: Connector::new(
@@ -163,6 +170,7 @@ impl Client {
                 Duration::from_millis(config.connect_timeout_ms),
             ),
             on_end,
+            beat,
             lanes: RefCell::new(Vec::with_capacity(config.lanes_max)),
             idle: RefCell::new(Vec::with_capacity(config.lanes_max)),
             in_flight: Cell::new(0),
@@ -325,6 +333,7 @@ impl Client {
 
     /// Sends the request and reads the answer; `progress` tells how far it came. Returns early on any error.
     async fn exchange(&self, lane: &Lane, job: &Job, request: &mut Vec<u8>, progress: &Cell<Progress>) {
+        self.beat.turn_end().await;
         let kept = lane.connection.take().and_then(|kept| self.still_good(kept, job.started));
         let mut is_fresh = kept.is_none();
         let mut connection = match kept {
@@ -362,6 +371,7 @@ impl Client {
                 Err(SendError::Partly) => return,
             }
         }
+        self.beat.after(ANSWER_AGE_MIN).await;
         let Ok(head) = connection.read_head().await else { return };
         progress.set(Progress::Answered(head.status));
         let body_wait = Duration::from_millis(BODY_WAIT_MS_MAX);

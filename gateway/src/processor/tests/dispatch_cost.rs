@@ -11,6 +11,7 @@ use galo_engine::Processor;
 
 use super::super::{AttemptEnd, Client, ClientConfig, Endpoint};
 use super::{ANSWER_200, Server, answered, attempt, on_both_drivers};
+use crate::beat::Beat;
 
 /// The thread's own CPU time, user and system.
 fn thread_cpu_us() -> u64 {
@@ -78,7 +79,7 @@ fn dispatch_cost() {
                 connect_timeout_ms: 1000,
                 idle_ms_max: 30_000,
             };
-            *client.borrow_mut() = Some(Client::new(config, Rc::new(on_end)));
+            *client.borrow_mut() = Some(Client::new(config, Beat::eager(), Rc::new(on_end)));
             let client = client.borrow().clone().unwrap();
             for slot in 0..lanes {
                 client.start(attempt(slot));

@@ -9,6 +9,7 @@ use galo_engine::outcome::Reply;
 
 use super::super::{AttemptEnd, Client, ClientConfig, Endpoint};
 use super::{ANSWER_200, Bench, Server, answered, attempt, on_both_drivers, until};
+use crate::beat::Beat;
 
 #[test]
 fn a_connection_is_used_again() {
@@ -122,7 +123,7 @@ fn nothing_is_mixed_up() {
                 }
             }
         };
-        *client.borrow_mut() = Some(Client::new(config, Rc::new(on_end)));
+        *client.borrow_mut() = Some(Client::new(config, Beat::eager(), Rc::new(on_end)));
         let client = client.borrow().clone().unwrap();
         for slot in 0..LANES {
             client.start(attempt(slot));

@@ -28,6 +28,7 @@ use galo_engine::{CorrelationId, Processor};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use super::{Attempt, AttemptEnd, Client, ClientConfig, Endpoint};
+use crate::beat::Beat;
 
 /// An answer as the real processors send it, with its body in one chunk.
 const ANSWER_200: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nDate: Tue, 15 Jul 2025 12:34:56 GMT\r\n\
@@ -256,7 +257,7 @@ impl Bench {
         };
         change(&mut config);
         let ends: Rc<RefCell<Vec<AttemptEnd>>> = Rc::default();
-        let client = Client::new(config, {
+        let client = Client::new(config, Beat::eager(), {
             let ends = Rc::clone(&ends);
             Rc::new(move |end| ends.borrow_mut().push(end))
         });
