@@ -9,6 +9,7 @@ What it must never do: sleep to pass. It waits for a state with a deadline, and 
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
@@ -146,10 +147,24 @@ def is_problem(answer, status):
     return headers
 
 
+async def is_healthy(stats):
+    try:
+        return (await once(stats, "GET", "/health"))[0] == 200
+    except OSError:
+        return False
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Check:
     """The checks share one HAProxy; each leaves both responders up, ready and polite."""
 
-    def __init__(self, api, stats, one, two, aggregator):
+    def __init__(self, env, api, stats, one, two, aggregator):
+        self.env = env
         self.api, self.stats, self.one, self.two, self.aggregator = api, stats, one, two, aggregator
 
     async def servers_up(self):
@@ -160,13 +175,71 @@ class Check:
     async def both_up(self):
         return list((await self.servers_up()).values()) == ["UP", "UP"]
 
-    async def balances_by_request_not_by_connection(self):
+    @contextlib.asynccontextmanager
+    async def _another(self, **environment):
+        """A second HAProxy before the same gateways, with something else in its environment: its API's port."""
+        api, stats = free_port(), free_port()
+        env = dict(self.env, GALO_API_PORT=str(api), GALO_STATS_PORT=str(stats), **environment)
+        haproxy = await asyncio.create_subprocess_exec(
+            *HAPROXY, "-db", "-f", str(CONFIG), env=env, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+
+        try:
+            await until(lambda: is_healthy(stats), "another HAProxy listening")
+            yield api
+        finally:
+            haproxy.kill()
+            await haproxy.wait()
+
+    async def requests_that_come_singly_are_dealt_out_one_by_one(self):
         before = self.one.requests, self.two.requests
         async with Client(self.api) as client:
-            for _ in range(200):
+            for _ in range(100):
                 status, _, _ = await client.request("POST", "/payments", b"{}")
                 assert status == 202, status
-        assert (self.one.requests - before[0], self.two.requests - before[1]) == (100, 100)
+                # The next one is in another shift.
+                await asyncio.sleep(0.002)
+        assert (self.one.requests - before[0], self.two.requests - before[1]) == (50, 50)
+
+    async def both_have_had_as_many_over_some_dozens(self):
+        before = self.one.requests - self.two.requests
+        async with Client(self.api) as client:
+            for _ in range(1000):
+                assert (await client.request("POST", "/payments", b"{}"))[0] == 202
+        apart = abs(self.one.requests - self.two.requests - before)
+        assert apart <= 60, f"{apart} of 1000 apart"
+        return f"{apart} of 1000 apart"
+
+    async def a_shift_is_one_gateways_and_the_next_one_the_others(self):
+        shift_us = 300_007
+        async with self._another(GATEWAY_SHIFT_US=str(shift_us)) as api:
+            had = []
+            for _ in range(6):
+                # Early in a shift, and in each shift once.
+                await asyncio.sleep(0.11)
+                while not 20_000 < time.time() * 1e6 % shift_us < 100_000:
+                    await asyncio.sleep(0.005)
+                before = self.one.requests, self.two.requests
+                answers = await asyncio.gather(*(once(api, "POST", "/payments", b"{}") for _ in range(12)))
+                assert [answer[0] for answer in answers] == [202] * 12, answers
+                had.append((self.one.requests - before[0], self.two.requests - before[1]))
+            assert had in ([(12, 0), (0, 12)] * 3, [(0, 12), (12, 0)] * 3), had
+
+    async def a_shift_of_a_gateway_that_is_dead_is_the_others(self):
+        async with self._another(GATEWAY_SHIFT_US="300007") as api:
+            self.two.kill()
+            for _ in range(4):
+                assert (await once(api, "POST", "/payments", b"{}"))[::2] == (202, b"gateway-1")
+                await asyncio.sleep(0.31)
+            await self.two.start()
+
+    async def without_shifts_each_request_is_the_next_gateways(self):
+        async with self._another(GATEWAY_SHIFT_US="0") as api:
+            before = self.one.requests, self.two.requests
+            async with Client(api) as client:
+                for _ in range(200):
+                    assert (await client.request("POST", "/payments", b"{}"))[0] == 202
+            assert (self.one.requests - before[0], self.two.requests - before[1]) == (100, 100)
 
     async def many_clients_share_few_connections(self):
         before = self.one.connections + self.two.connections
@@ -320,11 +393,7 @@ class Check:
 async def main():
     passed, failed = 0, 0
     with tempfile.TemporaryDirectory(prefix="galo-haproxy-") as run_dir:
-        ports = []
-        for _ in range(2):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                ports.append(free.getsockname()[1])
+        ports = [free_port(), free_port()]
         env = dict(os.environ, GALO_RUN_DIR=run_dir, GALO_API_PORT=str(ports[0]), GALO_STATS_PORT=str(ports[1]))
         for threads in ("1", "2", "8"):
             dry = await asyncio.create_subprocess_exec(
@@ -352,16 +421,10 @@ async def main():
         haproxy = await asyncio.create_subprocess_exec(
             *HAPROXY, "-db", "-f", str(CONFIG), env=env, stdout=log, stderr=log
         )
-        check = Check(*ports, *responders)
-
-        async def listening():
-            try:
-                return (await once(check.stats, "GET", "/health"))[0] == 200
-            except OSError:
-                return False
+        check = Check(env, *ports, *responders)
 
         try:
-            await until(listening, "HAProxy listening")
+            await until(lambda: is_healthy(check.stats), "HAProxy listening")
             for name in [n for n in vars(Check) if n[0] != "_" and n not in ("servers_up", "both_up")]:
                 await until(check.both_up, "both servers up before the check")
                 try:
