@@ -53,6 +53,7 @@ KEPT = {
     # Other machines.
     "clock_gettime": "a call only where the kernel's clock cannot be read from user space (Xen, HPET)",
     "fstat": "glibc before 2.33 and after 2.40 makes it of what is newfstatat here",
+    "pread64": "glibc's loader, where /etc/nsswitch.conf names for hosts what is not built in (mdns4_minimal, resolve)",
     "recvmsg": "netlink's answers, see there",
     "socket AF_NETLINK": "getaddrinfo sorts the addresses of a name that has several",
     # Other moments.
