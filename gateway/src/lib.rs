@@ -11,7 +11,7 @@
 //! | [`processor`] | the connections to one payment processor |
 //! | [`driver`] | io_uring or epoll, and which flags of it |
 //! | [`metrics`] | what `/metrics` says, over all threads |
-//! | [`pace`] | pauses of a busy thread, so that one wake-up serves many |
+//! | [`pace`] | rests of a busy thread, so that one wake-up serves many |
 //! | [`beat`] | when a thread attends to its processors |
 //! | [`config`], [`wake`] | the environment, read once; waiting within one thread |
 
