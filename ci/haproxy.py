@@ -225,6 +225,16 @@ class Check:
                 had.append((self.one.requests - before[0], self.two.requests - before[1]))
             assert had in ([(12, 0), (0, 12)] * 3, [(0, 12), (12, 0)] * 3), had
 
+    async def each_request_says_in_which_shift_it_came_whatever_its_client_says(self):
+        shift_us = 300_007
+        async with self._another(GATEWAY_SHIFT_US=str(shift_us)) as api:
+            first = int(time.time() * 1e6) // shift_us
+            for headers in ("", "galo-shift: 7\r\n"):
+                _, _, name = await once(api, "POST", "/payments", b"{}", headers)
+                seen = (self.one if name == b"gateway-1" else self.two).seen[-1][1]
+                said = [int(h.split(":")[1]) for h in seen if h.lower().startswith("galo-shift:")]
+                assert len(said) == 1 and first <= said[0] <= int(time.time() * 1e6) // shift_us, (said, first)
+
     async def a_shift_of_a_gateway_that_is_dead_is_the_others(self):
         async with self._another(GATEWAY_SHIFT_US="300007") as api:
             self.two.kill()

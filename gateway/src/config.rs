@@ -76,7 +76,7 @@ impl Config {
                 _ => Err("auto, io_uring or epoll".to_owned()),
             })?,
             pinned: env.flag("GATEWAY_PINNED", true)?,
-            shift: Duration::from_micros(env.number("GATEWAY_SHIFT_US", 509, 0..=10_000_u64)?),
+            shift: Duration::from_micros(env.number("GATEWAY_SHIFT_US", 487, 0..=10_000_u64)?),
             aggregator_socket: path("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock".to_owned()),
             processor_urls: [
                 url("PROCESSOR_DEFAULT_URL", "http://payment-processor-default:8080"),

@@ -339,6 +339,10 @@ impl Core {
 pub struct Front(pub Rc<Core>);
 
 impl Service for Front {
+    fn in_shift(&self, shift: u64) {
+        self.0.pacer.on_shift(shift);
+    }
+
     async fn accept(&self, id: CorrelationId, amount: AmountCents) -> Accepted {
         let (ticket, answered) = self.0.posts.ask();
         self.0.pacer.on_post();

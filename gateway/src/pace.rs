@@ -17,7 +17,7 @@
 //!
 //! Must never have a thread rest to which little comes: a lone payment finds it waiting in the ring. Must never rest for longer than
 //! two shifts, nor twice in one turn. Nothing is kept that could be wrong afterwards: without it, payments cost more and are otherwise the
-//! same. Whose shift it is, is guessed from what comes; a wrong guess costs a wake-up or a shift's wait, and the next one is right.
+//! same. Which shifts are ours HAProxy says with each request (`Galo-Shift`); a wrong number costs a wake-up or a shift's wait.
 
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
@@ -45,45 +45,17 @@ struct Pace {
     window_begin: Instant,
     window_posts: u64,
     is_busy: bool,
-    /// When the turn began, since 1970: HAProxy's shifts are the wall clock's.
+    /// When the turn began, since 1970: HAProxy's shifts are counted from there.
     turn_begin: Duration,
-    turn: Turn,
-}
-
-/// What has come since the last rest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Turn {
-    /// Nothing yet.
-    Fresh,
-    /// What had come during the rest, and no request.
-    Empty,
-    /// Requests that had come during the rest: our shift is over.
-    Over,
-    /// A request that did not wait: the present shift is ours.
-    Live,
 }
 
 impl Pace {
     fn new(shift: Duration, sides: u32, now: Instant, wall: Duration) -> Self {
-        Self {
-            shift,
-            sides,
-            window_begin: now,
-            window_posts: 0,
-            is_busy: false,
-            turn_begin: wall,
-            turn: Turn::Live,
-        }
+        Self { shift, sides, window_begin: now, window_posts: 0, is_busy: false, turn_begin: wall }
     }
 
-    /// Requests came in, or none but something else did.
+    /// So many requests came in.
     fn note(&mut self, posts: u64, now: Instant) {
-        self.turn = match (self.turn, posts) {
-            (Turn::Fresh, 0) => Turn::Empty,
-            (Turn::Fresh, _) => Turn::Over,
-            (turn, 0) => turn,
-            (Turn::Empty | Turn::Over | Turn::Live, _) => Turn::Live,
-        };
         self.window_posts += posts;
         let window = now.saturating_duration_since(self.window_begin);
         if window >= WINDOW {
@@ -94,22 +66,32 @@ impl Pace {
         }
     }
 
-    /// For how long to rest at `wall`, the time since 1970. Not at all if the turn took as long as that.
-    fn rest(&self, wall: Duration) -> Option<Duration> {
+    /// For how long to rest at `wall`, the time since 1970, if these were our last shifts. Not at all if the turn took as long as that.
+    fn rest(&self, wall: Duration, ours: Shifts) -> Option<Duration> {
         let shift_us = self.shift.as_micros();
-        let others = if self.turn == Turn::Over { u128::from(self.sides - 1) } else { 0 };
-        let end_us = (self.turn_begin.as_micros() / shift_us + 1 + others) * shift_us;
+        let present = self.turn_begin.as_micros() / shift_us;
+        // Behind one of ours comes the other's, unless there is nobody to take it. Any later one may be ours.
+        let is_others = self.sides > 1
+            && present == u128::from(ours.last).saturating_add(1)
+            && ours.last != ours.last_but_one.saturating_add(1);
+        let end_us = (present + 1 + u128::from(is_others)) * shift_us;
         let rest_us = u64::try_from(end_us.saturating_sub(wall.as_micros())).unwrap_or(u64::MAX);
         // The wall clock may have been set back.
         let rest = Duration::from_micros(rest_us).min(self.shift * self.sides);
         (self.is_busy && !rest.is_zero()).then_some(rest)
     }
 
-    /// Whatever comes from here on belongs to a new turn, which begins with a rest's end or without one.
-    fn begin_turn(&mut self, wall: Duration, has_rested: bool) {
+    /// Whatever comes from here on belongs to a new turn.
+    fn begin_turn(&mut self, wall: Duration) {
         self.turn_begin = wall;
-        self.turn = if has_rested { Turn::Fresh } else { Turn::Live };
     }
+}
+
+/// The numbers of the last two shifts in which requests came to us.
+#[derive(Clone, Copy, Default, Debug)]
+struct Shifts {
+    last: u64,
+    last_but_one: u64,
 }
 
 /// What the thread's core tells of events.
@@ -117,6 +99,7 @@ impl Pace {
 pub struct Pacer {
     events: Cell<u64>,
     posts: Cell<u64>,
+    shifts: Cell<Shifts>,
     stirred: Flag,
     /// The byte that the thread sent to itself has come.
     probed: Flag,
@@ -137,6 +120,14 @@ impl Pacer {
         self.posts.set(self.posts.get() + 1);
     }
 
+    /// A request came that HAProxy had in this shift.
+    pub fn on_shift(&self, shift: u64) {
+        let Shifts { last, .. } = self.shifts.get();
+        if shift != last {
+            self.shifts.set(Shifts { last: shift, last_but_one: last });
+        }
+    }
+
     /// Has the thread rest where it is worth its while, for as long as it lives, but never while `is_awaited` says that somebody
     /// waits for what is on its way here already; `sleep` is how. `sides` gateways have a shift in turn.
     ///
@@ -149,6 +140,7 @@ impl Pacer {
         is_awaited: impl Fn() -> bool,
         mut sleep: impl FnMut(Duration),
     ) -> std::io::Result<()> {
+        be_punctual();
         let (probe, prober) = UnixStream::pair()?;
         monoio::spawn(Rc::clone(&self).receive_bytes(probe));
         let mut pace = Pace::new(shift, sides, Instant::now(), wall());
@@ -162,8 +154,8 @@ impl Pacer {
                 if is_awaited() {
                     break;
                 }
-                if pace.rest(wall()).is_none() {
-                    pace.begin_turn(wall(), false);
+                if pace.rest(wall(), self.shifts.get()).is_none() {
+                    pace.begin_turn(wall());
                     break;
                 }
                 // A byte to ourselves. It comes when the thread would wait, behind all that has come before it; and everything that the tasks
@@ -175,11 +167,10 @@ impl Pacer {
                 if self.events.get() > 0 {
                     continue;
                 }
-                let rest = pace.rest(wall());
-                if let Some(rest) = rest {
+                if let Some(rest) = pace.rest(wall(), self.shifts.get()) {
                     sleep(rest);
                 }
-                pace.begin_turn(wall(), rest.is_some());
+                pace.begin_turn(wall());
             }
         }
     }
@@ -196,6 +187,14 @@ impl Pacer {
             self.probed.raise();
         }
     }
+}
+
+/// Has this thread's rests end when they are due. By default the kernel lets a sleep end up to 50 µs later, to end it together with others;
+/// they would all be added to what a request waits.
+fn be_punctual() {
+    const SLACK_NS: libc::c_ulong = 1_000;
+    // SAFETY: the call takes a number and changes this thread's timers alone. Where it is refused, rests take longer.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, SLACK_NS) };
 }
 
 /// The time since 1970.
@@ -237,6 +236,13 @@ mod tests {
         fn at(&self, since: Duration) -> (Instant, Duration) {
             (self.begin + since, self.wall + since)
         }
+
+        /// Requests came last in shift number `last`, counted from the beginning, and before that in another one.
+        fn shifts(&self, last: i64, last_but_one: i64) -> Shifts {
+            let first = self.wall.as_micros() / SHIFT.as_micros();
+            let number = |shift| u64::try_from(first).unwrap().checked_add_signed(shift).unwrap();
+            Shifts { last: number(last), last_but_one: number(last_but_one) }
+        }
     }
 
     fn micros(micros: u64) -> Duration {
@@ -248,7 +254,6 @@ mod tests {
         let (now, wall) = time.at(Duration::ZERO);
         let mut pace = Pace::new(SHIFT, sides, now, wall);
         pace.note(1_000, now + WINDOW);
-        pace.begin_turn(wall, true);
         pace
     }
 
@@ -261,10 +266,10 @@ mod tests {
             since += step;
             let (now, wall) = time.at(since);
             pace.note(1, now);
-            let rest = pace.rest(wall);
+            let rest = pace.rest(wall, Shifts::default());
             rests.extend(rest);
             since += rest.unwrap_or_default();
-            pace.begin_turn(time.at(since).1, rest.is_some());
+            pace.begin_turn(time.at(since).1);
         }
         rests
     }
@@ -286,14 +291,15 @@ mod tests {
         let mut pace = Pace::new(SHIFT, 2, now, wall);
         pace.note(100, time.at(WINDOW).0);
         let mut since = WINDOW;
-        pace.begin_turn(time.at(since).1, true);
+        pace.begin_turn(time.at(since).1);
         // Each rest finds the three requests that a cycle brings at this rate.
-        for _ in 0..1_000 {
+        for cycle in 0..1_000 {
             pace.note(3, time.at(since).0);
-            let rest = pace.rest(time.at(since).1).expect("busy");
-            assert!(rest <= CYCLE, "{rest:?}");
+            let last = i64::try_from(since.as_micros() / SHIFT.as_micros()).unwrap() - 1;
+            let rest = pace.rest(time.at(since).1, time.shifts(last, last - 2)).expect("busy");
+            assert_eq!(rest, CYCLE, "{cycle}");
             since += rest;
-            pace.begin_turn(time.at(since).1, true);
+            pace.begin_turn(time.at(since).1);
         }
         // Only what is left of the window in which it was decided may still be rested in.
         let rests = run(&mut pace, &time, since + micros(100), 1_000, second);
@@ -301,41 +307,54 @@ mod tests {
     }
 
     #[test]
-    fn what_has_come_tells_whose_the_present_shift_is() {
+    fn a_rest_ends_with_the_next_shift_that_is_ours() {
         let time = Time::new();
-        let rest = |sides, notes: &[u64], at| {
-            let mut pace = busy(&time, sides);
-            let (now, wall) = time.at(micros(at));
-            notes.iter().for_each(|posts| pace.note(*posts, now));
-            pace.rest(wall)
+        // At the 50th µs of shift 0.
+        let rest = |sides, last, last_but_one| {
+            busy(&time, sides).rest(time.at(micros(50)).1, time.shifts(last, last_but_one))
         };
-        // Ours is over: the next but one is ours again.
-        assert_eq!(rest(2, &[2], 150), Some(micros(850)));
-        assert_eq!(rest(2, &[2, 0, 0], 150), Some(micros(850)));
-        // Nothing came, or something that did not wait: this one may be ours.
-        assert_eq!(rest(2, &[0], 20), Some(micros(480)));
-        assert_eq!(rest(2, &[0, 1], 20), Some(micros(480)));
-        assert_eq!(rest(2, &[2, 1], 150), Some(micros(350)));
+        // Ours is just over: this one is the other's.
+        assert_eq!(rest(2, -1, -3), Some(micros(950)));
+        // It is ours, or may be: the other one has had his.
+        assert_eq!(rest(2, 0, -2), Some(micros(450)));
+        assert_eq!(rest(2, -2, -4), Some(micros(450)));
+        assert_eq!(rest(2, -9, -11), Some(micros(450)));
+        // Nobody took the one before: whoever does not take his shifts is not waited for.
+        assert_eq!(rest(2, -1, -2), Some(micros(450)));
         // Alone, each is.
-        assert_eq!(rest(1, &[2], 150), Some(micros(350)));
+        assert_eq!(rest(1, -1, -3), Some(micros(450)));
+        // A number that nobody can have had.
+        let pace = busy(&time, 2);
+        for last in [0, u64::MAX] {
+            let shifts = Shifts { last, last_but_one: 0 };
+            assert_eq!(pace.rest(time.at(micros(50)).1, shifts), Some(micros(450)));
+        }
+    }
+
+    #[test]
+    fn the_last_two_shifts_are_remembered_however_many_requests_they_had() {
+        let pacer = Pacer::default();
+        [7, 7, 9, 9, 9].into_iter().for_each(|shift| pacer.on_shift(shift));
+        let Shifts { last, last_but_one } = pacer.shifts.get();
+        assert_eq!((last, last_but_one), (9, 7));
     }
 
     #[test]
     fn a_turn_that_took_as_long_as_its_rest_is_followed_by_none() {
         let time = Time::new();
-        let mut pace = busy(&time, 2);
-        pace.note(100, time.at(micros(900)).0);
-        assert_eq!(pace.rest(time.at(micros(900)).1), Some(micros(100)));
-        assert_eq!(pace.rest(time.at(micros(1_000)).1), None);
+        let pace = busy(&time, 2);
+        let ours = time.shifts(-1, -3);
+        assert_eq!(pace.rest(time.at(micros(900)).1, ours), Some(micros(100)));
+        assert_eq!(pace.rest(time.at(micros(1_000)).1, ours), None);
     }
 
     #[test]
     fn a_clock_that_was_set_back_costs_two_shifts_at_most() {
         let time = Time::new();
-        let mut pace = busy(&time, 2);
-        pace.note(1, time.at(micros(10)).0);
-        assert_eq!(pace.rest(time.wall - Duration::from_secs(3_600)), Some(CYCLE));
-        assert_eq!(pace.rest(time.wall + Duration::from_secs(3_600)), None);
+        let pace = busy(&time, 2);
+        let ours = time.shifts(-1, -3);
+        assert_eq!(pace.rest(time.wall - Duration::from_secs(3_600), ours), Some(CYCLE));
+        assert_eq!(pace.rest(time.wall + Duration::from_secs(3_600), ours), None);
     }
 
     #[test]
@@ -344,7 +363,7 @@ mod tests {
         let mut pace = busy(&time, 2);
         let (now, wall) = time.at(Duration::from_secs(60));
         pace.note(10, now);
-        assert_eq!(pace.rest(wall), None);
+        assert_eq!(pace.rest(wall, Shifts::default()), None);
     }
 
     /// A pacer whose thread rests after each event: a shift is an hour, and one request in a window is many. `sleep` is its rest.

@@ -2,7 +2,8 @@
 //!
 //! The compose file stays the only place that says how much each service may use: this module reads its
 //! `deploy.resources.limits` and does what Docker does with them: a CPU quota over periods of 100 ms, and a memory limit in which
-//! "MB" means MiB. A process enters its cgroup between fork and exec, so that nothing of it ever runs outside.
+//! "MB" means MiB. A process enters its cgroup between fork and exec, so that nothing of it ever runs outside. A service's `cpuset` is
+//! its affinity from then on, not a cgroup's, which a program could widen again; ours do not.
 //!
 //! Must never touch a cgroup that it did not create: everything is below one folder named by the caller. It survives
 //! cgroups left behind by a killed supervisor (they are taken over). Without root, or without the controllers, creating fails with
@@ -12,6 +13,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use serde_yaml_ng::Value;
 
 use crate::repo::Fallible;
@@ -25,18 +28,29 @@ pub(crate) struct Limits {
     /// Microseconds of CPU in each period of 100 ms; 100,000 is one whole CPU.
     pub(crate) quota_us: u64,
     pub(crate) memory_bytes: u64,
+    /// The processors on which it may run, if not on all of them.
+    pub(crate) cpus: Option<CpuSet>,
 }
 
 /// The limits of each service that has any.
 pub(crate) fn read_compose(path: &Path) -> Fallible<BTreeMap<String, Limits>> {
     let text =
         fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    parse_compose(&text).map_err(|error| format!("{}: {error}", path.display()))
+    parse_compose(&text, |name| std::env::var(name).ok())
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn parse_compose(text: &str) -> Fallible<BTreeMap<String, Limits>> {
+fn parse_compose(
+    text: &str,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Fallible<BTreeMap<String, Limits>> {
     let mut document: Value = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
-    document.apply_merge().map_err(|error| error.to_string())?;
+    // What is merged in may itself begin with a merge: each pass takes one layer off.
+    let mut layered = Value::Null;
+    while layered != document {
+        layered = document.clone();
+        document.apply_merge().map_err(|error| error.to_string())?;
+    }
     let services = document.get("services").and_then(Value::as_mapping).ok_or("no `services`")?;
     let mut found = BTreeMap::new();
     for (name, service) in services {
@@ -53,9 +67,58 @@ fn parse_compose(text: &str) -> Fallible<BTreeMap<String, Limits>> {
             .ok_or_else(|| format!("service {name}: cpus `{cpus}` is not a decimal number above 0"))?;
         let memory_bytes = parse_memory(&memory)
             .ok_or_else(|| format!("service {name}: memory `{memory}` is not a size such as 100MB"))?;
-        found.insert(name.to_owned(), Limits { quota_us, memory_bytes });
+        let cpus = match service.get("cpuset").map(Value::as_str) {
+            None => None,
+            Some(text) => {
+                let text = interpolate(text.unwrap_or_default(), &variable);
+                Some(parse_cpuset(&text).ok_or_else(|| {
+                    format!("service {name}: cpuset `{text}` is not a list of processors such as 0-2,4")
+                })?)
+            }
+        };
+        found.insert(name.to_owned(), Limits { quota_us, memory_bytes, cpus });
     }
     Ok(found)
+}
+
+/// Compose's `${NAME:-default}`, as a whole value.
+fn interpolate(text: &str, variable: impl Fn(&str) -> Option<String>) -> String {
+    let inner = text.strip_prefix("${").and_then(|text| text.strip_suffix('}'));
+    match inner.and_then(|inner| inner.split_once(":-")) {
+        Some((name, default)) => {
+            variable(name).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+        }
+        None => text.to_owned(),
+    }
+}
+
+/// `0-2,4`, as Linux writes lists of processors.
+fn parse_cpuset(text: &str) -> Option<CpuSet> {
+    let mut cpus = CpuSet::new();
+    for range in text.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last {
+            return None;
+        }
+        for cpu in first..=last {
+            cpus.set(cpu).ok()?;
+        }
+    }
+    Some(cpus)
+}
+
+/// Says so if this process may run on none of these processors.
+pub(crate) fn check_cpus(service: &str, cpus: &CpuSet) -> Fallible<()> {
+    let ours = sched_getaffinity(Pid::this()).map_err(|error| format!("sched_getaffinity: {error}"))?;
+    let both = |cpu| cpus.is_set(cpu) == Ok(true) && ours.is_set(cpu) == Ok(true);
+    if (0..CpuSet::count()).any(both) {
+        return Ok(());
+    }
+    Err(format!(
+        "{service} may run on none of this machine's processors: set GALO_CPUSET to some of those that \
+         `taskset -cp $$` prints"
+    ))
 }
 
 /// `0.35` is 35,000 µs of each period. In digits, as a float would turn 0.29 into 28,999.
@@ -278,13 +341,17 @@ mod tests {
     use super::*;
 
     const COMPOSE: &str = r#"
-x-ours: &ours
+x-all: &all
   restart: always
+  cpuset: "1"
+x-ours: &ours
+  <<: *all
   deploy: &deploy
     resources:
       limits: { cpus: "0.30", memory: "70MB" }
 services:
   haproxy:
+    cpuset: ${GALO_CPUSET:-0}
     deploy: { resources: { limits: { cpus: '0.29', memory: 60M } } }
   gateway-1:
     <<: *ours
@@ -293,6 +360,7 @@ services:
     <<: *ours
   aggregator:
     <<: *ours
+    cpuset: 0-2,4
     deploy:
       resources:
         limits:
@@ -304,20 +372,47 @@ services:
 
     #[test]
     fn the_compose_file_is_read_through_anchors_and_merge_keys() {
-        let limits = parse_compose(COMPOSE).unwrap();
+        let limits = parse_compose(COMPOSE, |_| None).unwrap();
         let expected = [
-            ("aggregator", 35_000, 1 << 30),
-            ("gateway-1", 30_000, 70 << 20),
-            ("gateway-2", 30_000, 70 << 20),
-            ("haproxy", 29_000, 60 << 20),
+            ("aggregator", 35_000, 1 << 30, Some(cpus(&[0, 1, 2, 4]))),
+            ("gateway-1", 30_000, 70 << 20, Some(cpus(&[1]))),
+            ("gateway-2", 30_000, 70 << 20, Some(cpus(&[1]))),
+            ("haproxy", 29_000, 60 << 20, Some(cpus(&[0]))),
         ];
         let expected: BTreeMap<_, _> = expected
-            .iter()
-            .map(|(name, quota_us, memory_bytes)| {
-                ((*name).to_owned(), Limits { quota_us: *quota_us, memory_bytes: *memory_bytes })
+            .map(|(name, quota_us, memory_bytes, cpus)| {
+                (name.to_owned(), Limits { quota_us, memory_bytes, cpus })
             })
-            .collect();
+            .into();
         assert_eq!(limits, expected);
+    }
+
+    fn cpus(numbers: &[usize]) -> CpuSet {
+        let mut cpus = CpuSet::new();
+        numbers.iter().for_each(|number| cpus.set(*number).unwrap());
+        cpus
+    }
+
+    #[test]
+    fn the_processors_can_be_chosen_by_whoever_starts_it() {
+        let haproxys = |value: &str| {
+            let variable = |name: &str| (name == "GALO_CPUSET").then(|| value.to_owned());
+            parse_compose(COMPOSE, variable).map(|limits| limits["haproxy"].cpus)
+        };
+        assert_eq!(haproxys("1-3").unwrap(), Some(cpus(&[1, 2, 3])));
+        assert_eq!(haproxys("").unwrap(), Some(cpus(&[0])), "as Compose has it: empty is unset");
+        for mistaken in ["all", "3-1", "0,", "-1", "99999"] {
+            let error = haproxys(mistaken).unwrap_err();
+            assert!(error.contains("service haproxy") && error.contains(mistaken), "{error}");
+        }
+    }
+
+    #[test]
+    fn processors_that_this_machine_lacks_are_said_to_be_missing() {
+        let own = sched_getaffinity(Pid::this()).unwrap();
+        check_cpus("haproxy", &own).unwrap();
+        let lacking = (0..CpuSet::count()).rev().find(|cpu| own.is_set(*cpu) == Ok(false)).unwrap();
+        assert!(check_cpus("haproxy", &cpus(&[lacking])).unwrap_err().contains("haproxy may run on none"));
     }
 
     #[test]
@@ -332,11 +427,11 @@ services:
             let text = format!(
                 "services: {{ a: {{ deploy: {{ resources: {{ limits: {{ cpus: '{cpus}', memory: '{memory}' }} }} }} }} }}"
             );
-            let error = parse_compose(&text).unwrap_err();
+            let error = parse_compose(&text, |_| None).unwrap_err();
             assert!(error.contains("service a") && error.contains(blamed), "{error}");
         }
         assert!(
-            parse_compose("services: { a: { deploy: { resources: { limits: { cpus: '1' } } } } }")
+            parse_compose("services: { a: { deploy: { resources: { limits: { cpus: '1' } } } } }", |_| None)
                 .unwrap_err()
                 .contains("memory")
         );

@@ -98,6 +98,9 @@ impl<S: Service> Connection<S> {
                 return self.refuse(&problem::BAD_TARGET).await;
             };
             let service = &*self.shared.service;
+            if let Some(shift) = head.shift {
+                service.in_shift(shift);
+            }
             let mut answer =
                 routes::answer(service, &self.shared.reader, request.method(), request.uri(), &body).await;
             let stays = head.keep_alive && !self.ticket.is_leaving();

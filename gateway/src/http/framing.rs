@@ -53,6 +53,8 @@ pub(super) struct Head {
     pub(super) http_10: bool,
     /// Whether the client waits for a 100 before it sends the body.
     pub(super) expects_continue: bool,
+    /// The number of HAProxy's shift in which it came (`Galo-Shift`), if it has one.
+    pub(super) shift: Option<u64>,
 }
 
 /// How far a request has come.
@@ -138,6 +140,7 @@ struct HeadLines {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    shift: Option<u64>,
 }
 
 impl HeadLines {
@@ -206,6 +209,10 @@ impl HeadLines {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
+            // Anything else than a number is as good as none: nothing but rests depends on it.
+            10 if name.eq_ignore_ascii_case(b"galo-shift") => {
+                self.shift = str::from_utf8(trim(value)).ok().and_then(|number| number.parse().ok());
+            }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = read_length(trim(value))?;
                 if self.content_length.replace(length).is_some() {
@@ -245,6 +252,7 @@ impl HeadLines {
             keep_alive: !self.close && (self.keep_alive || !self.http_10),
             http_10: self.http_10,
             expects_continue: self.expects_continue && !self.http_10,
+            shift: self.shift,
         })
     }
 }
@@ -541,5 +549,20 @@ mod tests {
         assert_eq!(keep("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, Close\r\n\r\n"), (false, false));
         assert_eq!(keep("GET / HTTP/1.0\r\n\r\n"), (false, true));
         assert_eq!(keep("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"), (true, true));
+    }
+
+    #[test]
+    fn a_shifts_number_is_read_and_anything_else_in_its_place_is_none() {
+        let shift = |value: &str| match frame(
+            format!("GET / HTTP/1.1\r\nHost: a\r\ngalo-Shift:{value}\r\n\r\n").as_bytes(),
+        ) {
+            Ok(Progress::Complete(head, _)) => head.shift,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shift(" 3598732846814"), Some(3_598_732_846_814));
+        assert_eq!(shift("18446744073709551615"), Some(u64::MAX));
+        for value in ["", " ", "-1", "1.5", "18446744073709551616", "\u{e9}", "7 7"] {
+            assert_eq!(shift(value), None, "{value}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use galo_bench::results::Machine;
+use nix::sched::CpuSet;
 
 use crate::repo::{self, Fallible};
 use crate::{limits, tools, up};
@@ -40,9 +41,16 @@ pub(super) fn describe(profile: up::Profile, limited: bool) -> Fallible<Machine>
 fn read_limits(compose: &Path) -> Fallible<BTreeMap<String, String>> {
     let found = limits::read_compose(compose)?.into_iter().map(|(service, limits)| {
         let centi = limits.quota_us / 1_000;
-        (service, format!("{}.{:02} CPU and {} MiB", centi / 100, centi % 100, limits.memory_bytes >> 20))
+        let mebibytes = limits.memory_bytes >> 20;
+        let place = limits.cpus.map(|cpus| format!(" on processor {}", list(&cpus))).unwrap_or_default();
+        (service, format!("{}.{:02} CPU{place} and {mebibytes} MiB", centi / 100, centi % 100))
     });
     Ok(found.collect())
+}
+
+fn list(cpus: &CpuSet) -> String {
+    let numbers = (0..CpuSet::count()).filter(|cpu| cpus.is_set(*cpu) == Ok(true));
+    numbers.map(|cpu| cpu.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The values of lines `key : value`.

@@ -1,6 +1,6 @@
 //! Starting one process so that it can neither outlive its supervisor in silence nor hear the terminal's Ctrl-C.
 //!
-//! Between fork and exec the child enters its cgroup, asks the kernel for SIGTERM should the supervisor die, and
+//! Between fork and exec the child enters its cgroup, keeps to its processors, asks the kernel for SIGTERM should the supervisor die, and
 //! unblocks the signals that the supervisor blocks. Only async-signal-safe calls may stand there: no allocation, no lock.
 //! The kernel ties the parent-death signal to the *thread* that forked, so only the supervisor's main thread may call this.
 
@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid, getppid, write};
@@ -20,7 +21,12 @@ use crate::limits::Cgroup;
 use crate::repo::{self, Fallible};
 
 /// Starts the service with its output going to the end of `log`.
-pub(crate) fn spawn(service: &Service, cgroup: Option<&Cgroup>, log: &Path) -> Fallible<Child> {
+pub(crate) fn spawn(
+    service: &Service,
+    cgroup: Option<&Cgroup>,
+    cpus: Option<CpuSet>,
+    log: &Path,
+) -> Fallible<Child> {
     let open = || -> Result<(File, File), Error> {
         let log = File::options().append(true).create(true).open(log)?;
         Ok((log.try_clone()?, log))
@@ -41,10 +47,10 @@ pub(crate) fn spawn(service: &Service, cgroup: Option<&Cgroup>, log: &Path) -> F
         // A terminal sends Ctrl-C to its whole foreground group; the drain must be the supervisor's to order.
         .process_group(0);
     let supervisor = getpid();
-    // SAFETY: after the fork only async-signal-safe system calls run (write, prctl, getppid, sigprocmask), and the
+    // SAFETY: after the fork only async-signal-safe system calls run (write, sched_setaffinity, prctl, getppid, sigprocmask), and the
     // closure reads but its captured descriptors and pid, allocating nothing.
     unsafe {
-        command.pre_exec(move || prepare(&doors, supervisor));
+        command.pre_exec(move || prepare(&doors, cpus, supervisor));
     }
     command
         .spawn()
@@ -52,9 +58,12 @@ pub(crate) fn spawn(service: &Service, cgroup: Option<&Cgroup>, log: &Path) -> F
 }
 
 /// What the child does before it becomes the program.
-fn prepare(doors: &[OwnedFd], supervisor: Pid) -> Result<(), Error> {
+fn prepare(doors: &[OwnedFd], cpus: Option<CpuSet>, supervisor: Pid) -> Result<(), Error> {
     for door in doors {
         write(door.as_fd(), b"0")?;
+    }
+    if let Some(cpus) = cpus {
+        sched_setaffinity(Pid::from_raw(0), &cpus)?;
     }
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     if getppid() != supervisor {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use nix::sched::CpuSet;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::console::Console;
@@ -45,6 +46,8 @@ enum Event {
 struct Supervised {
     service: Service,
     cgroup: Option<Cgroup>,
+    /// The processors it keeps to, if not to all.
+    cpus: Option<CpuSet>,
     identity: Option<Identity>,
     restarts: Restarts,
     restart_count: u64,
@@ -143,22 +146,30 @@ fn plan(options: &Options) -> Fallible<Vec<Supervised>> {
     let group = if options.port == 9999 { "galo".to_owned() } else { format!("galo-{}", options.port) };
     let mut children: Vec<Supervised> = Vec::new();
     for service in services(options)? {
-        let cgroup = match &limits {
-            Some(limits) if service.limited => {
-                let of_service = limits
+        let of_service = match &limits {
+            Some(limits) if service.limited => Some(
+                limits
                     .get(service.name)
-                    .ok_or_else(|| format!("docker-compose.yml limits no service `{}`", service.name))?;
-                let cgroup = Cgroup::create(&group, service.name, *of_service);
+                    .ok_or_else(|| format!("docker-compose.yml limits no service `{}`", service.name))?,
+            ),
+            _ => None,
+        };
+        let cpus = of_service.and_then(|limits| limits.cpus);
+        let cgroup = match of_service {
+            Some(limits) => {
+                let checked = cpus.map_or(Ok(()), |cpus| limits::check_cpus(service.name, &cpus));
+                let cgroup = checked.and_then(|()| Cgroup::create(&group, service.name, *limits));
                 if cgroup.is_err() {
                     children.iter().filter_map(|child| child.cgroup.as_ref()).for_each(Cgroup::remove);
                 }
                 Some(cgroup?)
             }
-            _ => None,
+            None => None,
         };
         children.push(Supervised {
             service,
             cgroup,
+            cpus,
             identity: None,
             restarts: Restarts::default(),
             restart_count: 0,
@@ -189,7 +200,7 @@ impl Supervisor {
     fn start(&mut self, index: usize) -> Fallible<()> {
         let supervised = &mut self.children[index];
         let log = self.home.log(supervised.service.name);
-        let mut child = child::spawn(&supervised.service, supervised.cgroup.as_ref(), &log)?;
+        let mut child = child::spawn(&supervised.service, supervised.cgroup.as_ref(), supervised.cpus, &log)?;
         let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
         // A child that ended already is a zombie until waited for, so its start time is still there to read.
         supervised.identity = Identity::of(pid);
