@@ -201,7 +201,7 @@ class Check:
                 await asyncio.sleep(0.002)
         assert (self.one.requests - before[0], self.two.requests - before[1]) == (50, 50)
 
-    async def both_have_had_as_many_over_some_dozens(self):
+    async def both_have_had_as_many_but_for_some_dozens(self):
         before = self.one.requests - self.two.requests
         async with Client(self.api) as client:
             for _ in range(1000):

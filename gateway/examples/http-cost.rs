@@ -27,6 +27,8 @@ const ANSWER: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
 struct Granting;
 
 impl Service for Granting {
+    fn in_shift(&self, _shift: u64) {}
+
     async fn accept(&self, _id: CorrelationId, _amount: AmountCents) -> Accepted {
         Accepted::Granted
     }

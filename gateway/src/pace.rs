@@ -12,12 +12,13 @@
 //! ```
 //!
 //! HAProxy gives all requests of a shift to the same gateway (`haproxy/haproxy.cfg`), which takes them in at its end. Then it waits for the
-//! ledger's word as always: nobody whose answer is on its way is kept waiting by a rest. So a request waits for a shift at most, half of one
-//! as a rule, and for the round trip to the ledger. All that a turn brought about is with the kernel before the thread rests.
+//! ledger's word as always: nobody whose answer is on its way is kept waiting by a rest. So a request waits for half a shift as a rule and
+//! for a whole one at most (for two where HAProxy gave us two running, or was late with it), and for the round trip to the ledger. All that a turn brought about is with the kernel before the thread rests.
 //!
 //! Must never have a thread rest to which little comes: a lone payment finds it waiting in the ring. Must never rest for longer than
 //! two shifts, nor twice in one turn. Nothing is kept that could be wrong afterwards: without it, payments cost more and are otherwise the
-//! same. Which shifts are ours HAProxy says with each request (`Galo-Shift`); a wrong number costs a wake-up or a shift's wait.
+//! same. Which shifts are ours HAProxy says with each request (`Galo-Shift`; where it deals out no shifts a client may say so itself). A wrong number
+//! costs a wake-up or a shift's wait.
 
 use std::cell::Cell;
 use std::os::fd::AsRawFd;
@@ -72,7 +73,7 @@ impl Pace {
         let present = self.turn_begin.as_micros() / shift_us;
         // Behind one of ours comes the other's, unless there is nobody to take it. Any later one may be ours.
         let is_others = self.sides > 1
-            && present == u128::from(ours.last).saturating_add(1)
+            && present == u128::from(ours.last) + 1
             && ours.last != ours.last_but_one.saturating_add(1);
         let end_us = (present + 1 + u128::from(is_others)) * shift_us;
         let rest_us = u64::try_from(end_us.saturating_sub(wall.as_micros())).unwrap_or(u64::MAX);
@@ -323,11 +324,12 @@ mod tests {
         assert_eq!(rest(2, -1, -2), Some(micros(450)));
         // Alone, each is.
         assert_eq!(rest(1, -1, -3), Some(micros(450)));
-        // A number that nobody can have had.
+        // Numbers that nobody can have had.
         let pace = busy(&time, 2);
-        for last in [0, u64::MAX] {
-            let shifts = Shifts { last, last_but_one: 0 };
-            assert_eq!(pace.rest(time.at(micros(50)).1, shifts), Some(micros(450)));
+        let just_over = time.shifts(-1, -3).last;
+        for (last, last_but_one, rest_us) in [(0, 0, 450), (u64::MAX, 0, 450), (just_over, u64::MAX, 950)] {
+            let shifts = Shifts { last, last_but_one };
+            assert_eq!(pace.rest(time.at(micros(50)).1, shifts), Some(micros(rest_us)));
         }
     }
 

@@ -22,6 +22,8 @@ use monoio::net::UnixListener;
 struct Healthy;
 
 impl Service for Healthy {
+    fn in_shift(&self, _shift: u64) {}
+
     async fn accept(&self, _id: CorrelationId, _amount: AmountCents) -> Accepted {
         Accepted::Granted
     }

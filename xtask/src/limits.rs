@@ -97,7 +97,7 @@ fn parse_cpuset(text: &str) -> Option<CpuSet> {
     let mut cpus = CpuSet::new();
     for range in text.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
         if first > last {
             return None;
         }
@@ -108,17 +108,17 @@ fn parse_cpuset(text: &str) -> Option<CpuSet> {
     Some(cpus)
 }
 
-/// Says so if this process may run on none of these processors.
+/// Says so if this process may not run on one of these processors, which Docker refuses too.
 pub(crate) fn check_cpus(service: &str, cpus: &CpuSet) -> Fallible<()> {
     let ours = sched_getaffinity(Pid::this()).map_err(|error| format!("sched_getaffinity: {error}"))?;
-    let both = |cpu| cpus.is_set(cpu) == Ok(true) && ours.is_set(cpu) == Ok(true);
-    if (0..CpuSet::count()).any(both) {
-        return Ok(());
+    let is_missing = |cpu: &usize| cpus.is_set(*cpu) == Ok(true) && ours.is_set(*cpu) != Ok(true);
+    match (0..CpuSet::count()).find(is_missing) {
+        None => Ok(()),
+        Some(cpu) => Err(format!(
+            "{service} is to run on processor {cpu}, which there is not: set GALO_CPUSET to some of those that \
+             `taskset -cp $$` prints"
+        )),
     }
-    Err(format!(
-        "{service} may run on none of this machine's processors: set GALO_CPUSET to some of those that \
-         `taskset -cp $$` prints"
-    ))
 }
 
 /// `0.35` is 35,000 µs of each period. In digits, as a float would turn 0.29 into 28,999.
@@ -401,7 +401,7 @@ services:
         };
         assert_eq!(haproxys("1-3").unwrap(), Some(cpus(&[1, 2, 3])));
         assert_eq!(haproxys("").unwrap(), Some(cpus(&[0])), "as Compose has it: empty is unset");
-        for mistaken in ["all", "3-1", "0,", "-1", "99999"] {
+        for mistaken in ["all", "3-1", "0,", "0, 1", "-1", "99999"] {
             let error = haproxys(mistaken).unwrap_err();
             assert!(error.contains("service haproxy") && error.contains(mistaken), "{error}");
         }
@@ -411,8 +411,11 @@ services:
     fn processors_that_this_machine_lacks_are_said_to_be_missing() {
         let own = sched_getaffinity(Pid::this()).unwrap();
         check_cpus("haproxy", &own).unwrap();
-        let lacking = (0..CpuSet::count()).rev().find(|cpu| own.is_set(*cpu) == Ok(false)).unwrap();
-        assert!(check_cpus("haproxy", &cpus(&[lacking])).unwrap_err().contains("haproxy may run on none"));
+        let mut lacking = own;
+        let cpu = (0..CpuSet::count()).rev().find(|cpu| own.is_set(*cpu) == Ok(false)).unwrap();
+        lacking.set(cpu).unwrap();
+        let error = check_cpus("haproxy", &lacking).unwrap_err();
+        assert!(error.starts_with(&format!("haproxy is to run on processor {cpu},")), "{error}");
     }
 
     #[test]

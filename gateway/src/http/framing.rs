@@ -26,7 +26,7 @@ const TARGET_SIZE_MAX: usize = 4 * 1024;
 const METHOD_SIZE_MAX: usize = 32;
 /// Most bytes of a header's name. The codec's limit is 65,535, beyond which it panics.
 const HEADER_NAME_SIZE_MAX: usize = 256;
-/// Most headers. The codec's limit is 96.
+/// Most headers, not counting HAProxy's own one. The codec's limit is 96.
 const HEADER_COUNT_MAX: usize = 64;
 /// Most hexadecimal digits of a chunk's size: seven say 268 million, far beyond the budget, and fit 32 bits.
 const CHUNK_DIGITS_MAX: u32 = 7;
@@ -140,6 +140,7 @@ struct HeadLines {
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
+    is_from_haproxy: bool,
     shift: Option<u64>,
 }
 
@@ -182,9 +183,6 @@ impl HeadLines {
             return Err(&problem::FOLDED_HEADER);
         }
         self.header_count += 1;
-        if self.header_count > HEADER_COUNT_MAX {
-            return Err(&problem::HEADER_TOO_LARGE);
-        }
         let colon = memchr::memchr(b':', line).ok_or(&problem::BAD_HEADER)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
         if name.len() > HEADER_NAME_SIZE_MAX {
@@ -209,8 +207,9 @@ impl HeadLines {
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
-            // Anything else than a number is as good as none: nothing but rests depends on it.
+            // HAProxy's own, which takes no client's place. What is no number is as good as none: nothing but rests depends on it.
             10 if name.eq_ignore_ascii_case(b"galo-shift") => {
+                self.header_count -= usize::from(!std::mem::replace(&mut self.is_from_haproxy, true));
                 self.shift = str::from_utf8(trim(value)).ok().and_then(|number| number.parse().ok());
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
@@ -230,7 +229,7 @@ impl HeadLines {
             }
             _ => {}
         }
-        Ok(())
+        if self.header_count > HEADER_COUNT_MAX { Err(&problem::HEADER_TOO_LARGE) } else { Ok(()) }
     }
 
     fn finish(&self, size: usize) -> Result<Head, Refusal> {
@@ -564,5 +563,26 @@ mod tests {
         for value in ["", " ", "-1", "1.5", "18446744073709551616", "\u{e9}", "7 7"] {
             assert_eq!(shift(value), None, "{value}");
         }
+    }
+
+    #[test]
+    fn a_shift_takes_the_place_of_no_other_header_but_once() {
+        let framed = |others: usize, shifts: usize| {
+            let head = format!(
+                "GET / HTTP/1.1\r\nHost: a\r\n{}{}\r\n",
+                "a: b\r\n".repeat(others),
+                "Galo-Shift: 7\r\n".repeat(shifts)
+            );
+            frame(head.as_bytes()).is_ok()
+        };
+        let full = HEADER_COUNT_MAX - 1;
+        assert_eq!(
+            [(full, 0), (full, 1), (full - 1, 2)].map(|(others, shifts)| framed(others, shifts)),
+            [true; 3]
+        );
+        assert_eq!(
+            [(full + 1, 0), (full + 1, 1), (full, 2)].map(|(others, shifts)| framed(others, shifts)),
+            [false; 3]
+        );
     }
 }

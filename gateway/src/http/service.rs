@@ -89,7 +89,7 @@ pub enum PurgeError {
 /// The gateway behind its HTTP front.
 pub trait Service: 'static {
     /// Called before a request that says in which of HAProxy's shifts it came.
-    fn in_shift(&self, _shift: u64) {}
+    fn in_shift(&self, shift: u64);
 
     /// Accepts a payment. The answer is final: refusal comes before acceptance, never after.
     fn accept(&self, id: CorrelationId, amount: AmountCents) -> impl Future<Output = Accepted>;

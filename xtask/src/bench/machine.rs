@@ -42,7 +42,7 @@ fn read_limits(compose: &Path) -> Fallible<BTreeMap<String, String>> {
     let found = limits::read_compose(compose)?.into_iter().map(|(service, limits)| {
         let centi = limits.quota_us / 1_000;
         let mebibytes = limits.memory_bytes >> 20;
-        let place = limits.cpus.map(|cpus| format!(" on processor {}", list(&cpus))).unwrap_or_default();
+        let place = limits.cpus.map(|cpus| format!(", processors {},", list(&cpus))).unwrap_or_default();
         (service, format!("{}.{:02} CPU{place} and {mebibytes} MiB", centi / 100, centi % 100))
     });
     Ok(found.collect())
@@ -50,7 +50,7 @@ fn read_limits(compose: &Path) -> Fallible<BTreeMap<String, String>> {
 
 fn list(cpus: &CpuSet) -> String {
     let numbers = (0..CpuSet::count()).filter(|cpu| cpus.is_set(*cpu) == Ok(true));
-    numbers.map(|cpu| cpu.to_string()).collect::<Vec<_>>().join(", ")
+    numbers.map(|cpu| cpu.to_string()).collect::<Vec<_>>().join("+")
 }
 
 /// The values of lines `key : value`.

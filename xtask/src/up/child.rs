@@ -48,7 +48,7 @@ pub(crate) fn spawn(
         .process_group(0);
     let supervisor = getpid();
     // SAFETY: after the fork only async-signal-safe system calls run (write, sched_setaffinity, prctl, getppid, sigprocmask), and the
-    // closure reads but its captured descriptors and pid, allocating nothing.
+    // closure reads but its captured descriptors, processors and pid, allocating nothing.
     unsafe {
         command.pre_exec(move || prepare(&doors, cpus, supervisor));
     }
@@ -72,4 +72,33 @@ fn prepare(doors: &[OwnedFd], cpus: Option<CpuSet>, supervisor: Pid) -> Result<(
     }
     SigSet::all().thread_unblock()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::sched::sched_getaffinity;
+
+    use super::*;
+
+    #[test]
+    fn a_service_keeps_to_its_processors() {
+        let own = sched_getaffinity(Pid::this()).unwrap();
+        let last = (0..CpuSet::count()).rev().find(|cpu| own.is_set(*cpu) == Ok(true)).unwrap();
+        let mut cpus = CpuSet::new();
+        cpus.set(last).unwrap();
+        let service = Service {
+            name: "grep",
+            program: "/bin/grep".into(),
+            arguments: ["Cpus_allowed_list", "/proc/self/status"].map(str::to_owned).to_vec(),
+            environment: Vec::new(),
+            limited: true,
+        };
+        let log = std::env::temp_dir().join(format!("galo-child-{}.log", std::process::id()));
+        assert!(spawn(&service, None, Some(cpus), &log).unwrap().wait().unwrap().success());
+        let said = fs::read_to_string(&log).unwrap();
+        fs::remove_file(&log).unwrap();
+        assert_eq!(said.split_whitespace().last(), Some(last.to_string().as_str()), "{said}");
+    }
 }

@@ -47,6 +47,19 @@ fn what_is_no_payment_never_reaches_the_service() {
 }
 
 #[test]
+fn the_service_hears_in_which_shift_a_request_came() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let mut client = front.connect();
+        for header in ["Galo-Shift: 7\r\n", "", "galo-shift: x\r\n", "galo-shift:8\r\n"] {
+            client.send(format!("GET /health HTTP/1.1\r\nHost: a\r\n{header}\r\n").as_bytes());
+            assert_eq!(client.reply().status, 200);
+        }
+        assert_eq!(front.record.lock().unwrap().shifts, [7, 8]);
+    }
+}
+
+#[test]
 fn bodies_come_chunked_or_by_length_with_any_content_type_or_none() {
     for driver in drivers() {
         let front = Front::start(driver);

@@ -60,6 +60,7 @@ fn drivers() -> Vec<Driver> {
 #[derive(Default)]
 struct Record {
     payments: Vec<(String, u64)>,
+    shifts: Vec<u64>,
     ranges: Vec<(Option<u64>, Option<u64>)>,
     statuses: Vec<u16>,
     purge_count: usize,
@@ -90,6 +91,10 @@ impl Recorder {
 }
 
 impl Service for Recorder {
+    fn in_shift(&self, shift: u64) {
+        self.record.lock().unwrap().shifts.push(shift);
+    }
+
     async fn accept(&self, id: CorrelationId, amount: AmountCents) -> Accepted {
         self.record.lock().unwrap().payments.push((id.to_string(), amount.get()));
         match amount.get() {
