@@ -3,7 +3,8 @@
 #
 # Sources are checked always, from the lock files alone. Bans and licences need cargo-deny, advisories cargo-deny or cargo-audit and the
 # RustSec database, the SBOM cargo-cyclonedx. What is missing is said in a line that begins with SKIP and is not counted; --install
-# compiles the missing tools first, which takes minutes, and then nothing is skipped but for want of a network. ADVISORY_DB may name a
+# compiles what is missing of the tools named behind it, or of all of them, first, which takes three minutes for each; then nothing is skipped
+# but for want of a network. ADVISORY_DB may name a
 # checkout of https://github.com/rustsec/advisory-db where GitHub is out of reach.
 # The exceptions stand in deny.toml, each with its reason, and nowhere else: cargo-audit is told the same ones.
 # Changes nothing but target/sbom.
@@ -27,7 +28,9 @@ skip() { echo "SKIP  $1: $2"; }
 has() { command -v "$1" >/dev/null; }
 
 if [ "${1:-}" = --install ]; then
-	for tool in cargo-deny cargo-audit cargo-cyclonedx; do
+	shift
+	[ $# -gt 0 ] || set -- cargo-deny cargo-audit cargo-cyclonedx
+	for tool; do
 		has "$tool" || nice cargo install --quiet --locked "$tool" || skip "$tool" "cannot be installed"
 	done
 fi
