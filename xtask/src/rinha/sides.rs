@@ -242,10 +242,8 @@ impl Sides {
         &self.disagreements
     }
 
-    /// By how many requests the two gateways' totals differ.
-    pub(crate) fn imbalance(&self) -> Option<u64> {
-        let (largest, smallest) = (self.balance.values().max()?, self.balance.values().min()?);
-        (self.balance.len() == 2).then_some(largest - smallest)
+    pub(crate) fn imbalance_permille(&self) -> Option<u64> {
+        imbalance_permille(&self.balance)
     }
 
     pub(crate) fn has_limits(&self) -> bool {

@@ -17,8 +17,6 @@ use crate::rinha::{self, Processor, Totals};
 use crate::{tools, up};
 
 const LIMIT: Duration = Duration::from_secs(10);
-/// How many requests one gateway may have had more than the other, of any number: haproxy.cfg bounds what builds up, not each shift's.
-const IMBALANCE_MAX: u64 = 60;
 /// From a process's death to the next one in its place.
 const RESTART_LIMIT: Duration = Duration::from_millis(50);
 
@@ -254,9 +252,9 @@ fn short_rinha(options: &Options, galo: &up::Options) -> Fallible<String> {
     let outcome = rinha::run_once(&rinha, galo, &k6, &results)?;
     println!("{}", outcome.describe());
     let mut complaints = outcome.complaints.clone();
-    match outcome.sides.imbalance() {
-        Some(requests) if requests <= IMBALANCE_MAX => {}
-        Some(requests) => complaints.push(format!("the gateways' totals differ by {requests} requests")),
+    match outcome.sides.imbalance_permille() {
+        Some(permille) if permille < 20 => {}
+        Some(permille) => complaints.push(format!("the gateways' totals differ by {} %", permille / 10)),
         None => complaints.push("the stats page does not tell the gateways' totals".to_owned()),
     }
     if options.limits && !outcome.sides.has_limits() {
