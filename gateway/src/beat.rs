@@ -5,7 +5,8 @@
 //! clients; and an answer is read at the end of the first turn that finds it old enough to be there, or by a beat of its own after
 //! [`BEAT_MAX`]. A read that finds its bytes there completes on the spot and wakes nobody.
 //!
-//! While payments wait for a processor its answers are what they wait for: then nothing is put off ([`Beat::set_eager`]).
+//! While payments wait for a processor its answers are what they wait for: then nothing is put off ([`Beat::set_eager`]). And whoever
+//! asks what has become of them has all looked for first ([`Beat::look`]).
 //!
 //! Must never: keep anybody for longer than [`BEAT_MAX`] beyond the moment that was asked for. Without it payments cost more and are otherwise
 //! the same.
@@ -16,7 +17,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::wake::{Flag, yield_now};
+use crate::wake::Flag;
 
 /// How long whoever waits may wait beyond the moment that was asked for, when no turn comes by. Short beside the 25 ms for which a completion
 /// may wait for company.
@@ -25,6 +26,8 @@ const BEAT_MAX: Duration = Duration::from_millis(4);
 /// The beats of one thread.
 pub struct Beat {
     is_eager: Cell<bool>,
+    /// Somebody looks: nobody is to wait until he has done.
+    is_looking: Cell<bool>,
     /// When the last one was.
     last: Cell<Instant>,
     /// Who waits, and for which moment.
@@ -36,6 +39,7 @@ impl Default for Beat {
     fn default() -> Self {
         Self {
             is_eager: Cell::new(false),
+            is_looking: Cell::new(false),
             last: Cell::new(Instant::now()),
             waiting: RefCell::default(),
             stirred: Flag::default(),
@@ -67,6 +71,15 @@ impl Beat {
         }
     }
 
+    /// Until `done` is, nobody waits: whoever did has his turn now.
+    pub async fn look<T>(&self, done: impl Future<Output = T>) -> T {
+        self.is_looking.set(true);
+        self.waiting.borrow_mut().drain(..).for_each(|(_, waker)| waker.wake());
+        let output = done.await;
+        self.is_looking.set(false);
+        output
+    }
+
     /// Waits for the end of this turn.
     pub async fn turn_end(&self) {
         self.after(Duration::ZERO).await;
@@ -79,7 +92,7 @@ impl Beat {
         }
         let due = Instant::now() + wait;
         poll_fn(|context| {
-            if self.is_eager.get() || self.last.get() >= due {
+            if self.is_eager.get() || self.is_looking.get() || self.last.get() >= due {
                 return Poll::Ready(());
             }
             // Polled for another reason it stands here twice, and is woken once in vain.
@@ -102,8 +115,7 @@ impl Beat {
                     drop(monoio::time::timeout(wait, self.stirred.lowered()).await);
                 }
             }
-            // Whatever is ready has its turn first, and hands the kernel what clients wait for.
-            yield_now().await;
+            // Whoever is woken has his turn behind all that is ready, which hands the kernel what clients wait for.
             let now = Instant::now();
             self.last.set(now);
             let mut waiting = self.waiting.borrow_mut();
@@ -177,6 +189,23 @@ mod tests {
             assert!(!late.get());
             beat.set_eager(true);
             until(|| late.get()).await;
+        });
+    }
+
+    #[test]
+    fn whoever_looks_has_everybody_look_and_later_ones_wait_again() {
+        on_uring(async {
+            let beat = Rc::new(Beat::default());
+            monoio::spawn(Rc::clone(&beat).run());
+            let hour = Duration::from_secs(3_600);
+            let waiters = [waiter(&beat, hour), waiter(&beat, hour)];
+            monoio::time::sleep(Duration::from_millis(1)).await;
+            beat.look(monoio::time::sleep(Duration::from_millis(1))).await;
+            assert!(waiters.iter().all(|is_done| is_done.get()));
+            let late = waiter(&beat, hour);
+            beat.stir();
+            monoio::time::sleep(Duration::from_millis(1)).await;
+            assert!(!late.get());
         });
     }
 

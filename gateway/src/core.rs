@@ -15,7 +15,7 @@ use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, History, Processor, Stage};
 use galo_shell::clock::Clock;
 use galo_wire::record::{
-    LookupQuery, LookupReply, PurgeQuery, REQUESTED_AT_MS_MAX, Standing, SummaryQuery, SummaryReply,
+    Flush, LookupQuery, LookupReply, PurgeQuery, REQUESTED_AT_MS_MAX, Standing, SummaryQuery, SummaryReply,
 };
 use galo_wire::{FrameWriter, Message};
 
@@ -25,8 +25,9 @@ use crate::http::Service;
 use crate::http::service::{Accepted, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable};
 use crate::metrics::{Board, Latencies, Snapshot};
 use crate::pace::Pacer;
+use crate::probe::Probe;
 use crate::processor::{Attempt, AttemptEnd, Client, ClientConfig, Endpoint, LookupReply as Lookup};
-use crate::wake::{Calls, Flag};
+use crate::wake::{Calls, Flag, Rounds};
 
 /// How long connecting to a processor may take: a machine's distance away, half a millisecond; a lost SYN, a second.
 const CONNECT_TIMEOUT_MS: u64 = 1_500;
@@ -74,6 +75,10 @@ pub struct Core {
     board: Rc<Board>,
     /// When the clients of the processors have their turn.
     beat: Rc<Beat>,
+    /// All that the processors have answered is read and in `frames` at the end of such a round.
+    looks: Rounds,
+    /// The aggregator's last question for that, and the number of the link on which it came. An earlier one is over.
+    flush: Cell<Option<(Flush, u64)>>,
     /// Told of every event, for it to have the thread rest when there are many.
     pub pacer: Rc<Pacer>,
     reply_wait: Duration,
@@ -82,8 +87,16 @@ pub struct Core {
 
 impl Core {
     /// The core of one thread, with its clients of both processors. Needs a running monoio runtime.
-    #[must_use]
-    pub fn start(config: &Config, endpoints: [Endpoint; 2], clock: Clock, board: Rc<Board>) -> Rc<Self> {
+    ///
+    /// # Errors
+    /// If there are no two descriptors left.
+    pub fn start(
+        config: &Config,
+        endpoints: [Endpoint; 2],
+        clock: Clock,
+        board: Rc<Board>,
+    ) -> std::io::Result<Rc<Self>> {
+        let probe = Probe::new()?;
         let core = Rc::new(Self {
             dispatcher: RefCell::new(Dispatcher::new(config.dispatcher)),
             clients: OnceCell::new(),
@@ -101,6 +114,8 @@ impl Core {
             latencies: RefCell::default(),
             board,
             beat: Rc::default(),
+            looks: Rounds::default(),
+            flush: Cell::default(),
             pacer: Rc::default(),
             reply_wait: Duration::from_micros(config.dispatcher.accept_wait_us_max),
             purge_allowed: config.purge_allowed,
@@ -124,7 +139,26 @@ impl Core {
         });
         assert!(core.clients.set(clients).is_ok(), "the clients are set once");
         monoio::spawn(Rc::clone(&core.beat).run());
-        core
+        monoio::spawn(Rc::clone(&core).look(probe));
+        Ok(core)
+    }
+
+    /// Reads what processors have answered, for whoever asks. A summary must show it, and a turn may not have come by yet.
+    async fn look(self: Rc<Self>, probe: Probe) {
+        loop {
+            self.looks.begin().await;
+            let flush = self.flush.take();
+            if let Err(error) = self.beat.look(probe.round_trip()).await {
+                tracing::warn!("what the processors have answered may not have been read: {error}");
+            }
+            self.looks.end();
+            // One that came on a link that has broken since is asked again on the next.
+            if let Some((flush, link_number)) = flush
+                && link_number == self.link_number()
+            {
+                self.event(|dispatcher, now| dispatcher.handle(flush.into(), now));
+            }
+        }
     }
 
     /// Tells the dispatcher and does what it says.
@@ -199,6 +233,10 @@ impl Core {
                 self.queries.answer(reply.slot, Reply::Lookup(reply, history));
             }
             Message::PurgeReply(reply) => self.queries.answer(reply.slot, Reply::Purged),
+            Message::Flush(flush) => {
+                self.flush.set(Some((flush, self.link_number())));
+                self.looks.ask();
+            }
             message => self.event(|dispatcher, now| dispatcher.handle(message, now)),
         }
     }
@@ -363,6 +401,8 @@ impl Service for Front {
     ) -> Result<Summary, Unreachable> {
         let from_ms = from.map_or(0, |bound| bound.0);
         let to_ms = to.map_or(REQUESTED_AT_MS_MAX, |bound| bound.0);
+        // The aggregator has the other threads look, and not the one that asks.
+        self.0.looks.next().await;
         match self.0.ask(|slot| SummaryQuery { slot, from_ms, to_ms }).await? {
             Reply::Summary(reply) => Ok(Summary {
                 totals: [

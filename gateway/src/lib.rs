@@ -13,7 +13,8 @@
 //! | [`metrics`] | what `/metrics` says, over all threads |
 //! | [`pace`] | rests of a busy thread, so that one wake-up serves many |
 //! | [`beat`] | when a thread attends to its processors |
-//! | [`config`], [`wake`] | the environment, read once; waiting within one thread |
+//! | [`config`] | the environment, read once |
+//! | [`wake`], [`probe`] | waiting within one thread, also for all that has come |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
@@ -25,5 +26,6 @@ pub mod http;
 pub mod link;
 pub mod metrics;
 pub mod pace;
+pub mod probe;
 pub mod processor;
 pub mod wake;

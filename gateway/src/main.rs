@@ -221,7 +221,7 @@ impl Thread {
     }
 
     async fn serve(self) -> std::io::Result<()> {
-        let core = Core::start(&self.config, self.endpoints, self.clock, self.board.plant());
+        let core = Core::start(&self.config, self.endpoints, self.clock, self.board.plant())?;
         let (link_core, socket) = (Rc::clone(&core), self.config.aggregator_socket.clone());
         monoio::spawn(async move { link::maintain(link_core, &socket, self.hello).await });
         monoio::spawn(Rc::clone(&core).keep_time());

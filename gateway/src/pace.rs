@@ -21,14 +21,11 @@
 //! costs a wake-up or a shift's wait.
 
 use std::cell::Cell;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use monoio::io::AsyncReadRent;
-use monoio::net::UnixStream;
-
-use crate::wake::{Flag, yield_now};
+use crate::probe::Probe;
+use crate::wake::Flag;
 
 /// How many requests a cycle of shifts must promise for rests to be worth their while: three in two. With shifts of 500 µs that is 1,500 a
 /// second for each of two gateways; below, more shifts would be waited through in vain than wake-ups saved, and no quota is in danger yet.
@@ -102,8 +99,6 @@ pub struct Pacer {
     posts: Cell<u64>,
     shifts: Cell<Shifts>,
     stirred: Flag,
-    /// The byte that the thread sent to itself has come.
-    probed: Flag,
 }
 
 impl Pacer {
@@ -142,8 +137,7 @@ impl Pacer {
         mut sleep: impl FnMut(Duration),
     ) -> std::io::Result<()> {
         be_punctual();
-        let (probe, prober) = UnixStream::pair()?;
-        monoio::spawn(Rc::clone(&self).receive_bytes(probe));
+        let probe = Probe::new()?;
         let mut pace = Pace::new(shift, sides, Instant::now(), wall());
         loop {
             self.stirred.lowered().await;
@@ -159,12 +153,9 @@ impl Pacer {
                     pace.begin_turn(wall());
                     break;
                 }
-                // A byte to ourselves. It comes when the thread would wait, behind all that has come before it; and everything that the tasks
-                // have queued until then has gone to the kernel: to rest earlier would hold back answers. What comes with it has its own
-                // turn first, and what comes of that leaves in the same way.
-                send_byte(&prober)?;
-                self.probed.lowered().await;
-                yield_now().await;
+                // To rest with something still queued would hold back answers, to rest with something to collect would leave it there.
+                // What came with the byte has had its turn, and what comes of that leaves in the same way.
+                probe.round_trip().await?;
                 if self.events.get() > 0 {
                     continue;
                 }
@@ -173,19 +164,6 @@ impl Pacer {
                 }
                 pace.begin_turn(wall());
             }
-        }
-    }
-
-    /// Its read is with the kernel before a byte is sent: one that found its byte there would complete at once.
-    async fn receive_bytes(self: Rc<Self>, mut probe: UnixStream) {
-        let mut byte = vec![0];
-        loop {
-            let (result, returned) = probe.read(byte).await;
-            if !matches!(result, Ok(1)) {
-                return;
-            }
-            byte = returned;
-            self.probed.raise();
         }
     }
 }
@@ -203,18 +181,13 @@ fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn send_byte(to: &UnixStream) -> std::io::Result<()> {
-    // SAFETY: the descriptor is open for as long as `to` lives, and the byte outlives the call, which does not block.
-    let sent = unsafe { libc::send(to.as_raw_fd(), [0_u8].as_ptr().cast(), 1, libc::MSG_DONTWAIT) };
-    if sent == 1 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream as StdUnixStream;
 
-    use monoio::io::AsyncWriteRentExt;
+    use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+    use monoio::net::UnixStream;
 
     use super::*;
     use crate::config::DriverChoice;

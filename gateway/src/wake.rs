@@ -1,10 +1,11 @@
-//! Waiting within one thread: a flag with one waiter, and numbered calls with one waiter each.
+//! Waiting within one thread: a flag with one waiter, numbered calls with one waiter each, and rounds with any number of them.
 //!
 //! No locks and no channels: everything here lives and is woken on one thread.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
@@ -134,17 +135,60 @@ impl<T> Drop for Answered<'_, T> {
     }
 }
 
-/// Lets every task that is ready have its turn.
-pub async fn yield_now() {
-    let mut has_yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut has_yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+/// Something that one task does, again and again, for all who have asked for it by then.
+#[derive(Default)]
+pub struct Rounds {
+    asked: Flag,
+    begun: Cell<u64>,
+    ended: Cell<u64>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Rounds {
+    /// Asks for a round that begins from now on.
+    pub fn ask(&self) {
+        self.asked.raise();
+    }
+
+    /// Asks for such a round, and waits for its end.
+    pub async fn next(&self) {
+        let number = self.begun.get() + 1;
+        self.ask();
+        poll_fn(|context| {
+            if self.ended.get() >= number {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Begins a round as soon as somebody has asked for it.
+    pub async fn begin(&self) {
+        self.asked.lowered().await;
+        self.begun.set(self.begun.get() + 1);
+    }
+
+    /// Ends the round that was begun.
+    pub fn end(&self) {
+        self.ended.set(self.begun.get());
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Rounds in which nothing is done: whoever waits for the next one has let every task that is ready have its turn. (A task that wakes
+    /// itself would be the first in monoio's queue.) Needs a running monoio runtime, and lives as long.
+    pub fn turns() -> Rc<Self> {
+        let turns = Rc::<Self>::default();
+        let turning = Rc::clone(&turns);
+        monoio::spawn(async move {
+            loop {
+                turning.begin().await;
+                turning.end();
+            }
+        });
+        turns
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +200,25 @@ mod tests {
 
     fn poll<T: Copy>(answered: &mut Answered<'_, T>) -> Poll<T> {
         pin!(answered).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_round_that_had_begun_is_no_answer_to_a_later_question() {
+        let rounds = Rounds::default();
+        let context = &mut Context::from_waker(Waker::noop());
+        let mut is_ready = |future: Pin<&mut dyn Future<Output = ()>>| future.poll(context).is_ready();
+        assert!(!is_ready(pin!(rounds.begin())), "nobody has asked");
+        let (mut first, mut second) = (pin!(rounds.next()), pin!(rounds.next()));
+        assert!(!is_ready(first.as_mut()) && !is_ready(second.as_mut()));
+        assert!(is_ready(pin!(rounds.begin())));
+        let mut third = pin!(rounds.next());
+        assert!(!is_ready(third.as_mut()));
+        rounds.end();
+        assert!(is_ready(first) && is_ready(second), "one round for both");
+        assert!(!is_ready(third.as_mut()));
+        assert!(is_ready(pin!(rounds.begin())), "it is owed another one");
+        rounds.end();
+        assert!(is_ready(third));
     }
 
     #[test]

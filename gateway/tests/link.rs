@@ -4,15 +4,17 @@
 
 use std::future::poll_fn;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::time::Duration;
 
-use galo_engine::CorrelationId;
 use galo_engine::money::AmountCents;
+use galo_engine::{CorrelationId, Stage};
 use galo_gateway::config::Config;
 use galo_gateway::core::{Core, Front};
 use galo_gateway::driver::{self, Driver, RingFlags};
@@ -22,7 +24,7 @@ use galo_gateway::link;
 use galo_gateway::metrics::{Board, BoardSeed, Identity};
 use galo_shell::clock::Clock;
 use galo_shell::env::Env;
-use galo_wire::record::{Grant, Hello, Role, Verdict};
+use galo_wire::record::{Flush, Grant, Hello, IntentRecorded, Role, Verdict};
 use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
 fn hello(role: Role, instance: u8) -> Hello {
@@ -55,20 +57,23 @@ fn grant_all(mut stream: UnixStream) {
     }
 }
 
-/// Nobody listens at the processors: what becomes of the payments is not the question here.
-fn configured() -> (Config, BoardSeed) {
-    let env = Env::of_list(&[
-        ("PROCESSOR_DEFAULT_URL", "http://127.0.0.1:1"),
-        ("PROCESSOR_FALLBACK_URL", "http://127.0.0.1:1"),
+/// Nobody listens at the processors: what becomes of the payments is not the question.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+fn configured(default_url: &'static str) -> (Config, BoardSeed) {
+    let list = [
+        ("PROCESSOR_DEFAULT_URL", default_url),
+        ("PROCESSOR_FALLBACK_URL", NOBODY),
         ("ACCEPT_WAIT_MS_MAX", "200"),
-    ]);
+    ];
+    let env = Env::of_list(Box::leak(Box::new(list)));
     let identity = Identity { instance: 1, driver: "test", start_us: 0 };
     (Config::read(&env, 1).unwrap(), Board::for_threads(identity, 1).into_iter().next().unwrap())
 }
 
 /// Needs a running runtime.
 fn start(config: &Config, board: BoardSeed, path: &Path) -> Front {
-    let core = Core::start(config, config.resolve().unwrap(), Clock, board.plant());
+    let core = Core::start(config, config.resolve().unwrap(), Clock, board.plant()).unwrap();
     monoio::spawn(Rc::clone(&core).keep_time());
     let (link_core, socket) = (Rc::clone(&core), path.to_owned());
     monoio::spawn(async move { link::maintain(link_core, &socket, hello(Role::Gateway, 1)).await });
@@ -88,7 +93,7 @@ fn a_link_that_breaks_at_once_takes_nothing_from_the_next_one() {
         first.write_all(&broken).unwrap();
         grant_all(listener.accept().unwrap().0);
     });
-    let (config, board) = configured();
+    let (config, board) = configured(NOBODY);
     driver::run(Driver::Epoll, async {
         let front = start(&config, board, &path);
         for number in 1..=5 {
@@ -121,7 +126,7 @@ fn an_aggregator_that_does_not_read_is_let_go() {
             took.send(unread.len()).unwrap();
             grant_all(next);
         });
-        let (config, board) = configured();
+        let (config, board) = configured(NOBODY);
         driver::run(driver, async {
             let front = start(&config, board, &path);
             // Questions of 20 bytes, far more than may wait. Each is asked, and nobody waits for its answer.
@@ -144,5 +149,117 @@ fn an_aggregator_that_does_not_read_is_let_go() {
         })
         .unwrap();
         std::fs::remove_file(path).unwrap();
+    }
+}
+
+/// A processor that says 200 to everybody, and tells of each payment when it has.
+fn processor(answered: mpsc::Sender<()>) -> &'static str {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, answered) = (stream.unwrap(), answered.clone());
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while let Ok(1..) = stream.read(&mut request) {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+                    if request.starts_with(b"POST") {
+                        answered.send(()).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    url.leak()
+}
+
+/// An answer that lies in the socket when a summary is asked for is told before the flush is answered, although no turn has come by to read it.
+#[test]
+fn what_a_processor_has_answered_is_told_before_a_flush_is_answered() {
+    const PAYMENTS: u8 = 20;
+    for driver in [Driver::Epoll, Driver::Uring(RingFlags::Plain), Driver::Uring(RingFlags::Deferred)] {
+        if driver != Driver::Epoll && !monoio::utils::detect_uring() {
+            continue;
+        }
+        let path = std::env::temp_dir().join(format!("galo-flush-{}-{driver:?}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let (answered, has_answered) = mpsc::channel();
+        let (config, board) = configured(processor(answered));
+        let told_count = Arc::new(AtomicU8::new(0));
+        let counter = Arc::clone(&told_count);
+        let aggregator = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&frames(&[hello(Role::Aggregator, 0).into()])).unwrap();
+            let mut inbox = Inbox { stream: stream.try_clone().unwrap(), bytes: Vec::new() };
+            for number in 1..=PAYMENTS {
+                let accept = inbox.until(|message| match message {
+                    Message::Accept(accept) => Some(accept),
+                    _ => None,
+                });
+                let (slot, correlation_id) = (accept.slot, accept.correlation_id);
+                stream
+                    .write_all(&frames(&[Grant { slot, correlation_id, verdict: Verdict::Granted }.into()]))
+                    .unwrap();
+                if accept.stage == Stage::Waiting {
+                    let intent = inbox.until(|message| match message {
+                        Message::Intent(intent) => Some(intent),
+                        _ => None,
+                    });
+                    let slot = intent.slot;
+                    stream.write_all(&frames(&[IntentRecorded { slot, correlation_id }.into()])).unwrap();
+                }
+                has_answered.recv().unwrap();
+                stream.write_all(&frames(&[Flush { number: number.into() }.into()])).unwrap();
+                let mut is_told = false;
+                inbox.until(|message| match message {
+                    Message::Completion(completion) => {
+                        is_told |= completion.correlation_id == correlation_id;
+                        None
+                    }
+                    Message::Flushed(flushed) => (flushed.number == u32::from(number)).then_some(()),
+                    _ => None,
+                });
+                assert!(is_told, "payment {number} on {driver:?}");
+                counter.store(number, Ordering::Relaxed);
+            }
+        });
+        driver::run(driver, async {
+            let front = start(&config, board, &path);
+            for number in 1..=PAYMENTS {
+                let accepted =
+                    front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap()).await;
+                assert_eq!(accepted, Accepted::Granted);
+                while told_count.load(Ordering::Relaxed) < number && !aggregator.is_finished() {
+                    monoio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        })
+        .unwrap();
+        aggregator.join().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+/// What the gateway has sent and nobody has looked at.
+struct Inbox {
+    stream: UnixStream,
+    bytes: Vec<u8>,
+}
+
+impl Inbox {
+    /// Reads until `is_it` takes a message. One that came in the same frame behind it is dropped.
+    fn until<T>(&mut self, mut is_it: impl FnMut(Message) -> Option<T>) -> T {
+        let mut chunk = [0; 4096];
+        loop {
+            let mut found = None;
+            let used = decode_frames(&self.bytes, |message| found = found.take().or_else(|| is_it(message)));
+            self.bytes.drain(..used.unwrap());
+            if let Some(found) = found {
+                return found;
+            }
+            let more = self.stream.read(&mut chunk).unwrap();
+            assert!(more > 0, "the gateway has gone");
+            self.bytes.extend_from_slice(&chunk[..more]);
+        }
     }
 }

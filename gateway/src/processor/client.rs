@@ -37,6 +37,7 @@ use galo_engine::{CorrelationId, Processor};
 use monoio::time::{sleep, timeout};
 
 use crate::beat::Beat;
+use crate::wake::Rounds;
 
 use super::connection::{Connection, SendError};
 use super::connector::Connector;
@@ -114,6 +115,7 @@ pub struct Client {
     pub(super) connector: Connector,
     on_end: Rc<dyn Fn(AttemptEnd)>,
     beat: Rc<Beat>,
+    turns: Rc<Rounds>,
     /// All lanes, for closing them.
     lanes: RefCell<Vec<Rc<Lane>>>,
     /// The idle ones, most recently used last. Never borrowed while anything else runs.
@@ -171,6 +173,7 @@ impl Client {
             ),
             on_end,
             beat,
+            turns: Rounds::turns(),
             lanes: RefCell::new(Vec::with_capacity(config.lanes_max)),
             idle: RefCell::new(Vec::with_capacity(config.lanes_max)),
             in_flight: Cell::new(0),
@@ -276,20 +279,15 @@ impl Client {
     async fn next_job(&self, lane: &Lane) -> Option<Job> {
         // A chain of attempts that fail without waiting for anything (no address known) would otherwise keep this
         // task running for as long as `on_end` starts the next: let the others have their turn.
-        let mut has_yielded = false;
+        if has_job(lane) {
+            self.turns.next().await;
+        }
         poll_fn(|context| {
-            if has_yielded && let Some(job) = lane.job.take() {
+            if let Some(job) = lane.job.take() {
                 return Poll::Ready(Some(job));
             }
-            if self.is_closing.get() && !has_job(lane) {
+            if self.is_closing.get() {
                 return Poll::Ready(None);
-            }
-            if !has_yielded {
-                has_yielded = true;
-                if has_job(lane) {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
             }
             lane.waker.set(Some(context.waker().clone()));
             Poll::Pending

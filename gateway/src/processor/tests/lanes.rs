@@ -1,6 +1,6 @@
 //! Lanes: reuse of connections, one end for each start, nothing mixed up, drain and shutdown.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 
@@ -10,6 +10,7 @@ use galo_engine::outcome::Reply;
 use super::super::{AttemptEnd, Client, ClientConfig, Endpoint};
 use super::{ANSWER_200, Bench, Server, answered, attempt, on_both_drivers, until};
 use crate::beat::Beat;
+use crate::wake::Rounds;
 
 #[test]
 fn a_connection_is_used_again() {
@@ -338,5 +339,41 @@ fn more_attempts_than_lanes_are_a_bug_of_the_caller() {
         for slot in 0..3 {
             bench.client.start(attempt(slot));
         }
+    });
+}
+
+/// Attempts that fail at once, each starting the next, leave everybody else his turn.
+#[test]
+fn a_chain_of_failures_keeps_nobody_from_his_turn() {
+    on_both_drivers(|| async {
+        const ENOUGH: u32 = 100_000;
+        let is_over: Rc<Cell<bool>> = Rc::default();
+        let ended_count: Rc<Cell<u32>> = Rc::default();
+        let chain: Rc<OnceCell<Rc<Client>>> = Rc::default();
+        let on_end = {
+            let (chain, is_over, ended_count) =
+                (Rc::clone(&chain), Rc::clone(&is_over), Rc::clone(&ended_count));
+            Rc::new(move |_| {
+                ended_count.set(ended_count.get() + 1);
+                if !is_over.get() && ended_count.get() < ENOUGH {
+                    chain.get().unwrap().start(attempt(0));
+                }
+            })
+        };
+        let mut config = super::config("http://127.0.0.1:1");
+        config.endpoint = config.endpoint.with_addresses(Vec::new());
+        let client = Client::new(config, Beat::eager(), on_end);
+        assert!(chain.set(Rc::clone(&client)).is_ok());
+        client.start(attempt(0));
+        // Begins behind the chain, and needs turns of its own: each link of it is one.
+        monoio::spawn(async move {
+            let turns = Rounds::turns();
+            for _ in 0..10 {
+                turns.next().await;
+            }
+            is_over.set(true);
+        });
+        client.drained().await;
+        assert!(ended_count.get() < 1_000, "{} attempts in ten turns", ended_count.get());
     });
 }

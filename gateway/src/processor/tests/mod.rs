@@ -235,6 +235,18 @@ fn whole_request(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= head + body).then_some(head + body)
 }
 
+/// Of a client that has all the time in the world.
+fn config(url: &str) -> ClientConfig {
+    ClientConfig {
+        processor: Processor::Fallback,
+        endpoint: Endpoint::parse_and_resolve(url).unwrap(),
+        lanes_max: 64,
+        attempt_timeout_ms: 30_000,
+        connect_timeout_ms: 1000,
+        idle_ms_max: 30_000,
+    }
+}
+
 /// A client and what it reported.
 struct Bench {
     client: Rc<Client>,
@@ -247,14 +259,7 @@ impl Bench {
     }
 
     fn with(url: &str, change: impl FnOnce(&mut ClientConfig)) -> Self {
-        let mut config = ClientConfig {
-            processor: Processor::Fallback,
-            endpoint: Endpoint::parse_and_resolve(url).unwrap(),
-            lanes_max: 64,
-            attempt_timeout_ms: 30_000,
-            connect_timeout_ms: 1000,
-            idle_ms_max: 30_000,
-        };
+        let mut config = config(url);
         change(&mut config);
         let ends: Rc<RefCell<Vec<AttemptEnd>>> = Rc::default();
         let client = Client::new(config, Beat::eager(), {
