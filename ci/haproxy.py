@@ -225,6 +225,36 @@ class Check:
                 had.append((self.one.requests - before[0], self.two.requests - before[1]))
             assert had in ([(12, 0), (0, 12)] * 3, [(0, 12), (12, 0)] * 3), had
 
+    async def shifts_of_a_gateway_that_is_ahead_end_early(self):
+        shift_us = 1_200_007
+        early_us = shift_us // 12
+
+        async def at(us):
+            """Waits for that moment of the next shift that has it, with half of an early end as tolerance."""
+            await asyncio.sleep(early_us / 1e6 / 2)
+            while not us < time.time() * 1e6 % shift_us < us + early_us // 2:
+                await asyncio.sleep(0.005)
+
+        async def name_of(api):
+            return (await once(api, "POST", "/payments", b"{}"))[2]
+
+        async with self._another(GATEWAY_SHIFT_US=str(shift_us)) as api:
+            await at(shift_us // 4)
+            ahead = [await name_of(api) for _ in range(12)]
+            assert len(set(ahead)) == 1, ahead
+            await at(shift_us // 4)
+            other = await name_of(api)
+            assert other != ahead[0]
+            await at(shift_us // 4)
+            assert await name_of(api) == ahead[0]
+            await at(shift_us - early_us * 3 // 4)
+            had = [await name_of(api) for _ in range(2)]
+            assert had == [other, other], had
+            # His own shift, to its very end: he is behind.
+            for moment in (shift_us // 4, shift_us - early_us * 3 // 4):
+                await at(moment)
+                assert await name_of(api) == other
+
     async def each_request_says_in_which_shift_it_came_whatever_its_client_says(self):
         shift_us = 300_007
         async with self._another(GATEWAY_SHIFT_US=str(shift_us)) as api:
