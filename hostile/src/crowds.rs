@@ -22,10 +22,10 @@ const CONNECTION_KIB_MAX: u64 = 46;
 const HAPROXY_KIB_MAX: u64 = 60 * 1_024;
 
 const IDLE_COUNT: usize = 10_000;
-const SLOW_COUNT: usize = 1_000;
+const SLOW_COUNT: u32 = 1_000;
 /// Those who pay, and how often each.
 const PAYERS: usize = 4;
-const PAYMENT_COUNT: u64 = 400;
+const PAYMENT_COUNT: u64 = 1_000;
 
 /// Runs all.
 pub(crate) fn run(world: &mut World, tally: &mut Tally) {
@@ -201,16 +201,20 @@ fn slow(world: &mut World, way: &Way, tally: &Tally) -> Result<(), String> {
     room_again(world, way)
 }
 
-/// The crowd. One thread drives all of it; whoever cannot get in, or was thrown out, tries again with the next byte.
+/// The crowd. One thread drives all of it, each client at his own moment of the second, as strangers are; whoever cannot get in, or was
+/// thrown out, tries again with the next byte.
 fn torment(way: &Way, stands: &AtomicBool, is_over: &AtomicBool) {
     let text = request("POST", "/payments", "{}");
+    let gap = Duration::from_secs(1) / SLOW_COUNT;
     let mut crowd: Vec<Option<(Connection, usize)>> = (0..SLOW_COUNT).map(|_| None).collect();
-    while !is_over.load(Ordering::Relaxed) {
-        let second = Instant::now() + Duration::from_secs(1);
+    let mut due = Instant::now();
+    loop {
         for client in &mut crowd {
             if is_over.load(Ordering::Relaxed) {
                 return;
             }
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            due = (due + gap).max(Instant::now());
             let (mut connection, at) = match client.take() {
                 Some(client) => client,
                 None => match Connection::open_soon(way) {
@@ -223,9 +227,6 @@ fn torment(way: &Way, stands: &AtomicBool, is_over: &AtomicBool) {
             }
         }
         stands.store(true, Ordering::Relaxed);
-        while Instant::now() < second && !is_over.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(10));
-        }
     }
 }
 
