@@ -78,7 +78,7 @@ fn latency(path: &Path, rate: u32, sides: &[&Group<'_>]) -> Result<(), Box<dyn s
         .y_desc("ms")
         .x_labels(6)
         .x_label_formatter(&|nines| percentile(*nines))
-        .y_label_formatter(&|value| format!("{value}"))
+        .y_label_formatter(&|value| short(*value))
         .light_line_style(RGBColor(235, 235, 235))
         .draw()?;
     for ((side, points), colour) in curves.iter().zip(COLOURS.iter().cycle()) {
@@ -99,7 +99,12 @@ fn latency(path: &Path, rate: u32, sides: &[&Group<'_>]) -> Result<(), Box<dyn s
 }
 
 fn percentile(nines: f64) -> String {
-    let text = format!("{:.5}", 100.0 * (1.0 - 10_f64.powf(-nines)));
+    short(100.0 * (1.0 - 10_f64.powf(-nines)))
+}
+
+/// To five decimals, without those that say nothing.
+fn short(value: f64) -> String {
+    let text = format!("{value:.5}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -172,5 +177,10 @@ mod tests {
     fn nines_are_percentiles() {
         let labels: Vec<String> = (0..=5).map(|nines| percentile(f64::from(nines))).collect();
         assert_eq!(labels, ["0", "90", "99", "99.9", "99.99", "99.999"]);
+    }
+
+    #[test]
+    fn labels_are_as_short_as_they_can_be() {
+        assert_eq!([0.1 + 0.2, 0.05, 1.0, 20.0].map(short), ["0.3", "0.05", "1", "20"]);
     }
 }
