@@ -226,13 +226,13 @@ class Check:
             assert had in ([(12, 0), (0, 12)] * 3, [(0, 12), (12, 0)] * 3), had
 
     async def shifts_of_a_gateway_that_is_ahead_end_early(self):
-        shift_us = 1_200_007
+        shift_us = 2_400_007
         early_us = shift_us // 12
 
         async def at(us):
-            """Waits for that moment of the next shift that has it, with half of an early end as tolerance."""
-            await asyncio.sleep(early_us / 1e6 / 2)
-            while not us < time.time() * 1e6 % shift_us < us + early_us // 2:
+            """Waits for that moment of the next shift that has it, with a quarter of an early end as tolerance."""
+            await asyncio.sleep(early_us / 1e6 / 4)
+            while not us < time.time() * 1e6 % shift_us < us + early_us // 4:
                 await asyncio.sleep(0.005)
 
         async def name_of(api):

@@ -145,10 +145,16 @@ impl Core {
 
     /// Reads what processors have answered, for whoever asks. A summary must show it, and a turn may not have come by yet.
     async fn look(self: Rc<Self>, probe: Probe) {
+        let turns = Rounds::turns();
+        let all_read = async || {
+            // Whoever was woken queues his read first: a ring that does not defer its work could tell of the byte before it knew of them.
+            turns.next().await;
+            probe.round_trip().await
+        };
         loop {
             self.looks.begin().await;
             let flush = self.flush.take();
-            if let Err(error) = self.beat.look(probe.round_trip()).await {
+            if let Err(error) = self.beat.look(all_read()).await {
                 tracing::warn!("what the processors have answered may not have been read: {error}");
             }
             self.looks.end();
@@ -402,7 +408,8 @@ impl Service for Front {
         let from_ms = from.map_or(0, |bound| bound.0);
         let to_ms = to.map_or(REQUESTED_AT_MS_MAX, |bound| bound.0);
         // The aggregator has the other threads look, and not the one that asks.
-        self.0.looks.next().await;
+        let looking = monoio::time::timeout(self.0.reply_wait, self.0.looks.next());
+        looking.await.map_err(|_| Unreachable)?;
         match self.0.ask(|slot| SummaryQuery { slot, from_ms, to_ms }).await? {
             Reply::Summary(reply) => Ok(Summary {
                 totals: [

@@ -13,7 +13,8 @@
 //!
 //! HAProxy gives all requests of a shift to the same gateway (`haproxy/haproxy.cfg`), which takes them in at its end. Then it waits for the
 //! ledger's word as always: nobody whose answer is on its way is kept waiting by a rest. So a request waits for half a shift as a rule and
-//! for a whole one at most (a twelfth more where HAProxy ended the other's early, for two where it gave us two running, or was late with it), and for the round trip to the ledger. All that a turn brought about is with the kernel before the thread rests.
+//! for a whole one at most (a twelfth more where HAProxy ended the other's early, for two where it gave us two running, or was late
+//! with it), and for the round trip to the ledger. All that a turn brought about is with the kernel before the thread rests.
 //!
 //! Must never have a thread rest to which little comes: a lone payment finds it waiting in the ring. Must never rest for longer than
 //! two shifts, nor twice in one turn. Nothing is kept that could be wrong afterwards: without it, payments cost more and are otherwise the

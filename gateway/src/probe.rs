@@ -1,7 +1,7 @@
 //! A byte that a thread sends to itself, to know that it has seen everything that had come before.
 //!
 //! What tasks have queued goes to the kernel when the thread would wait, and what has come in is collected then. A task that
-//! asks in between sees neither. The byte's read is with the kernel before the byte is sent, so it comes when the thread would wait:
+//! asks in between sees neither. The byte's read is queued before the byte is sent, so it comes when the thread would wait:
 //! behind all that has come before it, and behind every operation that had been queued and could end at once.
 
 use std::os::fd::AsRawFd;
@@ -51,10 +51,11 @@ async fn receive_bytes(mut from: UnixStream, has_come: Rc<Flag>) {
     let mut byte = vec![0];
     loop {
         let (result, returned) = from.read(byte).await;
+        has_come.raise();
         if !matches!(result, Ok(1)) {
+            // Whoever sends the next one is told.
             return;
         }
         byte = returned;
-        has_come.raise();
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use galo_engine::money::AmountCents;
 use galo_engine::{CorrelationId, Stage};
-use galo_gateway::config::Config;
+use galo_gateway::config::{Config, DriverChoice};
 use galo_gateway::core::{Core, Front};
 use galo_gateway::driver::{self, Driver, RingFlags};
 use galo_gateway::http::Service;
@@ -24,7 +24,7 @@ use galo_gateway::link;
 use galo_gateway::metrics::{Board, BoardSeed, Identity};
 use galo_shell::clock::Clock;
 use galo_shell::env::Env;
-use galo_wire::record::{Flush, Grant, Hello, IntentRecorded, Role, Verdict};
+use galo_wire::record::{Accept, Flush, Grant, Hello, Intent, IntentRecorded, Role, Verdict};
 use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
 fn hello(role: Role, instance: u8) -> Hello {
@@ -173,63 +173,69 @@ fn processor(answered: mpsc::Sender<()>) -> &'static str {
     url.leak()
 }
 
-/// An answer that lies in the socket when a summary is asked for is told before the flush is answered, although no turn has come by to read it.
+/// Answers that lie in sockets when a summary is asked for are told before the flush is answered, although no turn has come by to read them.
 #[test]
-fn what_a_processor_has_answered_is_told_before_a_flush_is_answered() {
-    const PAYMENTS: u8 = 20;
-    for driver in [Driver::Epoll, Driver::Uring(RingFlags::Plain), Driver::Uring(RingFlags::Deferred)] {
-        if driver != Driver::Epoll && !monoio::utils::detect_uring() {
-            continue;
-        }
+fn what_processors_have_answered_is_told_before_a_flush_is_answered() {
+    const ROUNDS: u8 = 20;
+    const AT_ONCE: u8 = 4;
+    let mut drivers = vec![Driver::Epoll];
+    if let Ok(best) = driver::choose(DriverChoice::Uring) {
+        drivers.extend([Driver::Uring(RingFlags::Plain), best]);
+    }
+    for driver in drivers {
         let path = std::env::temp_dir().join(format!("galo-flush-{}-{driver:?}.sock", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let (answered, has_answered) = mpsc::channel();
         let (config, board) = configured(processor(answered));
-        let told_count = Arc::new(AtomicU8::new(0));
-        let counter = Arc::clone(&told_count);
+        let round_count = Arc::new(AtomicU8::new(0));
+        let counter = Arc::clone(&round_count);
         let aggregator = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(&frames(&[hello(Role::Aggregator, 0).into()])).unwrap();
-            let mut inbox = Inbox { stream: stream.try_clone().unwrap(), bytes: Vec::new() };
-            for number in 1..=PAYMENTS {
-                let accept = inbox.until(|message| match message {
-                    Message::Accept(accept) => Some(accept),
-                    _ => None,
-                });
-                let (slot, correlation_id) = (accept.slot, accept.correlation_id);
-                stream
-                    .write_all(&frames(&[Grant { slot, correlation_id, verdict: Verdict::Granted }.into()]))
-                    .unwrap();
-                if accept.stage == Stage::Waiting {
-                    let intent = inbox.until(|message| match message {
-                        Message::Intent(intent) => Some(intent),
-                        _ => None,
+            let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+            for round in 1..=ROUNDS {
+                let (mut attempted_count, mut told_count, mut is_flushed) = (0, 0, false);
+                while !is_flushed {
+                    let more = stream.read(&mut chunk).unwrap();
+                    assert!(more > 0, "the gateway has gone");
+                    bytes.extend_from_slice(&chunk[..more]);
+                    let mut replies: Vec<Message> = Vec::new();
+                    let used = decode_frames(&bytes, |message| match message {
+                        Message::Accept(Accept { slot, correlation_id, stage, .. }) => {
+                            replies.push(Grant { slot, correlation_id, verdict: Verdict::Granted }.into());
+                            attempted_count += u8::from(stage != Stage::Waiting);
+                        }
+                        Message::Intent(Intent { slot, correlation_id, .. }) => {
+                            replies.push(IntentRecorded { slot, correlation_id }.into());
+                            attempted_count += 1;
+                        }
+                        Message::Completion(_) => told_count += 1,
+                        Message::Flushed(flushed) => is_flushed = flushed.number == u32::from(round),
+                        _ => {}
                     });
-                    let slot = intent.slot;
-                    stream.write_all(&frames(&[IntentRecorded { slot, correlation_id }.into()])).unwrap();
-                }
-                has_answered.recv().unwrap();
-                stream.write_all(&frames(&[Flush { number: number.into() }.into()])).unwrap();
-                let mut is_told = false;
-                inbox.until(|message| match message {
-                    Message::Completion(completion) => {
-                        is_told |= completion.correlation_id == correlation_id;
-                        None
+                    bytes.drain(..used.unwrap());
+                    stream.write_all(&frames(&replies)).unwrap();
+                    if !replies.is_empty() && attempted_count == AT_ONCE {
+                        (0..AT_ONCE).for_each(|_| has_answered.recv().unwrap());
+                        stream.write_all(&frames(&[Flush { number: round.into() }.into()])).unwrap();
                     }
-                    Message::Flushed(flushed) => (flushed.number == u32::from(number)).then_some(()),
-                    _ => None,
-                });
-                assert!(is_told, "payment {number} on {driver:?}");
-                counter.store(number, Ordering::Relaxed);
+                }
+                assert_eq!(told_count, AT_ONCE, "round {round} on {driver:?}");
+                counter.store(round, Ordering::Relaxed);
             }
         });
         driver::run(driver, async {
-            let front = start(&config, board, &path);
-            for number in 1..=PAYMENTS {
-                let accepted =
-                    front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap()).await;
-                assert_eq!(accepted, Accepted::Granted);
-                while told_count.load(Ordering::Relaxed) < number && !aggregator.is_finished() {
+            let front = Rc::new(start(&config, board, &path));
+            for round in 1..=ROUNDS {
+                for number in 0..AT_ONCE {
+                    let front = Rc::clone(&front);
+                    monoio::spawn(async move {
+                        let id = CorrelationId([round * AT_ONCE + number; 16]);
+                        let accepted = front.accept(id, AmountCents::new(1990).unwrap()).await;
+                        assert_eq!(accepted, Accepted::Granted);
+                    });
+                }
+                while round_count.load(Ordering::Relaxed) < round && !aggregator.is_finished() {
                     monoio::time::sleep(Duration::from_millis(5)).await;
                 }
             }
@@ -237,29 +243,5 @@ fn what_a_processor_has_answered_is_told_before_a_flush_is_answered() {
         .unwrap();
         aggregator.join().unwrap();
         std::fs::remove_file(path).unwrap();
-    }
-}
-
-/// What the gateway has sent and nobody has looked at.
-struct Inbox {
-    stream: UnixStream,
-    bytes: Vec<u8>,
-}
-
-impl Inbox {
-    /// Reads until `is_it` takes a message. One that came in the same frame behind it is dropped.
-    fn until<T>(&mut self, mut is_it: impl FnMut(Message) -> Option<T>) -> T {
-        let mut chunk = [0; 4096];
-        loop {
-            let mut found = None;
-            let used = decode_frames(&self.bytes, |message| found = found.take().or_else(|| is_it(message)));
-            self.bytes.drain(..used.unwrap());
-            if let Some(found) = found {
-                return found;
-            }
-            let more = self.stream.read(&mut chunk).unwrap();
-            assert!(more > 0, "the gateway has gone");
-            self.bytes.extend_from_slice(&chunk[..more]);
-        }
     }
 }

@@ -409,7 +409,7 @@ records! {
         /// See [`HealthReport::response_ms`].
         response_ms: u32,
     }
-    /// Aggregator: say whatever you have not said yet, then [`Flushed`]. Somebody asked for a summary.
+    /// Aggregator: read what processors have answered, say whatever you have not said yet, then [`Flushed`]. Somebody asked for a summary.
     Flush = 44, 4 bytes {
         /// Echoed.
         number: u32,
