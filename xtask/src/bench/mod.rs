@@ -246,7 +246,7 @@ impl Bench<'_> {
                 }
             }
         }
-        Ok(())
+        self.keep()
     }
 
     fn keep(&self) -> Fallible<()> {
