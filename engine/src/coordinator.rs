@@ -74,6 +74,9 @@ pub enum Rejection {
     /// A record that only an aggregator sends, or an amount that no gateway accepts.
     #[error("an unexpected record: {0:?}")]
     Unexpected(Box<Message>),
+    /// More claims of payments that the ledger does not know than gateways can have been granted.
+    #[error("it claims a payment that is unknown here, and twice OPEN_LEN_MAX payments are open already")]
+    TooManyClaims,
 }
 
 /// Counts of what happened, for metrics.
@@ -110,6 +113,8 @@ struct Session {
     ready: bool,
     /// Its gateway has another connection by now.
     superseded: bool,
+    /// Its intents and claims that were answered with a withdrawal.
+    withdrawn: u64,
 }
 
 /// See the module's documentation.
@@ -224,7 +229,7 @@ impl Coordinator {
             }
             None => return Err(Rejection::TooMany),
         };
-        self.sessions[index] = Some(Session { hello, ready: false, superseded: false });
+        self.sessions[index] = Some(Session { hello, ready: false, superseded: false, withdrawn: 0 });
         let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
         if let Some(number) = self.summaries.join(session) {
             self.send(session, Flush { number });
@@ -269,6 +274,12 @@ impl Coordinator {
         self.sessions.get(usize::from(session.0)).copied().flatten().map(|session| session.hello)
     }
 
+    /// How often a session named a payment that is not its own, and had it withdrawn. A gateway that comes back late does.
+    #[must_use]
+    pub fn session_withdrawn(&self, session: SessionId) -> u64 {
+        self.sessions.get(usize::from(session.0)).copied().flatten().map_or(0, |session| session.withdrawn)
+    }
+
     /// A connection closed: what it owned goes to the others.
     pub fn disconnect(&mut self, session: SessionId, now: Now) {
         self.sessions[usize::from(session.0)] = None;
@@ -308,7 +319,7 @@ impl Coordinator {
                 if AmountCents::new(claim.amount_cents).is_none() {
                     return Err(Rejection::Unexpected(Box::new(message)));
                 }
-                self.claim(session, claim);
+                return self.claim(session, claim);
             }
             Message::Ready(_) => {
                 if let Some(known) = &mut self.sessions[usize::from(session.0)] {
@@ -496,19 +507,23 @@ impl Coordinator {
     /// | the ledger has it | then |
     /// | --- | --- |
     /// | not at all (memory lost) | as the gateway says, and its own |
+    /// | not at all, and there is no room even for claims | none of ours: its connection ends |
     /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
     /// | not at all, after ids were forgotten | withdrawn: it may be one of them, and would be counted twice |
     /// | with nobody, at the same stage, and no later attempt is known | its own |
     /// | with nobody, at the attempt that the gateway last had, which it saw refused or never sent | its own, waiting |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
     /// | with somebody, or processed | withdrawn |
-    fn claim(&mut self, session: SessionId, claim: Claim) {
+    fn claim(&mut self, session: SessionId, claim: Claim) -> Result<(), Rejection> {
         let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
         // A claim that waits names the attempt that it gave up, if there was one.
         let waits = stage == Stage::Waiting;
         match self.ledger.lookup(correlation_id) {
             Known::Absent if self.ledger.was_purged() || self.ledger.has_forgotten() => {
                 self.withdraw(session, slot, correlation_id);
+            }
+            Known::Absent if !self.ledger.has_room_for_claim(amount_cents) => {
+                return Err(Rejection::TooManyClaims);
             }
             Known::Absent => {
                 self.apply(Entry::Accepted {
@@ -553,10 +568,14 @@ impl Coordinator {
             Known::Open(payment) if payment.owner == Some(session) => {}
             Known::Open(_) | Known::Processed { .. } => self.withdraw(session, slot, correlation_id),
         }
+        Ok(())
     }
 
     fn withdraw(&mut self, session: SessionId, slot: u32, correlation_id: CorrelationId) {
         self.counters.withdrawn += 1;
+        if let Some(known) = &mut self.sessions[usize::from(session.0)] {
+            known.withdrawn += 1;
+        }
         self.send(session, Withdrawal { slot, correlation_id });
     }
 

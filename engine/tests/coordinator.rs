@@ -400,6 +400,33 @@ fn claims_are_settled_as_the_table_says() {
     assert_eq!(tell(&mut coordinator, two, claim(2, Stage::AtDefault, 7, true)), [(two, withdrawn(2))]);
 }
 
+/// A ledger that lost its memory takes what every gateway was granted, and no more than that can have been.
+#[test]
+fn claims_of_unknown_payments_have_a_bound() {
+    let mut coordinator = coordinator_with(2);
+    let one = join(&mut coordinator, 1);
+    for number in 1..=4 {
+        assert_eq!(tell(&mut coordinator, one, claim(number, Stage::Waiting, 0, false)), []);
+    }
+    let one_more = claim(5, Stage::Waiting, 0, false);
+    assert_eq!(coordinator.handle(one, one_more.into(), at(LATER)), Err(Rejection::TooManyClaims));
+    assert_eq!(coordinator.ledger().conservation().open.count, 4);
+    // What is known is claimed as ever.
+    assert_eq!(tell(&mut coordinator, one, claim(4, Stage::Waiting, 0, false)), []);
+}
+
+#[test]
+fn a_session_knows_how_much_was_withdrawn_from_it() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    tell(&mut coordinator, one, claim(1, Stage::Waiting, 0, false));
+    tell(&mut coordinator, two, claim(1, Stage::Waiting, 0, false));
+    assert_eq!([one, two].map(|session| coordinator.session_withdrawn(session)), [0, 1]);
+    coordinator.disconnect(two, at(LATER));
+    let again = join(&mut coordinator, 2);
+    assert_eq!(coordinator.session_withdrawn(again), 0, "another connection");
+}
+
 #[test]
 fn after_a_start_nothing_is_handed_over_before_the_grace_is_over() {
     let mut coordinator = coordinator();
