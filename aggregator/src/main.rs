@@ -20,7 +20,7 @@ use galo_shell::arguments::{self, Asked};
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
 use galo_shell::socket::SocketFile;
-use galo_shell::{exit, healthcheck, log, socket, uring};
+use galo_shell::{exit, healthcheck, limits, log, socket, uring};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
@@ -66,6 +66,8 @@ fn main() -> ExitCode {
     if let Some(error) = sockets.iter().find_map(|(name, path)| socket::check(name, path).err()) {
         return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT);
     }
+    let open_files_max = limits::raise_open_files();
+    tracing::debug!("at most {open_files_max} open files");
     // The journal before the sockets: whoever connects finds the ledger whole.
     let opened = match open_journal(&config, incarnation, Clock) {
         Ok(opened) => opened,

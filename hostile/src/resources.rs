@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::signal::Signal;
 
 use crate::client::{Connection, PATIENCE, Way};
-use crate::galo::{Plan, Programs};
+use crate::galo::{Plan, Programs, metrics, sum};
 use crate::load::Load;
 use crate::peer::Peer;
 use crate::processor::{Act, Then, plain};
@@ -26,7 +26,7 @@ use crate::world::{World, payment_json};
 
 /// Open files of a gateway and of the aggregator: some twenty more than they have at rest. An even and an odd number, as whoever
 /// needs two for a connection gets on with one of them only.
-const DESCRIPTORS_MAX: [u64; 2] = [64, 65];
+const DESCRIPTORS_MAX: [(u64, &str); 2] = [(64, "never"), (65, "always")];
 
 /// Connections that take them, and fit the kernel's queue where they do not (128).
 const CROWD: usize = 140;
@@ -45,14 +45,18 @@ const DISK_BYTES: usize = 20 << 20;
 /// Runs all groups.
 pub(crate) fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     if tally.begin("descriptors run out") {
-        for max in DESCRIPTORS_MAX {
+        for (max, sync) in DESCRIPTORS_MAX {
             let limits = vec![("gateway-1", max), ("aggregator", max)];
-            let plan = Plan { name: "descriptors", descriptors_max: limits, ..Plan::default() };
+            // Files of 85 records, and a snapshot after twice as many.
+            let environment =
+                [("SEGMENT_BYTES", "4096"), ("SNAPSHOT_EVERY_BYTES", "8192"), ("JOURNAL_SYNC", sync)];
+            let environment = environment.map(|(name, value)| (name, value.to_owned())).into();
+            let plan = Plan { name: "descriptors", descriptors_max: limits, environment, ..Plan::default() };
             let mut world = World::start(programs, &plan)?;
             let result = gateway_descriptors(&mut world, max, tally);
             tally.case(&format!("a gateway's {max}"), result);
             let result = aggregator_descriptors(&mut world, max, tally);
-            tally.case(&format!("the aggregator's {max}"), result);
+            tally.case(&format!("the aggregator's {max}, JOURNAL_SYNC={sync}"), result);
             world.reconcile(tally);
             world.stop(tally);
         }
@@ -77,7 +81,7 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> 
 }
 
 /// How many files a process has open.
-fn descriptors(world: &World, name: &str) -> Result<u64, String> {
+pub(crate) fn descriptors(world: &World, name: &str) -> Result<u64, String> {
     let folder = format!("/proc/{}/fd", world.galo.pid(name)?);
     fs::read_dir(&folder).map(|files| files.count() as u64).map_err(|error| format!("{folder}: {error}"))
 }
@@ -118,8 +122,13 @@ fn gateway_descriptors(world: &mut World, max: u64, tally: &Tally) -> Result<(),
     finish(tally, "a gateway", cpu_ms, started.elapsed())
 }
 
+fn segments(world: &World) -> Result<u64, String> {
+    Ok(sum(&metrics(&Way::Straight(world.galo.socket("aggregator-http")))?, "galo_journal_segments_total"))
+}
+
 fn aggregator_descriptors(world: &mut World, max: u64, tally: &Tally) -> Result<(), String> {
     let socket = world.galo.socket("aggregator");
+    let begun_before = segments(world)?;
     let crowd: Vec<Peer> = (0..CROWD)
         .map(|_| {
             let mut peer = Peer::connect(&socket)?;
@@ -128,8 +137,10 @@ fn aggregator_descriptors(world: &mut World, max: u64, tally: &Tally) -> Result<
         })
         .collect::<Result<_, String>>()?;
     let cpu_ms = starve(world, "aggregator", max)?;
-    // Gateways that are connected go on; one that comes now has to wait.
-    world.check_well(&world.galo.straight(0))?;
+    // Gateways that are connected go on, however many files the journal begins; one that comes now has to wait.
+    for _ in 0..PAYMENTS_WITHOUT_DESCRIPTORS {
+        world.check_well(&world.galo.straight(0))?;
+    }
     world.galo.kill("gateway-2")?;
     world.galo.respawn("gateway-2")?;
     let way = world.galo.straight(1);
@@ -143,6 +154,11 @@ fn aggregator_descriptors(world: &mut World, max: u64, tally: &Tally) -> Result<
     })?;
     let took = started.elapsed();
     world.check_well(&way)?;
+    let begun = segments(world)? - begun_before;
+    if begun < SEGMENTS_WITHOUT_DESCRIPTORS_MIN {
+        return Err(format!("the journal began {begun} files"));
+    }
+    tally.note(&format!("the journal began {begun} files meanwhile"));
     finish(tally, "the aggregator", cpu_ms, took)
 }
 
@@ -155,6 +171,12 @@ fn finish(tally: &Tally, who: &str, cpu_ms: u64, took: Duration) -> Result<(), S
     }
     if took > RECOVERED { Err(format!("back only after {took:.1?}")) } else { Ok(()) }
 }
+
+/// Payments while the aggregator has no descriptor left; each is three records of the journal, or two.
+const PAYMENTS_WITHOUT_DESCRIPTORS: usize = 100;
+
+/// 200 records are more than two files of 85.
+const SEGMENTS_WITHOUT_DESCRIPTORS_MIN: u64 = 2;
 
 /// The bound of one gateway's queue and of the ledger's open payments.
 const QUEUE_LEN_MAX: usize = 150;

@@ -176,12 +176,18 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// The folder as a file, to sync its names.
+    /// Makes the names of what was created, renamed and removed survive the loss of power. Waits for the disk.
     ///
     /// # Errors
-    /// If there are too many open files.
-    pub fn handle(&self) -> io::Result<File> {
-        self.handle.try_clone()
+    /// What the disk said.
+    pub fn sync(&self) -> io::Result<()> {
+        self.handle.sync_data()
+    }
+
+    /// A descriptor that can be given up for one that is needed more; `None` if there is none left.
+    #[must_use]
+    pub fn spare(&self) -> Option<File> {
+        self.handle.try_clone().ok()
     }
 
     /// Bytes that are free for us on its file system.

@@ -49,18 +49,24 @@ impl JournalFile {
         }
     }
 
-    /// Makes what was written survive the loss of power. Good for directories, too.
+    /// Makes what was written survive the loss of power.
     ///
     /// # Errors
     /// What the disk said: whatever was written since the last sync may be lost.
     pub async fn sync(&self) -> io::Result<()> {
         match self.driver {
-            Driver::Uring => self.ring()?.sync_data().await,
-            Driver::Epoll => {
-                let file = Arc::clone(&self.file);
-                aside(move || file.sync_data()).await
-            }
+            Driver::Uring => match self.ring() {
+                Ok(file) => file.sync_data().await,
+                // No descriptor is left for the ring's handle.
+                Err(_) => self.sync_aside().await,
+            },
+            Driver::Epoll => self.sync_aside().await,
         }
+    }
+
+    async fn sync_aside(&self) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        aside(move || file.sync_data()).await
     }
 
     fn ring(&self) -> io::Result<&tokio_uring::fs::File> {

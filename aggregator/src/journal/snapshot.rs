@@ -140,7 +140,8 @@ async fn take(shared: &Shared, journal: &Journal) -> io::Result<Option<u64>> {
             return other;
         }
     };
-    JournalFile::new(journal.directory.handle()?, journal.driver).sync().await?;
+    let directory = Arc::clone(&journal.directory);
+    file::aside(move || directory.sync()).await?;
     journal.superseded_until(sequence);
     let directory = Arc::clone(&journal.directory);
     file::aside(move || directory.remove_before(sequence)).await?;

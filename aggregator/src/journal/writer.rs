@@ -4,9 +4,11 @@
 //! promised on top of it, and a supervisor's restart reads what really is on disk. No answer that rested on it has left.
 
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use galo_engine::coordinator::SessionId;
 use galo_engine::ledger::Entry;
@@ -22,6 +24,9 @@ use super::queue::{Answers, BACKLOG_SIZE_MAX, Batch, Queue};
 use super::snapshot::SnapshotCounters;
 use super::{JournalConfig, Sync};
 use crate::stream::Driver;
+
+/// Between two tries to begin a segment without a descriptor.
+const DESCRIPTOR_WAIT: Duration = Duration::from_millis(10);
 
 /// Counts since the start.
 #[derive(Clone, Copy, Default, Debug)]
@@ -55,6 +60,8 @@ pub struct Journal {
     /// Something was written.
     progress: Notify,
     segment: RefCell<Segment>,
+    /// A descriptor in reserve for the next segment: connections may take all that there are.
+    spare: Cell<Option<File>>,
     /// Segments that were finished, and not synced since.
     finished: RefCell<Vec<Rc<JournalFile>>>,
     dirty: Cell<bool>,
@@ -96,6 +103,7 @@ impl Journal {
         let journal = Self {
             snapshot_size: Cell::new(config.snapshot_every_bytes),
             config,
+            spare: Cell::new(directory.spare()),
             directory: Arc::new(directory),
             driver,
             clock,
@@ -236,19 +244,50 @@ impl Journal {
         if self.segment.borrow().id == id {
             return Ok(());
         }
-        let directory = Arc::clone(&self.directory);
-        let file = file::aside(move || directory.create(id, "")).await?;
-        let file = Rc::new(JournalFile::new(file, self.driver));
+        let file = Rc::new(JournalFile::new(self.create(id).await?, self.driver));
         let segment = Segment { id, file, size: BLOCK_SIZE as u64 };
         let old = std::mem::replace(&mut *self.segment.borrow_mut(), segment);
         self.count(|counters| counters.segments += 1);
         match self.config.sync {
-            Sync::Memory | Sync::Never => {}
+            Sync::Memory | Sync::Never => drop(old),
             Sync::Interval(_) => self.finished.borrow_mut().push(old.file),
             // Its name has to be there before its first record is promised.
-            Sync::Always => JournalFile::new(self.directory.handle()?, self.driver).sync().await?,
+            Sync::Always => {
+                drop(old);
+                self.sync_names().await?;
+            }
         }
+        let spare = self.spare.take().or_else(|| self.directory.spare());
+        self.spare.set(spare);
         Ok(())
+    }
+
+    /// A new segment's file. Without descriptors it takes the one in reserve, and if that is gone waits for another: nothing is promised
+    /// meanwhile.
+    async fn create(&self, id: FileId) -> io::Result<File> {
+        loop {
+            let directory = Arc::clone(&self.directory);
+            match file::aside(move || directory.create(id, "")).await {
+                Err(error) if is_out_of_descriptors(&error) => {
+                    if self.spare.take().is_some() {
+                        tracing::warn!("{id} takes the descriptor in reserve: {error}");
+                    }
+                    // On this thread, which accepts connections: none of them comes in between.
+                    match self.directory.create(id, "") {
+                        Err(error) if is_out_of_descriptors(&error) => {
+                            tokio::time::sleep(DESCRIPTOR_WAIT).await
+                        }
+                        result => return result,
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn sync_names(&self) -> io::Result<()> {
+        let directory = Arc::clone(&self.directory);
+        file::aside(move || directory.sync()).await
     }
 
     /// Syncs everything that was written before the call. Ends the process if the disk fails.
@@ -262,15 +301,8 @@ impl Journal {
             }
             self.synced();
         }
-        if rotated {
-            let names = self.directory.handle().map(|handle| JournalFile::new(handle, self.driver));
-            let result = match names {
-                Ok(names) => names.sync().await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = result {
-                self.failed("sync", &error);
-            }
+        if rotated && let Err(error) = self.sync_names().await {
+            self.failed("sync", &error);
         }
     }
 
@@ -291,6 +323,10 @@ impl Journal {
         let path = self.directory.path_of(&self.segment.borrow().id.to_string());
         exit::fatal(format_args!("the journal: cannot {what} {}: {error}", path.display()), exit::JOURNAL)
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Writes for as long as the process lives; `deliver` lets answers go.
