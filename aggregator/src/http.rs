@@ -1,10 +1,12 @@
 //! The aggregator's own HTTP: metrics, liveness, readiness, on a unix socket behind HAProxy's stats port.
 //!
-//! Not on any payment's way, so a well-kept server (hyper) rather than a fast one.
+//! Not on any payment's way, so a well-kept server (hyper) rather than a fast one. Whoever reaches the socket can take no more than
+//! [`CONNECTIONS_MAX`] connections, each for one request and [`REQUEST_TIMEOUT`]; others wait in the listener's backlog.
 
 use std::convert::Infallible;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,10 +14,17 @@ use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
 use crate::server::Shared;
+
+/// HAProxy's, a healthcheck's and an engineer's, many times over.
+const CONNECTIONS_MAX: usize = 64;
+
+/// How long a request may take to come, and its answer to be read.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves until the process ends.
 ///
@@ -24,7 +33,9 @@ use crate::server::Shared;
 pub async fn serve(listener: UnixListener, shared: Rc<Shared>, metrics: Rc<Metrics>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("nobody closes it");
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -40,10 +51,16 @@ pub async fn serve(listener: UnixListener, shared: Rc<Shared>, metrics: Rc<Metri
                 async { Ok::<_, Infallible>(response) }
             });
             let mut server = hyper::server::conn::http1::Builder::new();
-            server.max_buf_size(16 << 10).half_close(false);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!("http: {error}");
+            server.max_buf_size(16 << 10).half_close(false).keep_alive(false).timer(TokioTimer::new());
+            let serving = server.serve_connection(TokioIo::new(stream), service);
+            match tokio::time::timeout(REQUEST_TIMEOUT, serving).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!("http: {error}"),
+                Err(_) => {
+                    tracing::debug!("http: a request or its reader took longer than {REQUEST_TIMEOUT:?}")
+                }
             }
+            drop(place);
         });
     }
 }

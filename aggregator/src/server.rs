@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use galo_engine::coordinator::{Coordinator, Rejection, SessionId};
+use galo_engine::coordinator::{Coordinator, Rejection, SESSION_COUNT_MAX, SessionId};
 use galo_engine::time::Now;
 use galo_shell::clock::Clock;
 use galo_wire::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message, decode_frames};
@@ -24,9 +24,13 @@ use crate::stream::{Driver, HangUp, ReadHalf, WriteHalf, split};
 /// A reader's buffer: two of the largest frames, so that one is always whole after a read.
 const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 
-/// Bytes that may wait for one gateway. The most that a healthy one is owed at once is a hand-over of every open
-/// payment: 450,000 assignments of 34 bytes are 15 MB. One that lets more pile up does not read; it is let go.
-const OUTBOX_SIZE_MAX: usize = 24 << 20;
+/// Bytes that may wait for all gateways together. The most that healthy ones are owed at once is a hand-over of every open
+/// payment: 450,000 assignments of 34 bytes are 15 MB. Who lets more pile up does not read; whoever has a share of it above
+/// [`OUTBOX_SIZE_SMALL`] and is to get more is let go.
+const OUTBOXES_SIZE_MAX: usize = 24 << 20;
+
+/// What each connection may be owed whatever the others do: with all 1,024 of them the bound once more.
+const OUTBOX_SIZE_SMALL: usize = OUTBOXES_SIZE_MAX / SESSION_COUNT_MAX;
 
 /// How long a new connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -131,7 +135,8 @@ impl Shared {
             if outbox.closed.get() {
                 continue;
             }
-            if outbox.frames.borrow().size() > OUTBOX_SIZE_MAX {
+            let size = outbox.frames.borrow().size();
+            if size > OUTBOX_SIZE_SMALL && outboxes_size(&outboxes) > OUTBOXES_SIZE_MAX {
                 outbox.cut();
                 continue;
             }
@@ -168,6 +173,10 @@ impl Shared {
         self.coordinator.borrow_mut().disconnect(session, self.now());
         self.publish();
     }
+}
+
+fn outboxes_size(outboxes: &[Option<Rc<Outbox>>]) -> usize {
+    outboxes.iter().flatten().map(|outbox| outbox.frames.borrow().size()).sum()
 }
 
 /// Why a connection ended, for the log.
@@ -261,6 +270,7 @@ async fn converse(
     session: &mut Option<SessionId>,
 ) -> End {
     let mut buffer = Vec::with_capacity(READ_SIZE);
+    let mut has_been_told = false;
     // A peer that says nothing: its write half is closed, which ends the read.
     let watchdog = tokio::task::spawn_local({
         let outbox = Rc::clone(outbox);
@@ -287,14 +297,29 @@ async fn converse(
         if let Some(journal) = &shared.journal {
             journal.keep_up().await;
         }
-        if session.is_some() {
+        if let Some(session) = *session {
             watchdog.abort();
+            has_been_told = has_been_told || warn_of_withdrawals(shared, session);
         }
         match result {
             Ok(used) => drop(buffer.drain(..used)),
             Err(end) => return end,
         }
     }
+}
+
+/// Says so if a gateway works on what is not its own. Whether it meddles or has come back late, its name belongs in the log.
+fn warn_of_withdrawals(shared: &Shared, session: SessionId) -> bool {
+    let (count, hello) = shared
+        .look(|coordinator| (coordinator.session_withdrawn(session), coordinator.session_hello(session)));
+    let (Some(hello), true) = (hello, count > 0) else { return false };
+    tracing::warn!(
+        "gateway {}, thread {}: it named payments that are not its own any more, or never were; they stay where they are \
+         (said once a connection)",
+        hello.instance,
+        hello.thread
+    );
+    true
 }
 
 /// Decodes what has arrived and gives it to the coordinator, record by record. Returns how many bytes were used.
@@ -397,6 +422,45 @@ mod tests {
         let mut messages = Vec::new();
         decode_frames(&bytes[..count], |message| messages.push(message)).expect("whole frames");
         matches!(messages[..], [Message::Hello(_)])
+    }
+
+    #[test]
+    fn peers_that_do_not_read_share_one_bound_and_others_keep_their_messages() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let ledger =
+                LedgerConfig { open_len_max: 10, known_len_max: 10, bucket_bytes_max: 1 << 20, hash_seed: 1 };
+            let config = CoordinatorConfig {
+                ledger,
+                health_interval_us: 5_000_000,
+                claim_grace_us: 300_000,
+                incarnation: 1,
+            };
+            let shared = Shared::new(Coordinator::new(config, Clock.now()), None, Clock);
+            let mut peers = Vec::new();
+            for instance in 1..=4 {
+                let mut peer = connect(&shared);
+                say(&mut peer, hello(instance)).await;
+                assert!(is_greeted(&mut peer).await);
+                peers.push(peer);
+            }
+            // No writer has a turn meanwhile: nothing is read.
+            let news = Message::from(galo_wire::record::Purged { generation: 1 });
+            let (deaf, quiet) = (0..3, SessionId(3));
+            shared.deliver(&mut vec![(quiet, news)]);
+            let flood: Answers =
+                (0..1_000).flat_map(|_| deaf.clone()).map(|session| (SessionId(session), news)).collect();
+            let outboxes = shared.outboxes.borrow().clone();
+            let mut size = 0;
+            while outboxes.iter().flatten().all(|outbox| !outbox.cut.get()) {
+                shared.deliver(&mut flood.clone());
+                size = outboxes_size(&outboxes).max(size);
+                assert!(size <= OUTBOXES_SIZE_MAX + FRAME_BODY_SIZE_MAX, "{size}");
+            }
+            assert!(size > OUTBOXES_SIZE_MAX / 2, "{size}");
+            let kept = outboxes[usize::from(quiet.0)].as_ref().expect("it is connected");
+            assert!(!kept.cut.get() && !kept.frames.borrow().is_empty());
+        });
     }
 
     async fn greet_while_the_disk_stands_still(path: std::path::PathBuf) {

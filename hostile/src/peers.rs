@@ -24,6 +24,7 @@ use crate::peer::{
     frame, header, hello, id_bytes,
 };
 use crate::processor::{Act, Then, plain, processed};
+use crate::resources::descriptors;
 use crate::tally::Tally;
 use crate::world::{World, payment_json};
 
@@ -165,7 +166,7 @@ fn refused(
 
 type Talk = fn(&mut World, &Path, &Tally) -> Result<(), String>;
 
-const TALKS: [(&str, Talk); 9] = [
+const TALKS: [(&str, Talk); 10] = [
     ("a hello byte by byte", |_, socket, _| {
         let mut peer = Peer::connect(socket)?;
         for byte in hello(VERSION, 0, INSTANCE) {
@@ -223,7 +224,27 @@ const TALKS: [(&str, Talk); 9] = [
     }),
     ("a gateway that takes over work and does nothing", idle_heir),
     ("a flood of questions whose answers nobody reads", flood),
+    ("silent connections to the aggregator's own HTTP", |world, _, _| {
+        let socket = world.galo.socket("aggregator-http");
+        let before = descriptors(world, "aggregator")?;
+        let silent = (0..SILENT_COUNT).map(|_| Peer::connect(&socket)).collect::<Result<Vec<_>, _>>()?;
+        world.check_well(&world.galo.straight(1))?;
+        let taken = descriptors(world, "aggregator")? - before;
+        if taken > HTTP_CONNECTIONS_MAX {
+            return Err(format!("{SILENT_COUNT} silent connections take {taken} descriptors"));
+        }
+        // They are thrown out one after the other, and who came behind them has his turn.
+        metrics(&Way::Straight(socket))?;
+        drop(silent);
+        Ok(())
+    }),
 ];
+
+/// Beyond what the aggregator's HTTP takes at once; the rest wait in the listener's backlog.
+const SILENT_COUNT: usize = 100;
+
+/// The aggregator's own bound.
+const HTTP_CONNECTIONS_MAX: u64 = 64;
 
 fn too_many(world: &mut World, socket: &Path, _: &Tally) -> Result<(), String> {
     let from = world.galo.said("aggregator").len();
@@ -256,6 +277,7 @@ fn meddle(world: &mut World, socket: &Path, _: &Tally) -> Result<(), String> {
     let (id, bytes) = under_way(world)?;
     let other = world.galo.straight(1);
     let before = view(&other, &id)?;
+    let from = world.galo.said("aggregator").len();
     let mut peer = Peer::greeted(socket, INSTANCE)?;
     let withdrawn = |peer: &mut Peer, what: &str, bytes: Vec<u8>| -> Result<(), String> {
         peer.send(&bytes)?;
@@ -281,6 +303,7 @@ fn meddle(world: &mut World, socket: &Path, _: &Tally) -> Result<(), String> {
             return Err(format!("an accept of {cents} cents is answered with verdict {}", grant[20]));
         }
     }
+    world.galo.until_said("aggregator", from, "it named payments that are not its own")?;
     let after = view(&other, &id)?;
     if before.state != "open" || format!("{before:?}") != format!("{after:?}") {
         return Err(format!("the ledger said {before:?}, and then {after:?}"));
