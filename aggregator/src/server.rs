@@ -24,13 +24,15 @@ use crate::stream::{Driver, HangUp, ReadHalf, WriteHalf, split};
 /// A reader's buffer: two of the largest frames, so that one is always whole after a read.
 const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 
-/// Bytes that may wait for all gateways together. The most that healthy ones are owed at once is a hand-over of every open
-/// payment: 450,000 assignments of 34 bytes are 15 MB. Who lets more pile up does not read; whoever has a share of it above
-/// [`OUTBOX_SIZE_SMALL`] and is to get more is let go.
-const OUTBOXES_SIZE_MAX: usize = 24 << 20;
+/// An assignment in its frame. The most that healthy gateways are owed at once is a hand-over of every open payment.
+const ASSIGNMENT_SIZE: usize = 34;
 
-/// What each connection may be owed whatever the others do: with all 1,024 of them the bound once more.
-const OUTBOX_SIZE_SMALL: usize = OUTBOXES_SIZE_MAX / SESSION_COUNT_MAX;
+/// What else may wait for them. With 450,000 open payments 23 MiB for all gateways together: who lets more pile up does not read, and
+/// whoever has a share of it above [`OUTBOX_SIZE_SMALL`] and is to get more is let go.
+const ANSWERS_SIZE_MAX: usize = 8 << 20;
+
+/// What each connection may be owed whatever the others do: 8 MiB for all 1,024 of them.
+const OUTBOX_SIZE_SMALL: usize = ANSWERS_SIZE_MAX / SESSION_COUNT_MAX;
 
 /// How long a new connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -84,6 +86,8 @@ impl Outbox {
 pub struct Shared {
     coordinator: RefCell<Coordinator>,
     outboxes: RefCell<Vec<Option<Rc<Outbox>>>>,
+    /// Bytes that may wait in all of them together.
+    outboxes_size_max: usize,
     journal: Option<Rc<Journal>>,
     clock: Clock,
 }
@@ -92,7 +96,9 @@ impl Shared {
     /// Around a coordinator.
     #[must_use]
     pub fn new(coordinator: Coordinator, journal: Option<Rc<Journal>>, clock: Clock) -> Rc<Self> {
-        Rc::new(Self { coordinator: RefCell::new(coordinator), outboxes: RefCell::default(), journal, clock })
+        let outboxes_size_max = ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * coordinator.ledger().open_len_max();
+        let coordinator = RefCell::new(coordinator);
+        Rc::new(Self { coordinator, outboxes: RefCell::default(), outboxes_size_max, journal, clock })
     }
 
     /// The journal, unless it is kept in memory alone.
@@ -136,7 +142,7 @@ impl Shared {
                 continue;
             }
             let size = outbox.frames.borrow().size();
-            if size > OUTBOX_SIZE_SMALL && outboxes_size(&outboxes) > OUTBOXES_SIZE_MAX {
+            if size > OUTBOX_SIZE_SMALL && outboxes_size(&outboxes) > self.outboxes_size_max {
                 outbox.cut();
                 continue;
             }
@@ -455,9 +461,9 @@ mod tests {
             while outboxes.iter().flatten().all(|outbox| !outbox.cut.get()) {
                 shared.deliver(&mut flood.clone());
                 size = outboxes_size(&outboxes).max(size);
-                assert!(size <= OUTBOXES_SIZE_MAX + FRAME_BODY_SIZE_MAX, "{size}");
+                assert!(size <= shared.outboxes_size_max + FRAME_BODY_SIZE_MAX, "{size}");
             }
-            assert!(size > OUTBOXES_SIZE_MAX / 2, "{size}");
+            assert!(size > shared.outboxes_size_max / 2, "{size}");
             let kept = outboxes[usize::from(quiet.0)].as_ref().expect("it is connected");
             assert!(!kept.cut.get() && !kept.frames.borrow().is_empty());
         });
