@@ -24,7 +24,7 @@ use crate::server::Shared;
 const CONNECTIONS_MAX: usize = 64;
 
 /// How long a request may take to come, and its answer to be read.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until the process ends.
 ///

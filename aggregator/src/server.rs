@@ -28,10 +28,10 @@ const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 const ASSIGNMENT_SIZE: usize = 34;
 
 /// What else may wait for them. With 450,000 open payments 23 MiB for all gateways together: who lets more pile up does not read, and
-/// whoever has a share of it above [`OUTBOX_SIZE_SMALL`] and is to get more is let go.
+/// whoever has most of it is let go.
 const ANSWERS_SIZE_MAX: usize = 8 << 20;
 
-/// What each connection may be owed whatever the others do: 8 MiB for all 1,024 of them.
+/// What each connection may be owed before all of them are looked at: 8 MiB for 1,024 of them.
 const OUTBOX_SIZE_SMALL: usize = ANSWERS_SIZE_MAX / SESSION_COUNT_MAX;
 
 /// How long a new connection may take to say hello.
@@ -46,6 +46,8 @@ struct Outbox {
     wake: Notify,
     closed: Cell<bool>,
     cut: Cell<bool>,
+    /// Bytes of it that the kernel has not taken yet.
+    in_flight: Cell<usize>,
     connection: HangUp,
 }
 
@@ -56,8 +58,13 @@ impl Outbox {
             wake: Notify::default(),
             closed: Cell::default(),
             cut: Cell::default(),
+            in_flight: Cell::default(),
             connection,
         })
+    }
+
+    fn size(&self) -> usize {
+        self.frames.borrow().size() + self.in_flight.get()
     }
 
     /// No more after what waits already.
@@ -141,10 +148,12 @@ impl Shared {
             if outbox.closed.get() {
                 continue;
             }
-            let size = outbox.frames.borrow().size();
-            if size > OUTBOX_SIZE_SMALL && outboxes_size(&outboxes) > self.outboxes_size_max {
-                outbox.cut();
-                continue;
+            if outbox.size() > OUTBOX_SIZE_SMALL && outboxes_size(&outboxes) > self.outboxes_size_max {
+                let largest = outboxes.iter().flatten().filter(|outbox| !outbox.cut.get());
+                largest.max_by_key(|outbox| outbox.size()).expect("this one is there").cut();
+                if outbox.cut.get() {
+                    continue;
+                }
             }
             outbox.frames.borrow_mut().push(message);
             if !message.can_wait() {
@@ -181,8 +190,9 @@ impl Shared {
     }
 }
 
+/// Of those that are not being let go already.
 fn outboxes_size(outboxes: &[Option<Rc<Outbox>>]) -> usize {
-    outboxes.iter().flatten().map(|outbox| outbox.frames.borrow().size()).sum()
+    outboxes.iter().flatten().filter(|outbox| !outbox.cut.get()).map(|outbox| outbox.size()).sum()
 }
 
 /// Why a connection ended, for the log.
@@ -305,7 +315,7 @@ async fn converse(
         }
         if let Some(session) = *session {
             watchdog.abort();
-            has_been_told = has_been_told || warn_of_withdrawals(shared, session);
+            has_been_told = has_been_told || warn_of_strays(shared, session);
         }
         match result {
             Ok(used) => drop(buffer.drain(..used)),
@@ -315,9 +325,9 @@ async fn converse(
 }
 
 /// Says so if a gateway works on what is not its own. Whether it meddles or has come back late, its name belongs in the log.
-fn warn_of_withdrawals(shared: &Shared, session: SessionId) -> bool {
-    let (count, hello) = shared
-        .look(|coordinator| (coordinator.session_withdrawn(session), coordinator.session_hello(session)));
+fn warn_of_strays(shared: &Shared, session: SessionId) -> bool {
+    let (count, hello) =
+        shared.look(|coordinator| (coordinator.session_strayed(session), coordinator.session_hello(session)));
     let (Some(hello), true) = (hello, count > 0) else { return false };
     tracing::warn!(
         "gateway {}, thread {}: it named payments that are not its own any more, or never were; they stay where they are \
@@ -370,7 +380,9 @@ async fn write_out(mut write: WriteHalf, outbox: Rc<Outbox>) {
     loop {
         while !outbox.frames.borrow().is_empty() {
             let bytes = outbox.frames.borrow_mut().take(spare);
+            outbox.in_flight.set(bytes.len());
             let (result, returned) = write.write_all(bytes).await;
+            outbox.in_flight.set(0);
             spare = returned;
             if let Err(error) = result {
                 tracing::debug!("write: {error}");

@@ -74,8 +74,8 @@ pub enum Rejection {
     /// A record that only an aggregator sends, or an amount that no gateway accepts.
     #[error("an unexpected record: {0:?}")]
     Unexpected(Box<Message>),
-    /// More claims of payments that the ledger does not know than gateways can have been granted.
-    #[error("it claims a payment that is unknown here, and twice OPEN_LEN_MAX payments are open already")]
+    /// A claim of a payment that the ledger does not know, and has no room for.
+    #[error("it claims a payment that is unknown here, and OPEN_LEN_MAX payments are open already")]
     TooManyClaims,
 }
 
@@ -113,8 +113,8 @@ struct Session {
     ready: bool,
     /// Its gateway has another connection by now.
     superseded: bool,
-    /// Its intents and claims that were answered with a withdrawal.
-    withdrawn: u64,
+    /// How often it named a payment that is another's, processed or unknown as its own.
+    strayed: u64,
 }
 
 /// See the module's documentation.
@@ -229,7 +229,7 @@ impl Coordinator {
             }
             None => return Err(Rejection::TooMany),
         };
-        self.sessions[index] = Some(Session { hello, ready: false, superseded: false, withdrawn: 0 });
+        self.sessions[index] = Some(Session { hello, ready: false, superseded: false, strayed: 0 });
         let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
         if let Some(number) = self.summaries.join(session) {
             self.send(session, Flush { number });
@@ -274,10 +274,10 @@ impl Coordinator {
         self.sessions.get(usize::from(session.0)).copied().flatten().map(|session| session.hello)
     }
 
-    /// How often a session named a payment that is not its own, and had it withdrawn. A gateway that comes back late does.
+    /// How often a session named a payment as its own that is another's, processed or unknown. A gateway that comes back late does.
     #[must_use]
-    pub fn session_withdrawn(&self, session: SessionId) -> u64 {
-        self.sessions.get(usize::from(session.0)).copied().flatten().map_or(0, |session| session.withdrawn)
+    pub fn session_strayed(&self, session: SessionId) -> u64 {
+        self.sessions.get(usize::from(session.0)).copied().flatten().map_or(0, |session| session.strayed)
     }
 
     /// A connection closed: what it owned goes to the others.
@@ -457,7 +457,8 @@ impl Coordinator {
                 self.assign(session, correlation_id, payment);
             }
             Known::Open(_) | Known::Processed { .. } | Known::Absent => {
-                self.withdraw(session, slot, correlation_id)
+                self.stray(session);
+                self.withdraw(session, slot, correlation_id);
             }
         }
     }
@@ -507,7 +508,7 @@ impl Coordinator {
     /// | the ledger has it | then |
     /// | --- | --- |
     /// | not at all (memory lost) | as the gateway says, and its own |
-    /// | not at all, and there is no room even for claims | none of ours: its connection ends |
+    /// | not at all, and there is no room for it | none of ours: the connection ends, and the gateway keeps it until there is |
     /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
     /// | not at all, after ids were forgotten | withdrawn: it may be one of them, and would be counted twice |
     /// | with nobody, at the same stage, and no later attempt is known | its own |
@@ -522,7 +523,7 @@ impl Coordinator {
             Known::Absent if self.ledger.was_purged() || self.ledger.has_forgotten() => {
                 self.withdraw(session, slot, correlation_id);
             }
-            Known::Absent if !self.ledger.has_room_for_claim(amount_cents) => {
+            Known::Absent if !self.ledger.has_room(amount_cents) => {
                 return Err(Rejection::TooManyClaims);
             }
             Known::Absent => {
@@ -566,16 +567,22 @@ impl Coordinator {
                 }
             }
             Known::Open(payment) if payment.owner == Some(session) => {}
-            Known::Open(_) | Known::Processed { .. } => self.withdraw(session, slot, correlation_id),
+            Known::Open(_) | Known::Processed { .. } => {
+                self.stray(session);
+                self.withdraw(session, slot, correlation_id);
+            }
         }
         Ok(())
     }
 
+    fn stray(&mut self, session: SessionId) {
+        if let Some(known) = &mut self.sessions[usize::from(session.0)] {
+            known.strayed += 1;
+        }
+    }
+
     fn withdraw(&mut self, session: SessionId, slot: u32, correlation_id: CorrelationId) {
         self.counters.withdrawn += 1;
-        if let Some(known) = &mut self.sessions[usize::from(session.0)] {
-            known.withdrawn += 1;
-        }
         self.send(session, Withdrawal { slot, correlation_id });
     }
 

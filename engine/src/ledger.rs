@@ -401,24 +401,14 @@ impl Ledger {
     /// takes 184 million payments of the largest amount to fill them).
     #[must_use]
     pub fn has_room(&self, amount_cents: u64) -> bool {
-        self.open.len < self.config.open_len_max && self.can_count(amount_cents)
+        self.open.len < self.config.open_len_max
+            && self.conservation.accepted.amount_cents.checked_add(amount_cents).is_some()
     }
 
     /// Open payments at most.
     #[must_use]
     pub fn open_len_max(&self) -> usize {
         self.config.open_len_max
-    }
-
-    /// As [`Self::has_room`], for one that a gateway was granted before the ledger lost it. Refusing such a claim would lose it, so there is room for as many
-    /// as were ever granted, beside as many accepts that came before the last gateway was back; not for more than those.
-    #[must_use]
-    pub fn has_room_for_claim(&self, amount_cents: u64) -> bool {
-        self.open.len < self.config.open_len_max.saturating_mul(2) && self.can_count(amount_cents)
-    }
-
-    fn can_count(&self, amount_cents: u64) -> bool {
-        self.conservation.accepted.amount_cents.checked_add(amount_cents).is_some()
     }
 
     /// Processed ids remembered.

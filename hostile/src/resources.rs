@@ -26,7 +26,7 @@ use crate::world::{World, payment_json};
 
 /// Open files of a gateway and of the aggregator: some twenty more than they have at rest. An even and an odd number, as whoever
 /// needs two for a connection gets on with one of them only.
-const DESCRIPTORS_MAX: [(u64, &str); 2] = [(64, "never"), (65, "always")];
+const DESCRIPTORS_MAX: [(u64, &str); 3] = [(64, "never"), (65, "always"), (64, "interval:100")];
 
 /// Connections that take them, and fit the kernel's queue where they do not (128).
 const CROWD: usize = 140;

@@ -249,17 +249,21 @@ impl Journal {
         let old = std::mem::replace(&mut *self.segment.borrow_mut(), segment);
         self.count(|counters| counters.segments += 1);
         match self.config.sync {
-            Sync::Memory | Sync::Never => drop(old),
+            Sync::Memory | Sync::Never | Sync::Always => drop(old),
             Sync::Interval(_) => self.finished.borrow_mut().push(old.file),
-            // Its name has to be there before its first record is promised.
-            Sync::Always => {
-                drop(old);
-                self.sync_names().await?;
-            }
         }
+        self.keep_spare();
+        if self.config.sync == Sync::Always {
+            // Its name has to be there before its first record is promised.
+            self.sync_names().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a descriptor in reserve again, where one was given up and a file has been closed since.
+    fn keep_spare(&self) {
         let spare = self.spare.take().or_else(|| self.directory.spare());
         self.spare.set(spare);
-        Ok(())
     }
 
     /// A new segment's file. Without descriptors it takes the one in reserve, and if that is gone waits for another: nothing is promised
@@ -299,6 +303,8 @@ impl Journal {
             if let Err(error) = file.sync().await {
                 self.failed("sync", &error);
             }
+            drop(file);
+            self.keep_spare();
             self.synced();
         }
         if rotated && let Err(error) = self.sync_names().await {
