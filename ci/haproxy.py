@@ -265,6 +265,26 @@ class Check:
                 said = [int(h.split(":")[1]) for h in seen if h.lower().startswith("galo-shift:")]
                 assert len(said) == 1 and first <= said[0] <= int(time.time() * 1e6) // shift_us, (said, first)
 
+    async def where_there_are_no_shifts_a_client_cannot_say_one(self):
+        async def said(api):
+            had = len(self.one.seen), len(self.two.seen)
+            for headers in ("galo-shift: 7\r\n", "Galo-Shift: 7\r\nX: y\r\nGALO-SHIFT: 8\r\n"):
+                assert (await once(api, "POST", "/payments", b"{}", headers))[0] == 202
+            seen = self.one.seen[had[0]:] + self.two.seen[had[1]:]
+            assert len(seen) == 2, seen
+            return [line for _, lines, _ in seen for line in lines if line.lower().startswith("galo-shift")]
+
+        for environment in ({"GATEWAY_SHIFT_US": "0"}, {"GATEWAY_THREADS": "2"}):
+            async with self._another(**environment) as api:
+                assert await said(api) == [], environment
+        self.one.ready = self.two.ready = False
+
+        async def none():
+            return (await once(self.stats, "GET", "/health"))[0] == 503
+
+        await until(none, "no gateway ready")
+        assert await said(self.api) == [], "neither gateway ready"
+
     async def a_shift_of_a_gateway_that_is_dead_is_the_others(self):
         async with self._another(GATEWAY_SHIFT_US="300007") as api:
             self.two.kill()

@@ -18,8 +18,8 @@
 //!
 //! Must never have a thread rest to which little comes: a lone payment finds it waiting in the ring. Must never rest for longer than
 //! two shifts, nor twice in one turn. Nothing is kept that could be wrong afterwards: without it, payments cost more and are otherwise the
-//! same. Which shifts are ours HAProxy says with each request (`Galo-Shift`; where it deals out no shifts a client may say so itself). A wrong number
-//! costs a wake-up or a shift's wait.
+//! same. Which shifts are ours HAProxy says with each request (`Galo-Shift`; what a client wrote there it removes). A wrong number, by somebody
+//! straight at the socket, costs a wake-up or a shift's wait.
 
 use std::cell::Cell;
 use std::rc::Rc;
