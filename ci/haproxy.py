@@ -407,6 +407,25 @@ class Check:
         assert 0.9 < time.monotonic() - start < 2.0
         assert self.one.requests + self.two.requests == before
 
+    async def a_request_that_is_refused_half_way_does_not_keep_its_connection(self):
+        async def end_of(length):
+            async with Client(self.api) as client:
+                client.writer.write(f"POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Length: {length}\r\n\r\n".encode() + b"x" * min(length - 1, 16384))
+                status = (await client.answer())[0]
+                start = time.monotonic()
+                assert await asyncio.wait_for(client.reader.read(), 2 * DEADLINE_S) == b""
+                return status, time.monotonic() - start
+
+        (stalled, stalled_s), (large, large_s) = await asyncio.gather(end_of(50), end_of(99999999999))
+        assert (stalled, large) == (408, 413), (stalled, large)
+        return f"closed {stalled_s:.1f} s after the 408, {large_s:.1f} s after the 413"
+
+    async def a_client_that_rests_keeps_its_connection(self):
+        async with Client(self.api) as client:
+            for _ in range(2):
+                assert (await client.request("POST", "/payments", b"{}"))[0] == 202
+                await asyncio.sleep(6)
+
     async def expect_continue_is_answered_here(self):
         async with Client(self.api) as client:
             client.writer.write(b"POST /payments HTTP/1.1\r\nHost: galo\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
