@@ -54,6 +54,9 @@ struct Arguments {
     /// Only the groups whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// What cannot be tried here fails, instead of being left out with a line that says so
+    #[arg(long)]
+    strict: bool,
 }
 
 fn main() -> ExitCode {
@@ -67,7 +70,7 @@ fn main() -> ExitCode {
         haproxy: arguments.haproxy,
         haproxy_config: arguments.haproxy_config,
     };
-    let mut tally = Tally::new(arguments.only);
+    let mut tally = Tally::new(arguments.only, arguments.strict);
     if let Err(error) = run(&programs, &mut tally) {
         tally.case("the run itself", Err(error));
     }

@@ -3,7 +3,7 @@
 //! The limits are real ones: `RLIMIT_NOFILE` of the child, a tmpfs of a few megabytes in a mount namespace of our own, bounds from the
 //! environment, and busy threads beside processes of the lowest priority. The machine's clock is nobody's to set, so what Galo's
 //! processes read of it is bent by Debian's libfaketime. Whoever may not mount, or has no libfaketime, is told which cases were left
-//! out; the simulator sets the clocks of its processes in any case.
+//! out, and fails if he wanted none to be (`--strict`); the simulator sets the clocks of its processes in any case.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -289,7 +289,7 @@ const FAKETIME: [&str; 2] = [
 /// The wall clock of all three processes goes an hour forward, two back, and right again, under load. The monotonic one goes on.
 fn clocks(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     let Some(library) = FAKETIME.into_iter().find(|path| Path::new(path).exists()) else {
-        tally.note("left out: there is no libfaketime here");
+        tally.leave_out("there is no libfaketime here");
         return Ok(());
     };
     let file = std::env::temp_dir().join(format!("galo-hostile-{}-clock", std::process::id()));
@@ -407,7 +407,7 @@ fn disk(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     let disk = match SmallDisk::mount(&folder) {
         Ok(disk) => disk,
         Err(error) => {
-            tally.note(&format!("left out, since nothing can be mounted here: {error}"));
+            tally.leave_out(&format!("nothing can be mounted here: {error}"));
             return Ok(());
         }
     };

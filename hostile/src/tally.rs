@@ -6,6 +6,7 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Tally {
     only: Option<String>,
+    is_strict: bool,
     passed: usize,
     failed: usize,
     group: String,
@@ -15,10 +16,11 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A tally that skips groups whose name does not contain `only`.
-    pub(crate) fn new(only: Option<String>) -> Self {
+    /// A tally that skips groups whose name does not contain `only`; a strict one takes what is left out for a failure.
+    pub(crate) fn new(only: Option<String>, is_strict: bool) -> Self {
         Self {
             only,
+            is_strict,
             passed: 0,
             failed: 0,
             group: String::new(),
@@ -57,6 +59,15 @@ impl Tally {
         }
     }
 
+    /// The group's cases cannot be tried on this machine.
+    pub(crate) fn leave_out(&mut self, reason: &str) {
+        if self.is_strict {
+            self.case("all of it", Err(format!("left out: {reason}")));
+        } else {
+            self.note(&format!("left out: {reason}"));
+        }
+    }
+
     /// A figure that is reported and not judged.
     pub(crate) fn note(&self, text: &str) {
         println!("     {}: {text}", self.group);
@@ -85,8 +96,8 @@ mod tests {
 
     #[test]
     fn a_run_without_cases_or_with_a_failure_is_no_success() {
-        assert!(!Tally::new(None).finish());
-        let mut tally = Tally::new(None);
+        assert!(!Tally::new(None, false).finish());
+        let mut tally = Tally::new(None, false);
         assert!(tally.begin("group"));
         tally.case("one", Ok(()));
         tally.case("two", Err("why".to_owned()));
@@ -94,8 +105,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_fails_a_strict_run() {
+        for is_strict in [false, true] {
+            let mut tally = Tally::new(None, is_strict);
+            assert!(tally.begin("group"));
+            tally.case("one", Ok(()));
+            tally.leave_out("not here");
+            assert_eq!(tally.finish(), !is_strict);
+        }
+    }
+
+    #[test]
     fn groups_are_chosen_by_a_part_of_their_name() {
-        let mut tally = Tally::new(Some("smug".to_owned()));
+        let mut tally = Tally::new(Some("smug".to_owned()), false);
         assert!(tally.begin("smuggling"));
         assert!(!tally.begin("queries"));
     }

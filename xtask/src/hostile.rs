@@ -3,6 +3,7 @@
 //! Builds gateway, aggregator and `galo-hostile`, finds HAProxy, and runs the latter, which starts everything else in folders
 //! and on ports of its own. Must never touch a running Galo: it needs none, and knows of none.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
@@ -22,6 +23,12 @@ pub(crate) struct Options {
     /// Only the groups whose name contains this: smuggling, bounds, manners, bodies, summary, crowds, answers, …
     #[arg(long)]
     only: Option<String>,
+    /// This HAProxy instead of the one in PATH
+    #[arg(long, value_name = "PATH")]
+    haproxy: Option<PathBuf>,
+    /// What cannot be tried here fails, instead of being left out with a line that says so
+    #[arg(long)]
+    strict: bool,
 }
 
 /// `cargo xtask hostile`.
@@ -47,10 +54,13 @@ pub(crate) fn hostile(options: &Options) -> Fallible<()> {
     let programs = repo::program_folder(options.profile.name());
     let mut command = Command::new(programs.join("galo-hostile"));
     command.arg("--programs").arg(&programs);
-    command.arg("--haproxy").arg(tools::haproxy()?);
+    command.arg("--haproxy").arg(options.haproxy.clone().map_or_else(tools::haproxy, Ok)?);
     command.arg("--haproxy-config").arg(repo::root().join("haproxy/haproxy.cfg"));
     if let Some(only) = &options.only {
         command.args(["--only", only]);
+    }
+    if options.strict {
+        command.arg("--strict");
     }
     run(&mut command, "galo-hostile")
 }
