@@ -8,7 +8,8 @@ bytes, processors that fail, kills, SIGTERM, health checks, wrong configuration,
 What fails: a call that the list does not have (unless LEFT_OUT says why), and a call on the list that no run made (unless KEPT says why).
 What it must never do: need a fixed port, touch a running Galo, or leave a process behind. It waits for states with a deadline.
 The programs are the images' own, static ones: `--programs DIR`, or taken out of the images galo-gateway and galo-aggregator.
-Without either it takes target/fast, whose dynamic loader makes calls of its own, and judges only whether the list is enough.
+Without either it takes target/fast, whose dynamic loader makes calls of its own, and judges only whether the list is enough; `--strict` makes
+that a failure.
 Needs strace, libseccomp.so.2 (apt itself depends on it), and Python's standard library.
 """
 
@@ -57,7 +58,6 @@ KEPT = {
     "recvmsg": "netlink's answers, see there",
     "socket AF_NETLINK": "getaddrinfo sorts the addresses of a name that has several",
     # Other moments.
-    "clock_nanosleep": "std's sleep while a start waits for something; and the generic sleep of glibc",
     "mremap": "glibc's realloc of what is larger than 128 KiB: tables that grow under load",
     "restart_syscall": "the kernel's own, after SIGSTOP and SIGCONT",
     "tgkill": "abort: the end of a panic",
@@ -359,7 +359,8 @@ def live(world, gateway_environment, aggregator_environment):
 LIVES = {
     "as shipped": (False, {}, {}),
     "two threads, synced always": (False, {"GATEWAY_THREADS": "2"}, {"JOURNAL_SYNC": "always"}),
-    "epoll by choice, synced now and then": (False, {"GATEWAY_DRIVER": "epoll", "GATEWAY_PINNED": "false"}, {"JOURNAL_SYNC": "interval:20"}),
+    # Shifts so long that 75 payments a second are reason enough to rest between them (clock_nanosleep), on any machine.
+    "epoll by choice, synced now and then": (False, {"GATEWAY_DRIVER": "epoll", "GATEWAY_PINNED": "false", "GATEWAY_SHIFT_US": "10000"}, {"JOURNAL_SYNC": "interval:20"}),
     "io_uring blocked": (True, {}, {}),
 }
 
@@ -387,6 +388,7 @@ def main():
     parser = argparse.ArgumentParser(description="Holds seccomp.json against the system calls that the programs make.")
     parser.add_argument("--programs", type=pathlib.Path, help="folder with galo-gateway and galo-aggregator, linked statically")
     parser.add_argument("--list", action="store_true", help="print every call, and who made it")
+    parser.add_argument("--strict", action="store_true", help="what cannot be judged is a failure")
     arguments = parser.parse_args()
     if not shutil.which("strace"):
         print("FAIL strace is missing (Debian: apt-get install strace)\n0 passed, 1 failed")
@@ -427,11 +429,13 @@ def main():
     missing = sorted(used.keys() - entries - LEFT_OUT.keys())
     unused = sorted(entries - used.keys() - KEPT.keys())
     stray = sorted(KEPT.keys() - entries)
-    for bad, good, calls in (
-        ("made, and not on the list", "the list is enough", missing),
-        ("on the list, and made by nobody", "the list is not more than enough", unused if is_exact else []),
-        ("kept with a reason, and not on the list", "every reason has its call", stray),
-    ):
+    judged = [("made, and not on the list", "the list is enough", missing), ("kept with a reason, and not on the list", "every reason has its call", stray)]
+    if is_exact:
+        judged.append(("on the list, and made by nobody", "the list is not more than enough", unused))
+    else:
+        failed += arguments.strict
+        print(f"{'FAIL' if arguments.strict else 'SKIP'} whether the list is more than enough: there are no static programs here (--programs, or the images)")
+    for bad, good, calls in judged:
         if calls:
             failed += 1
             print(f"FAIL {bad}: {', '.join(calls)}")
