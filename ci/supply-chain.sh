@@ -2,10 +2,10 @@
 # What the programs are made of: sources, licences, advisories, and the list of it all (SBOM).
 #
 # Sources are checked always, from the lock files alone. Bans and licences need cargo-deny, advisories cargo-deny or cargo-audit and the
-# RustSec database, the SBOM cargo-cyclonedx. What is missing is said in a line that begins with SKIP and is not counted; --install
-# compiles what is missing of the tools named behind it, or of all of them, first, which takes three minutes for each; then nothing is skipped
-# but for want of a network. ADVISORY_DB may name a
-# checkout of https://github.com/rustsec/advisory-db where GitHub is out of reach.
+# RustSec database, the SBOM cargo-cyclonedx. What is missing is said in a line that begins with SKIP and is not counted; with --strict, cargo-deny or
+# cargo-cyclonedx missing is a failure. The database needs GitHub, so it may be out of reach even then. ADVISORY_DB may name a
+# checkout of https://github.com/rustsec/advisory-db where it is. --install compiles what is missing of the tools named behind it, or of all of them,
+# first, which takes two to three minutes for each.
 # The exceptions stand in deny.toml, each with its reason, and nowhere else: cargo-audit is told the same ones.
 # Changes nothing but target/sbom.
 set -uo pipefail
@@ -25,14 +25,29 @@ check() { # check NAME COMMAND...
 	fi
 }
 skip() { echo "SKIP  $1: $2"; }
+missing() { # what cannot be checked for want of a tool
+	if [ -z "$strict" ]; then skip "$@"; return; fi
+	failed=$((failed + 1))
+	echo "FAIL  $1: $2"
+}
 has() { command -v "$1" >/dev/null; }
 
+strict=''
+if [ "${1:-}" = --strict ]; then
+	strict=yes
+	shift
+fi
 if [ "${1:-}" = --install ]; then
 	shift
 	[ $# -gt 0 ] || set -- cargo-deny cargo-audit cargo-cyclonedx
 	for tool; do
-		has "$tool" || nice cargo install --quiet --locked "$tool" || skip "$tool" "cannot be installed"
+		# It runs for a second, so to optimise it would take longer than it saves.
+		profile=$([ "$tool" != cargo-cyclonedx ] || echo --debug)
+		has "$tool" || nice cargo install --quiet --locked ${profile:+"$profile"} "$tool" || skip "$tool" "cannot be installed"
 	done
+elif [ $# -gt 0 ]; then
+	echo "supply-chain.sh [--strict] [--install [TOOL...]], not $*" >&2
+	exit 2
 fi
 
 # A package without a source is our own; any other must come from crates.io and carry its checksum.
@@ -60,13 +75,14 @@ check "every exception has its reason" test "$reasons" = "$(wc -w <<<"$ignored")
 if has cargo-deny; then
 	check "licences, bans and sources" cargo deny --offline check --hide-inclusion-graph bans licenses sources
 else
-	skip "licences and bans" "no cargo-deny (cargo install --locked cargo-deny)"
+	missing "licences and bans" "no cargo-deny (cargo install --locked cargo-deny)"
 fi
 
 reachable() { timeout 10 git ls-remote --quiet https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; }
 database=()
 if [ -n "${ADVISORY_DB:-}" ]; then database=(--db "$ADVISORY_DB" --no-fetch); fi
 if ! has cargo-audit; then
+	# cargo-deny, below, asks the same database.
 	skip "advisories, by cargo-audit" "no cargo-audit (cargo install --locked cargo-audit)"
 elif [ ${#database[@]} = 0 ] && ! reachable; then
 	skip "advisories, by cargo-audit" "the database is out of reach (ADVISORY_DB may name a checkout)"
@@ -95,7 +111,7 @@ sbom() {
 	done
 	echo "target/sbom: $(jq -r '.components | length' target/sbom/galo-gateway.cdx.json) and $(jq -r '.components | length' target/sbom/galo-aggregator.cdx.json) components"
 }
-if has cargo-cyclonedx; then check "SBOM" sbom; else skip "SBOM" "no cargo-cyclonedx (cargo install --locked cargo-cyclonedx)"; fi
+if has cargo-cyclonedx; then check "SBOM" sbom; else missing "SBOM" "no cargo-cyclonedx (cargo install --locked cargo-cyclonedx)"; fi
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
