@@ -254,6 +254,29 @@ def pass_with_profile(stack, k6_s):
             check(int(applied["CapEff"], 16) == 0 == int(applied["CapPrm"], 16), f"{service} holds capabilities {applied['CapEff']}")
             check(applied["Uid"].split()[1] != "0", f"{service} runs as root")
 
+    def what_the_file_publishes_is_the_api_and_to_this_host_the_stats():
+        # This run's own ports replace the file's, so the file is asked.
+        services = json.loads(run("docker", "compose", "-f", "docker-compose.yml", "config", "--format", "json"))["services"]
+        ports = [(name, port.get("host_ip", ""), port["published"], port["target"]) for name, service in services.items() for port in service.get("ports", [])]
+        check(sorted(ports) == [("haproxy", "", "9999", 9999), ("haproxy", "127.0.0.1", "8404", 8404)], f"published: {ports}")
+
+    def journal_and_sockets_are_nobody_elses():
+        root = pathlib.Path(f"/proc/{stack.inspect('aggregator')['State']['Pid']}/root")
+
+        def modes(pattern):
+            found = {path.name: path.lstat() for path in root.glob(pattern)}
+            return {name: f"{it.st_mode & 0o7777:o} {it.st_uid}:{it.st_gid}" for name, it in found.items()}
+
+        check(modes("var/lib/galo") == {"galo": "700 10001:10001"}, f"the journal's folder: {modes('var/lib/galo')}")
+        files = modes("var/lib/galo/*")
+        check(files and set(files.values()) == {"600 10001:10001"}, f"the journal's files: {files}")
+        check(modes("run/galo") == {"galo": "1770 10001:10001"}, f"the sockets' folder: {modes('run/galo')}")
+        wanted = {"aggregator.sock": 10001, "aggregator-http.sock": 10001, "gateway-1.sock": 10002, "gateway-2.sock": 10003}
+        wanted = {name: f"660 {uid}:10001" for name, uid in wanted.items()}
+        sockets = modes("run/galo/*.sock")
+        check(sockets == wanted, f"the sockets: {sockets}")
+        return f"{len(files)} files, {len(sockets)} sockets"
+
     def gateways_run_on_io_uring():
         for gateway in ("gateway-1", "gateway-2"):
             check(stack.driver(gateway) == "io_uring", f"{gateway}: {stack.driver(gateway)}")
@@ -327,6 +350,8 @@ def pass_with_profile(stack, k6_s):
     checks = [
         limits_that_the_engine_applied,
         hardening_that_the_engine_applied,
+        what_the_file_publishes_is_the_api_and_to_this_host_the_stats,
+        journal_and_sockets_are_nobody_elses,
         gateways_run_on_io_uring,
         mixed_amounts_are_exact_to_the_cent,
         the_same_payment_again_is_replayed,
