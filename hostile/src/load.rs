@@ -50,6 +50,8 @@ pub(crate) struct Report {
     /// Cents by id. Every id that was sent is here.
     pub(crate) accepted: BTreeMap<String, u64>,
     pub(crate) statuses: BTreeMap<u16, u64>,
+    /// The shortest wait that ended in each status.
+    pub(crate) soonest: BTreeMap<u16, Duration>,
     /// Requests without an answer: nobody to connect to, or a connection that ended.
     pub(crate) unanswered: u64,
     pub(crate) first_unanswered: Option<String>,
@@ -74,6 +76,24 @@ impl Report {
         if self.unanswered == 0 { Ok(()) } else { Err(format!("somebody was not answered: {self}")) }
     }
 
+    /// No answer had another status than these.
+    pub(crate) fn check_statuses(&self, allowed: &[u16]) -> Result<(), String> {
+        if !self.accepted.is_empty() && self.statuses.keys().all(|status| allowed.contains(status)) {
+            return Ok(());
+        }
+        Err(format!("answers other than {allowed:?}: {self}"))
+    }
+
+    /// Whoever was told this had been waited for at least so long. However slow the machine is, that makes no wait shorter.
+    pub(crate) fn check_not_sooner(&self, status: u16, wait: Duration) -> Result<(), String> {
+        match self.soonest.get(&status) {
+            Some(soonest) if *soonest < wait => {
+                Err(format!("{status} after {soonest:.1?}, sooner than {wait:?}: {self}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Nobody waited longer.
     pub(crate) fn check_slowest(&self, limit: Duration) -> Result<(), String> {
         if self.slowest <= limit {
@@ -87,10 +107,18 @@ impl Report {
         for (status, count) in other.statuses {
             *self.statuses.entry(status).or_default() += count;
         }
+        for (status, wait) in other.soonest {
+            self.waited(status, wait);
+        }
         self.unanswered += other.unanswered;
         self.charged_though_refused += other.charged_though_refused;
         self.first_unanswered = self.first_unanswered.take().or(other.first_unanswered);
         self.slowest = self.slowest.max(other.slowest);
+    }
+
+    fn waited(&mut self, status: u16, wait: Duration) {
+        let soonest = self.soonest.entry(status).or_insert(wait);
+        *soonest = wait.min(*soonest);
     }
 }
 
@@ -202,7 +230,8 @@ impl Load {
             let answer = connection.request("POST", "/payments", &payment_json(id, cents))?;
             Ok((connection, answer))
         });
-        report.slowest = report.slowest.max(started.elapsed());
+        let took = started.elapsed();
+        report.slowest = report.slowest.max(took);
         let (connection, answer) = match answered {
             Ok(answered) => answered,
             Err(error) => {
@@ -212,6 +241,7 @@ impl Load {
             }
         };
         *report.statuses.entry(answer.status).or_default() += 1;
+        report.waited(answer.status, took);
         let is_closing = answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         if self.is_kept && !is_closing {
             *kept = Some(connection);
@@ -274,6 +304,12 @@ mod tests {
         assert_eq!((report.statuses[&503], report.unanswered), (1, 1));
         assert_eq!(report.statuses[&202], report.accepted.len() as u64);
         assert!(report.check_nobody_noticed().is_err());
+        report.check_statuses(&[202, 503]).unwrap();
+        assert!(report.check_statuses(&[202]).is_err());
+        // It was refused at once; nobody was told 504.
+        report.check_not_sooner(503, Duration::ZERO).unwrap();
+        assert!(report.check_not_sooner(503, LAST_TRIES).is_err());
+        report.check_not_sooner(504, LAST_TRIES).unwrap();
     }
 
     #[test]
