@@ -326,14 +326,24 @@ impl Galo {
 
     /// Waits until HAProxy, where there is one, has seen that both gateways are ready.
     pub(crate) fn until_up(&mut self) -> Result<(), String> {
+        self.until_seen("UP")
+    }
+
+    /// Waits until HAProxy, where there is one, has seen that neither gateway is ready.
+    pub(crate) fn until_down(&mut self) -> Result<(), String> {
+        self.until_seen("DOWN")
+    }
+
+    fn until_seen(&mut self, state: &str) -> Result<(), String> {
         let Some(stats) = self.stats.map(Way::Front) else { return Ok(()) };
-        self.until("both gateways are up for HAProxy", || {
+        self.until(&format!("both gateways are {state} for HAProxy"), || {
             let mut connection = Connection::open(&stats)?;
             // HTTP/1.0: an answer that ends with its connection.
             connection.send(b"GET /stats;csv HTTP/1.0\r\n\r\n");
             let page = connection.answer(false)?.text();
-            let is_up = |line: &&str| line.starts_with("gateways,gateway-") && line.contains(",UP,");
-            Ok((page.lines().filter(is_up).count() == 2).then_some(()))
+            let is_so =
+                |line: &&str| line.starts_with("gateways,gateway-") && line.contains(&format!(",{state},"));
+            Ok((page.lines().filter(is_so).count() == 2).then_some(()))
         })
     }
 

@@ -38,7 +38,11 @@ const RECOVERED: Duration = Duration::from_secs(2);
 const IDLE_CPU_MS_MAX: u64 = 300;
 
 /// `ACCEPT_WAIT_MS_MAX` is 1 s, HAProxy tries three times, two seconds more for the machine.
+const ACCEPT_WAIT: Duration = Duration::from_secs(1);
 const REFUSED: Duration = Duration::from_secs(5);
+
+/// HAProxy's `timeout server` is 5 s; its clock goes by milliseconds, and is read when it comes by.
+const SERVER_TIMEOUT: Duration = Duration::from_millis(5_000 - 100);
 
 const DISK_BYTES: usize = 20 << 20;
 
@@ -276,6 +280,11 @@ fn starved(world: &mut World, tally: &Tally) -> Result<(), String> {
     })?;
     tally.note(&format!("CPU taken for 4 s by {busy_count} busy threads: {report}"));
     world.accepted.extend(report.accepted.clone());
+    report.check_everybody_told()?;
+    // Whoever gets no CPU answers late, and nobody is told no for that before his wait is over. How late is the machine's affair.
+    report.check_statuses(&[202, 503, 504])?;
+    report.check_not_sooner(503, ACCEPT_WAIT)?;
+    report.check_not_sooner(504, SERVER_TIMEOUT)?;
     report.check_slowest(PATIENCE)?;
     world.check_well(&front)
 }

@@ -16,15 +16,25 @@ use crate::galo::{Plan, Programs, wait};
 use crate::load::{Load, Report};
 use crate::processor::{Act, Then, processed};
 use crate::tally::Tally;
-use crate::world::World;
+use crate::world::{World, payment_json};
 
 /// How long a process stands still.
 const STILL: Duration = Duration::from_secs(5);
 
+/// Shorter and longer than HAProxy's `timeout server`, which is 5 s, by more than its timers and a busy machine may differ.
+const GATEWAY_STILL: Duration = Duration::from_secs(4);
+const GATEWAY_STILL_TOO_LONG: Duration = Duration::from_secs(6);
+
 /// Before and after, under load.
 const CALM: Duration = Duration::from_millis(500);
 
-/// A gateway answers within `ACCEPT_WAIT_MS_MAX`, 1 s; HAProxy tries a 503 three times. Two seconds more for the machine.
+/// `ACCEPT_WAIT_MS_MAX`: a gateway that cannot ask the ledger says so after this wait, and not before.
+const ACCEPT_WAIT: Duration = Duration::from_secs(1);
+
+/// HAProxy tries a 503 three times while it takes a gateway for ready, and believes the first one otherwise.
+const ACCEPT_WAIT_FRONT: Duration = Duration::from_secs(3);
+
+/// After which at the latest. Two seconds more for the machine.
 const REFUSED_STRAIGHT: Duration = Duration::from_secs(1 + 2);
 const REFUSED_FRONT: Duration = Duration::from_secs(3 + 2);
 
@@ -32,8 +42,10 @@ const REFUSED_FRONT: Duration = Duration::from_secs(3 + 2);
 /// wait with a payment each. One that grants after the time for it charges all 16.
 const CHARGED_MAX: u64 = 12;
 
-/// HAProxy's `timeout server` is 5 s, and a request may meet the gateway again that stands still. Two seconds more.
-const GATEWAY_STILL: Duration = Duration::from_secs(5 + 2);
+/// HAProxy's `timeout server` is 5 s: whoever is in the hands of a gateway that stands still is told 504 after it. Its clock goes by
+/// milliseconds, and is read when it comes by. Two seconds more at the latest.
+const SERVER_TIMEOUT: Duration = Duration::from_millis(5_000 - 100);
+const SERVED_BY_STILL: Duration = Duration::from_secs(5 + 2);
 
 /// A drain is done within 10 s (`DRAIN_MS_MAX` is 8 s); so judged, since an idle one takes milliseconds.
 const DRAINED: Duration = Duration::from_secs(10);
@@ -82,12 +94,14 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> 
     Ok(())
 }
 
-const STANDSTILLS: [(&str, Case); 5] = [
+const STANDSTILLS: [(&str, Case); 6] = [
     ("the aggregator, for 5 s, straight", |world, _, tally| {
         let ways = vec![world.galo.straight(0), world.galo.straight(1)];
-        let report = stand_still(world, "aggregator", &Load::new(ways, 16, 400))?;
+        let report = stand_still(world, "aggregator", STILL, &Load::new(ways, 16, 400))?;
         tally.note(&format!("aggregator still for 5 s, straight: {report}"));
-        refused_some(&report)?;
+        told_some(&report, 503)?;
+        report.check_statuses(&[202, 503])?;
+        report.check_not_sooner(503, ACCEPT_WAIT)?;
         report.check_everybody_told()?;
         if report.charged_though_refused > CHARGED_MAX {
             return Err(format!("a 503 was no \"no\": {report}"));
@@ -95,9 +109,12 @@ const STANDSTILLS: [(&str, Case); 5] = [
         report.check_slowest(REFUSED_STRAIGHT)
     }),
     ("the aggregator, for 5 s, HAProxy", |world, front, tally| {
-        let report = stand_still(world, "aggregator", &Load::new(vec![front.clone()], 16, 400))?;
+        let report = stand_still(world, "aggregator", STILL, &Load::new(vec![front.clone()], 16, 400))?;
         tally.note(&format!("aggregator still for 5 s, HAProxy: {report}"));
-        refused_some(&report)?;
+        told_some(&report, 503)?;
+        report.check_statuses(&[202, 503])?;
+        // A gateway whose ledger stands still is ready all the same: the link stands.
+        report.check_not_sooner(503, ACCEPT_WAIT_FRONT)?;
         report.check_everybody_told()?;
         report.check_slowest(REFUSED_FRONT)
     }),
@@ -114,12 +131,25 @@ const STANDSTILLS: [(&str, Case); 5] = [
         })?;
         tally.note(&format!("aggregator still five sixths of the time: {report}"));
         world.accepted.extend(report.accepted.clone());
+        nobody_told_no(&report)?;
         report.check_slowest(REFUSED_FRONT)
     }),
-    ("a gateway, for 5 s", |world, front, tally| {
-        let report = stand_still(world, "gateway-1", &Load::new(vec![front.clone()], 16, 400))?;
-        tally.note(&format!("gateway still for 5 s: {report}"));
-        report.check_slowest(GATEWAY_STILL)
+    ("a gateway, for 4 s", |world, front, tally| {
+        let load = Load::new(vec![front.clone()], 16, 400);
+        let report = stand_still(world, "gateway-1", GATEWAY_STILL, &load)?;
+        tally.note(&format!("gateway still for 4 s: {report}"));
+        nobody_told_no(&report)?;
+        report.check_slowest(SERVED_BY_STILL)
+    }),
+    ("a gateway, for 6 s: clients are told", |world, front, tally| {
+        let load = Load::new(vec![front.clone()], 16, 400);
+        let report = stand_still(world, "gateway-1", GATEWAY_STILL_TOO_LONG, &load)?;
+        tally.note(&format!("gateway still for 6 s: {report}"));
+        told_some(&report, 504)?;
+        report.check_statuses(&[202, 504])?;
+        report.check_not_sooner(504, SERVER_TIMEOUT)?;
+        report.check_everybody_told()?;
+        report.check_slowest(SERVED_BY_STILL)
     }),
     ("both gateways in turn, a second each", |world, front, tally| {
         let galo = &world.galo;
@@ -133,16 +163,17 @@ const STANDSTILLS: [(&str, Case); 5] = [
         })?;
         tally.note(&format!("gateways still in turn: {report}"));
         world.accepted.extend(report.accepted.clone());
-        report.check_slowest(GATEWAY_STILL)
+        nobody_told_no(&report)?;
+        report.check_slowest(SERVED_BY_STILL)
     }),
 ];
 
-fn stand_still(world: &mut World, name: &str, load: &Load) -> Result<Report, String> {
+fn stand_still(world: &mut World, name: &str, still: Duration, load: &Load) -> Result<Report, String> {
     let galo = &world.galo;
     let ((), report) = load.beside(|| {
         thread::sleep(CALM);
         galo.signal(name, Signal::SIGSTOP)?;
-        thread::sleep(STILL);
+        thread::sleep(still);
         galo.signal(name, Signal::SIGCONT)?;
         thread::sleep(CALM);
         Ok(())
@@ -151,25 +182,41 @@ fn stand_still(world: &mut World, name: &str, load: &Load) -> Result<Report, Str
     Ok(report)
 }
 
-/// Nobody can have been granted anything for 5 s, so somebody must have been told so.
-fn refused_some(report: &Report) -> Result<(), String> {
-    if report.statuses.contains_key(&503) {
+/// Nobody can have been served for so long, so somebody must have been told so.
+fn told_some(report: &Report, status: u16) -> Result<(), String> {
+    if report.statuses.contains_key(&status) {
         return Ok(());
     }
-    Err(format!("nobody was told 503 within {STILL:?}: {report}"))
+    Err(format!("nobody was told {status}: {report}"))
 }
 
-const STOPS: [(&str, Case); 10] = [
+/// Everybody was answered, and each answer was 202, however late.
+fn nobody_told_no(report: &Report) -> Result<(), String> {
+    report.check_everybody_told()?;
+    report.check_statuses(&[202])
+}
+
+const STOPS: [(&str, Case); 11] = [
     ("the aggregator, killed 20 times", |world, front, tally| storm(world, front, tally, "aggregator")),
     ("a gateway, killed 20 times", |world, front, tally| storm(world, front, tally, "gateway-1")),
     ("HAProxy, killed 20 times", |world, front, tally| storm(world, front, tally, "haproxy")),
     ("both gateways, dead for a second: clients are told", |world, front, tally| {
+        let report = absent(world, front, tally, &["gateway-1", "gateway-2"])?;
+        told_some(&report, 503)?;
+        // Of an answer that a gateway had begun at its death HAProxy makes a 502.
+        report.check_statuses(&[202, 502, 503])?;
         // Those with a request in a gateway's hands at its death may be hung up on, one for each client; nobody after that.
-        absent(world, front, tally, &["gateway-1", "gateway-2"], 16)
+        if report.unanswered > 16 { report.check_everybody_told() } else { Ok(()) }
     }),
-    ("the aggregator, dead for two seconds: clients are told", |world, front, tally| {
-        absent(world, front, tally, &["aggregator"], 0)
+    ("the aggregator, dead for two seconds: clients wait, and are told", |world, front, tally| {
+        let report = absent(world, front, tally, &["aggregator"])?;
+        report.check_everybody_told()?;
+        // The clients are there when it dies, and HAProxy tries three times for them. One that a busy machine held up until both
+        // gateways were known to be unready is told after a single wait.
+        report.check_statuses(&[202, 503])?;
+        report.check_not_sooner(503, ACCEPT_WAIT)
     }),
+    ("the aggregator is away and HAProxy knows: a newcomer is told after one wait", newcomer),
     ("a gateway is told to stop under 2,000/s: nobody notices", |world, front, tally| {
         stop_gateway(world, front, tally, "gateway-1", true)
     }),
@@ -216,18 +263,12 @@ fn storm(world: &mut World, front: &Way, tally: &Tally, name: &str) -> Result<()
     })?;
     tally.note(&format!("{name} killed {STORM} times in {:.1?}: {report}", started.elapsed()));
     world.accepted.extend(report.accepted.clone());
-    // Only HAProxy's own death may take answers with it.
-    if name == "haproxy" { Ok(()) } else { report.check_everybody_told() }
+    // Only HAProxy's own death may take answers with it; those that come say yes.
+    if name == "haproxy" { report.check_statuses(&[202]) } else { nobody_told_no(&report) }
 }
 
 /// Nobody can pay for a while, and everybody hears of it.
-fn absent(
-    world: &mut World,
-    front: &Way,
-    tally: &Tally,
-    names: &[&str],
-    unanswered_max: u64,
-) -> Result<(), String> {
+fn absent(world: &mut World, front: &Way, tally: &Tally, names: &[&str]) -> Result<Report, String> {
     let galo = &mut world.galo;
     let ((), report) = Load::new(vec![front.clone()], 16, 400).beside(|| {
         thread::sleep(CALM);
@@ -246,10 +287,31 @@ fn absent(
     })?;
     tally.note(&format!("{} dead for a while: {report}", names.join(" and ")));
     world.accepted.extend(report.accepted.clone());
-    if report.unanswered > unanswered_max {
-        return report.check_everybody_told();
+    report.check_slowest(REFUSED_FRONT)?;
+    Ok(report)
+}
+
+/// While neither gateway is ready, HAProxy has nobody better to ask: a gateway's 503 is final, and it was a no.
+fn newcomer(world: &mut World, front: &Way, _: &Tally) -> Result<(), String> {
+    world.galo.kill("aggregator")?;
+    world.galo.until_down()?;
+    let id = world.galo.fresh_id();
+    let started = Instant::now();
+    let answer = front.ask("POST", "/payments", &payment_json(&id, 720));
+    let took = started.elapsed();
+    world.galo.respawn("aggregator")?;
+    world.galo.until_up()?;
+    let answer = answer?;
+    if answer.status != 503 || answer.header("retry-after").is_none() {
+        return Err(format!("without a ledger a payment is answered {} {}", answer.status, answer.text()));
     }
-    report.check_slowest(REFUSED_FRONT)
+    if took < ACCEPT_WAIT || took > REFUSED_STRAIGHT {
+        return Err(format!("refused after {took:.1?}"));
+    }
+    if world.pay(front, &id, 720)?.header("idempotent-replayed").is_some() {
+        return Err("it was refused and counts as a replay".to_owned());
+    }
+    Ok(())
 }
 
 /// Tells a process to stop; it must end with 0, and says how long that took.
