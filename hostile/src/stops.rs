@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::client::{PATIENCE, Way};
+use crate::faults::{check_view, processed_at};
 use crate::galo::{Plan, Programs, wait};
 use crate::load::{Load, Report};
 use crate::processor::{Act, Then, processed};
@@ -48,7 +49,11 @@ const SERVER_TIMEOUT: Duration = Duration::from_millis(5_000 - 100);
 const SERVED_BY_STILL: Duration = Duration::from_secs(5 + 2);
 
 /// A drain is done within 10 s (`DRAIN_MS_MAX` is 8 s); so judged, since an idle one takes milliseconds.
+const DRAIN: Duration = Duration::from_secs(8);
 const DRAINED: Duration = Duration::from_secs(10);
+
+/// A processor that answers long after the drain.
+const SILENT: Duration = Duration::from_secs(30);
 
 /// Kills of one process in a row.
 const STORM: usize = 20;
@@ -196,7 +201,7 @@ fn nobody_told_no(report: &Report) -> Result<(), String> {
     report.check_statuses(&[202])
 }
 
-const STOPS: [(&str, Case); 11] = [
+const STOPS: [(&str, Case); 12] = [
     ("the aggregator, killed 20 times", |world, front, tally| storm(world, front, tally, "aggregator")),
     ("a gateway, killed 20 times", |world, front, tally| storm(world, front, tally, "gateway-1")),
     ("HAProxy, killed 20 times", |world, front, tally| storm(world, front, tally, "haproxy")),
@@ -239,6 +244,10 @@ const STOPS: [(&str, Case); 11] = [
         report.check_nobody_noticed()
     }),
     ("a gateway that waits for its last attempt leaves its successor's socket alone", successor),
+    (
+        "a gateway is told to stop while a processor keeps silent: it leaves its attempts to the other one",
+        hanging,
+    ),
     ("HAProxy with a master reads its configuration again and again: nobody notices", reload),
 ];
 
@@ -402,6 +411,63 @@ fn successor(world: &mut World, front: &Way, _: &Tally) -> Result<(), String> {
         })?;
     }
     result
+}
+
+/// An attempt that hangs holds a gateway up no longer than a drain may take. What came of it is unknown, so whoever gets the payment asks
+/// the same processor again, with the same `requestedAt`, until it answers.
+fn hanging(world: &mut World, front: &Way, tally: &Tally) -> Result<(), String> {
+    let straight = world.galo.straight(0);
+    let mut ids = Vec::new();
+    for stores in [true, false] {
+        let id = world.galo.fresh_id();
+        let silent = Act::new(stores, processed(), Then::Stay).in_pieces(usize::MAX, SILENT);
+        // The other gateway's first attempt ends without an answer too: still nobody may cross over.
+        let cut = Act::new(false, "", Then::Close);
+        for processor in [&world.default, &world.fallback] {
+            processor.script(&id, [silent.clone(), cut.clone()]);
+        }
+        world.pay(&straight, &id, 730)?;
+        ids.push(id);
+    }
+    let posts = |world: &World, id: &str| [world.default.posts(id), world.fallback.posts(id)];
+    let deadline = Instant::now() + PATIENCE;
+    while ids.iter().any(|id| posts(world, id).concat().is_empty()) {
+        if Instant::now() > deadline {
+            return Err("no processor was asked".to_owned());
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    let from = world.galo.said("gateway-1").len();
+    let started = Instant::now();
+    world.galo.signal("gateway-1", Signal::SIGTERM)?;
+    let meanwhile = world.check_well(front);
+    let status = world.galo.ended("gateway-1")?;
+    let took = started.elapsed();
+    let said = world.galo.said("gateway-1")[from..].to_owned();
+    tally.note(&format!("gateway-1 stopped in {took:.1?} with two attempts that hang"));
+    let settled = world.galo.settle();
+    world.galo.respawn("gateway-1")?;
+    world.galo.until_up()?;
+    meanwhile?;
+    settled?;
+    if !status.success() || took > DRAINED {
+        return Err(format!("it ended with {status} after {took:.1?}"));
+    }
+    // Nothing came of them until the drain was over, so it says what it leaves behind. A shorter wait would give up attempts that answer.
+    if !said.contains("2 payments are still on their way") || took < DRAIN {
+        return Err(format!("it ended after {took:.1?} and said {said:?}"));
+    }
+    for id in &ids {
+        let posts = posts(world, id);
+        let all = posts.concat();
+        // The hanging one, the one that was cut, and one that was answered.
+        if !posts.iter().any(Vec::is_empty) || all.len() != 3 || all.iter().any(|payment| *payment != all[0])
+        {
+            return Err(format!("{id} was sent as {posts:?}"));
+        }
+        check_view(&processed_at(&straight, id)?, id, &world.default, &world.fallback)?;
+    }
+    Ok(())
 }
 
 /// The processes that HAProxy's master has started and not yet buried.
