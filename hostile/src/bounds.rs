@@ -136,11 +136,11 @@ fn refused(way: &Way, bytes: &[u8], statuses: &[u16]) -> Result<(), String> {
     let mut connection = Connection::open(way)?;
     let was_taken = connection.send(bytes);
     connection.finish_sending();
-    match connection.answer(false) {
-        Ok(answer) if statuses.contains(&answer.status) => {}
-        Ok(answer) => return Err(format!("{} instead of {statuses:?}: {}", answer.status, answer.text())),
-        Err(_) if !was_taken || bytes.len() > 100_000 => return Ok(()),
-        Err(error) => return Err(error),
+    match connection.answer_or_end()? {
+        Some(answer) if statuses.contains(&answer.status) => {}
+        Some(answer) => return Err(format!("{} instead of {statuses:?}: {}", answer.status, answer.text())),
+        None if !was_taken || bytes.len() > 100_000 => return Ok(()),
+        None => return Err(format!("the end instead of {statuses:?}")),
     }
     match connection.end(PATIENCE)? {
         End::Open => Err(format!("a refusal and then {:?}", connection.unread())),
@@ -167,12 +167,12 @@ fn cut_short(world: &mut World, way: &Way, tally: &mut Tally) {
                     return Ok(());
                 }
                 connection.finish_sending();
-                match connection.answer(false) {
-                    Ok(answer) if answer.status == 400 => Ok(()),
-                    Ok(answer) => Err(format!("{} to {}", answer.status, show(&whole.as_bytes()[..size]))),
+                match connection.answer_or_end()? {
+                    Some(answer) if answer.status == 400 => Ok(()),
+                    Some(answer) => Err(format!("{} to {}", answer.status, show(&whole.as_bytes()[..size]))),
                     // Before the first byte there is nothing to refuse, and HAProxy says nothing to a client that left early.
-                    Err(_) if size == 0 || way.is_front() => Ok(()),
-                    Err(error) => Err(error),
+                    None if size == 0 || way.is_front() => Ok(()),
+                    None => Err("the end instead of 400".to_owned()),
                 }
             })();
             tally.case(&format!("{name} cut after {size} bytes"), result);

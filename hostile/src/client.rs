@@ -178,6 +178,22 @@ impl Connection {
         Ok(answer)
     }
 
+    /// Reads one answer, or `None` if the connection is closed or reset before its first byte, as it may be on a client that was not done
+    /// sending, or that left. Silence is an error here too.
+    pub(crate) fn answer_or_end(&mut self) -> Result<Option<Answer>, String> {
+        if self.unread.is_empty() {
+            match self.try_read() {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return Err("neither an answer nor an end".to_owned());
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+        self.answer(false).map(Some)
+    }
+
     /// Waits for the next byte, at most so long, and says whether it, or the end, is here.
     pub(crate) fn stirs(&mut self, limit: Duration) -> Result<bool, String> {
         if !self.unread.is_empty() {
@@ -361,6 +377,20 @@ mod tests {
         ] {
             assert!(served(bytes).answer(false).is_err(), "{}", show(bytes));
         }
+    }
+
+    #[test]
+    fn an_end_instead_of_an_answer_is_neither_silence_nor_half_an_answer() {
+        assert!(served(b"").answer_or_end().unwrap().is_none());
+        assert!(served(b"HTTP/1.1 400 X\r\nContent-Le").answer_or_end().is_err());
+        assert!(served(b"nonsense\r\n\r\n").answer_or_end().is_err());
+        let mut answered = served(b"HTTP/1.1 400 X\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(answered.answer_or_end().unwrap().unwrap().status, 400);
+        // Connected by the kernel, and never accepted.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connection = Connection::open(&Way::Front(silent.local_addr().unwrap())).unwrap();
+        connection.set_timeout(Duration::from_millis(1)).unwrap();
+        assert!(connection.answer_or_end().is_err());
     }
 
     #[test]
