@@ -265,7 +265,7 @@ fn timed_out(connection: &mut Connection, started: Instant, limit: Duration) -> 
 type Manner = fn(&mut World, &Way) -> Result<(), String>;
 
 /// What a client may do, and must get.
-const MANNERS: [(&str, Manner); 16] = [
+const MANNERS: [(&str, Manner); 17] = [
     ("twenty requests in one write are answered in order", pipelining),
     ("a pipelined request behind a bad one is not served", pipelining_behind_nonsense),
     ("a pipelined request behind Connection: close is not served", pipelining_behind_close),
@@ -275,6 +275,7 @@ const MANNERS: [(&str, Manner); 16] = [
     ("HEAD is GET without the body", head),
     ("OPTIONS lists the methods", options),
     ("a method that the path has not is 405 with Allow", wrong_methods),
+    ("nothing is purged where that is not allowed", purge),
     ("Expect: 100-continue gets its 100", expect_continue),
     ("Expect: 100-continue with the body at once", expect_continue_impatient),
     ("an Expect that nobody knows is 417", |_, way| {
@@ -439,6 +440,21 @@ fn wrong_methods(_: &mut World, way: &Way) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Purging is off unless the configuration says otherwise, and here it says nothing.
+fn purge(world: &mut World, way: &Way) -> Result<(), String> {
+    let id = world.galo.fresh_id();
+    world.pay(way, &id, 1_233)?;
+    for body in ["", "{}"] {
+        let field = way.ask("POST", "/purge-payments", body)?.problem(403, "purge-not-allowed", true)?;
+        if field.is_some() {
+            return Err(format!("no field is to blame, and yet {field:?} is"));
+        }
+    }
+    // The summary is compared with the processors' books when the group ends.
+    let answer = way.ask("GET", &format!("/payments/{id}"), "")?;
+    if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.text())) }
 }
 
 fn expect_continue(world: &mut World, way: &Way) -> Result<(), String> {
