@@ -2,7 +2,10 @@
 //!
 //! A case is its bytes and what each way says to them. Whatever is said, these hold after each: the hidden payment
 //! is unknown to the ledger, no POST reached the ledger, at most one answer came and the connection is over, and the next
-//! request is served as if nothing had been. At the end the processors' books show no hidden payment either.
+//! request is served as if nothing had been. At the end the processors' books show no hidden payment either. Where HAProxy, whose
+//! reading is the only one behind it, takes what follows for another request, that is said of the case ([`READ_BY_HAPROXY`]).
+//!
+//! Each shape of a POST is tried as a GET too ([`behind_get`]): an empty payment's refusal ends the connection, whatever was read.
 //!
 //! In the bytes `{H}` stands for the hidden request, `{L}` for its length, `{L5}` for that and five, `{X}` for it in
 //! hexadecimal; every other character up to U+00FF is one byte.
@@ -16,7 +19,7 @@ use crate::world::{World, payment_json};
 /// What is to come of a case.
 #[derive(Clone, Copy, Debug)]
 enum Says {
-    /// One refusal with this status, then the end.
+    /// One answer with this status, as a rule a refusal, then the end.
     No(u16),
     /// One answer with this status to the whole of it, hidden request included; the connection stays.
     One(u16),
@@ -281,17 +284,76 @@ fn shapes(haproxy_version: u32) -> Vec<Shape> {
     shapes
 }
 
+/// What HAProxy says to shapes in front of which stands a GET, where that differs. It is lenient there, writes anew what it forwards, and so
+/// has the only reading; to an empty POST the gateway behind it says 400, whoever reads what.
+const READ_BY_HAPROXY: [(&str, Says); 28] = {
+    use Says::{Apart, No, One};
+    // A body ends where HAProxy says, and another request follows.
+    const TWO: Says = Apart(&[200, 202]);
+    // Of an encoding beside a length it takes the encoding, and the connection ends, as RFC 9112, section 6.1, wants.
+    const ENDED: Says = No(200);
+    [
+        // One line, of another header: there is no body, and `0` is no request.
+        ("CL in a fold", Apart(&[200, 400])),
+        ("CL after a bare LF", One(200)),
+        ("CL.TE", ENDED),
+        ("CL.TE, 0", ENDED),
+        ("TE.CL", ENDED),
+        ("TE.CL hidden by Connection", ENDED),
+        ("upper case", ENDED),
+        ("tab", ENDED),
+        ("no space", ENDED),
+        ("folded", ENDED),
+        ("in a fold", One(200)),
+        ("after a bare LF", ENDED),
+        ("TE alone, in HTTP/1.0", No(413)),
+        ("chunk: an extension that ends in LF", TWO),
+        ("chunk: a bare LF after the size", TWO),
+        ("chunk: a bare LF after the data", TWO),
+        ("chunk: a bare LF at the end", TWO),
+        ("chunk: LF for the empty line", TWO),
+        // Forwarded, and refused by the gateway.
+        ("chunk: a trailer", One(400)),
+        ("chunk: a length as a trailer", One(400)),
+        ("chunk: an encoding as a trailer", One(400)),
+        ("head: LF throughout", TWO),
+        ("head: LF after the request line", TWO),
+        ("head: LF for the empty line", TWO),
+        ("line: two spaces", TWO),
+        ("line: a tab", TWO),
+        ("line: HTTP/2.0", TWO),
+        ("line: empty lines first", TWO),
+    ]
+};
+
+/// The same bytes as a `GET /health`, if they are a `POST /payments`. The refusal of an empty or nonsensical payment ends its connection, which
+/// would hide that somebody took what follows for another request. A GET is answered 200, and whatever else is read behind it is served.
+fn behind_get((name, bytes, straight, front): &Shape) -> Option<Shape> {
+    let (before, rest) = bytes.split_once("POST")?;
+    let (between, rest) = rest.split_once("payments")?;
+    let says = |says: Says| match says {
+        Says::One(_) => Says::One(200),
+        says => says,
+    };
+    let read = READ_BY_HAPROXY.iter().find(|(read, _)| read == name);
+    let front = read.map_or(says(*front), |(_, read)| *read);
+    Some((name, format!("{before}GET{between}health{rest}"), says(*straight), front))
+}
+
 /// All cases, both ways.
 pub(crate) fn run(world: &mut World, tally: &mut Tally) -> Result<(), String> {
     let shapes = shapes(world.galo.haproxy_version()?);
+    let behind_get: Vec<Shape> = shapes.iter().filter_map(behind_get).collect();
     for way in world.galo.ways() {
         if !tally.begin(&format!("smuggling, {}", way.name())) {
             continue;
         }
-        for (name, bytes, straight, front) in &shapes {
-            let says = if way.is_front() { *front } else { *straight };
-            let result = check(world, &way, bytes, says);
-            tally.case(name, result);
+        for (suffix, shapes) in [("", &shapes), (", behind GET", &behind_get)] {
+            for (name, bytes, straight, front) in shapes {
+                let says = if way.is_front() { *front } else { *straight };
+                let result = check(world, &way, bytes, says);
+                tally.case(&format!("{name}{suffix}"), result);
+            }
         }
         world.reconcile(tally);
     }
