@@ -14,7 +14,7 @@ use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
@@ -51,7 +51,7 @@ pub async fn serve(listener: UnixListener, shared: Rc<Shared>, metrics: Rc<Metri
                 async { Ok::<_, Infallible>(response) }
             });
             let mut server = hyper::server::conn::http1::Builder::new();
-            server.max_buf_size(16 << 10).half_close(false).keep_alive(false).timer(TokioTimer::new());
+            server.max_buf_size(16 << 10).half_close(false).keep_alive(false);
             let serving = server.serve_connection(TokioIo::new(stream), service);
             match tokio::time::timeout(REQUEST_TIMEOUT, serving).await {
                 Ok(Ok(())) => {}
