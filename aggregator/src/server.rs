@@ -7,6 +7,7 @@
 //! still is connected and claims what it holds; its answers wait like everybody's.
 
 use std::cell::{Cell, RefCell};
+use std::ops::RangeInclusive;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,6 +34,10 @@ const ANSWERS_SIZE_MAX: usize = 8 << 20;
 
 /// What each connection may be owed before all of them are looked at: 8 MiB for 1,024 of them.
 const OUTBOX_SIZE_SMALL: usize = ANSWERS_SIZE_MAX / SESSION_COUNT_MAX;
+
+/// Between two ticks: the former when something is due, the latter when nothing is. What could wait for company waits as long, and what
+/// that is, acknowledgements, nobody is in need of.
+const TICK_US: RangeInclusive<u64> = 50_000..=250_000;
 
 /// How long a new connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -95,6 +100,10 @@ pub struct Shared {
     outboxes: RefCell<Vec<Option<Rc<Outbox>>>>,
     /// Bytes that may wait in all of them together.
     outboxes_size_max: usize,
+    /// When the next tick is planned.
+    tick_at_us: Cell<u64>,
+    /// Something is due before that.
+    due_earlier: Notify,
     journal: Option<Rc<Journal>>,
     clock: Clock,
 }
@@ -105,7 +114,15 @@ impl Shared {
     pub fn new(coordinator: Coordinator, journal: Option<Rc<Journal>>, clock: Clock) -> Rc<Self> {
         let outboxes_size_max = ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * coordinator.ledger().open_len_max();
         let coordinator = RefCell::new(coordinator);
-        Rc::new(Self { coordinator, outboxes: RefCell::default(), outboxes_size_max, journal, clock })
+        Rc::new(Self {
+            coordinator,
+            outboxes: RefCell::default(),
+            outboxes_size_max,
+            tick_at_us: Cell::default(),
+            due_earlier: Notify::default(),
+            journal,
+            clock,
+        })
     }
 
     /// The journal, unless it is kept in memory alone.
@@ -132,6 +149,9 @@ impl Shared {
     /// must wait for an entry by way of the journal.
     fn publish(&self) {
         let mut coordinator = self.coordinator.borrow_mut();
+        if coordinator.tick_due_us() < self.tick_at_us.get() {
+            self.due_earlier.notify_one();
+        }
         let (entries, messages) = coordinator.decided();
         match &self.journal {
             Some(journal) => journal.push(entries, messages),
@@ -240,12 +260,19 @@ pub async fn serve(listener: UnixListener, driver: Driver, shared: Rc<Shared>) -
     }
 }
 
-/// Gives out leases and ownerless payments as time passes.
+/// Gives out leases and ownerless payments as time passes, and lets go what could wait for company.
 pub async fn tick(shared: Rc<Shared>) {
-    let mut interval = tokio::time::interval(Duration::from_millis(50));
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        interval.tick().await;
+        let ticked_us = shared.now().monotonic_us;
+        loop {
+            let due_us = shared.look(Coordinator::tick_due_us);
+            let tick_at_us = due_us.clamp(ticked_us + TICK_US.start(), ticked_us + TICK_US.end());
+            shared.tick_at_us.set(tick_at_us);
+            let wait = Duration::from_micros(tick_at_us.saturating_sub(shared.now().monotonic_us));
+            if tokio::time::timeout(wait, shared.due_earlier.notified()).await.is_err() {
+                break;
+            }
+        }
         shared.coordinator.borrow_mut().tick(shared.now());
         shared.publish();
         shared.flush();

@@ -384,7 +384,16 @@ impl Coordinator {
         Ok(())
     }
 
-    /// To be called at least every 100 ms: gives out leases, payments that nobody works on, and answers that waited long enough.
+    /// When [`Self::tick`] has something to do, if nothing comes before: a lease to give, a payment that nobody works on, an answer that
+    /// has waited long enough.
+    #[must_use]
+    pub fn tick_due_us(&self) -> u64 {
+        let [default, fallback] = self.next_lease_us;
+        let round_us = self.summaries.until_us().unwrap_or(u64::MAX);
+        if self.orphans { 0 } else { default.min(fallback).min(round_us) }
+    }
+
+    /// To be called within 100 ms of [`Self::tick_due_us`]: gives out leases, payments that nobody works on, and answers that waited long enough.
     pub fn tick(&mut self, now: Now) {
         for processor in Processor::ALL {
             if now.monotonic_us < self.next_lease_us[processor.index()] {

@@ -75,6 +75,13 @@ const GRANT_RETURN_SHARE: u64 = 10;
 /// yes; one that goes on saying nothing is asked twenty times a second, however many payments it holds.
 const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per_second: 20, saved_max: 400 };
 
+/// Between two ticks while a payment's moment may be the next one: the queue's pace, a try's back-off.
+const TICK_NEAR_US: u64 = 5_000;
+
+/// Between two ticks while something is held: POSTs that wait for a grant, of which the first to be given up has waited for a second; a
+/// queue whose processors are not to be asked yet, by back-offs of 50 ms and more.
+const TICK_US: u64 = 25_000;
+
 /// A slot's lower bits are the payment's place, the upper eight count how often that place was used before.
 const PLACE_BITS: u32 = 24;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
@@ -102,6 +109,8 @@ pub struct Dispatcher {
     arrivals: Arrivals,
     /// Of what leaves the queue.
     pace: Pace,
+    /// The queue's first waits for that alone.
+    is_paced: bool,
     /// Which payment, by its arrival, was told to wait last, and why.
     last_wait: Option<(u64, Reason)>,
     backoff: Backoff,
@@ -137,6 +146,7 @@ impl Dispatcher {
             outlooks,
             arrivals: Arrivals::default(),
             pace: Pace::default(),
+            is_paced: false,
             last_wait: None,
             backoff: Backoff { base_ms: 20, max_ms: 1000, factor_percent: 200 },
             budgets: [Budget::new(RETRY_BUDGET), Budget::new(RETRY_BUDGET)],
@@ -181,11 +191,20 @@ impl Dispatcher {
         self.payments.len() < self.config.queue_len_max
     }
 
-    /// Whether a payment waits for a moment that may be the next one: then [`Self::tick`] is due every few milliseconds. A
-    /// deadline of a second bears a tick in 25 ms.
+    /// How long it may be until the next [`Self::tick`], µs, if no event comes before; `None` when time alone changes nothing.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
-        !(self.waiting.is_empty() && self.doubtful.iter().all(BinaryHeap::is_empty))
+    pub fn tick_wait_us(&self) -> Option<u64> {
+        let is_near = self.is_paced || self.doubtful.iter().any(|doubtful| !doubtful.is_empty());
+        let is_held = !(self.waiting.is_empty() && self.deadlines.is_empty());
+        is_near.then_some(TICK_NEAR_US).or(is_held.then_some(TICK_US))
+    }
+
+    /// Whether a payment waits for what a processor says to others: then its answers are worth a wake-up. Those that leave the queue
+    /// at its pace do not.
+    #[must_use]
+    pub fn awaits_processors(&self) -> bool {
+        let is_held = !self.waiting.is_empty() && !self.is_paced;
+        is_held || self.doubtful.iter().any(|doubtful| !doubtful.is_empty())
     }
 
     /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
@@ -563,6 +582,7 @@ impl Dispatcher {
     /// Sends what can be sent: payments in doubt first, since their processors have held them longest, then the queue.
     fn pump(&mut self, now: Now) {
         self.retry_doubtful(now);
+        self.is_paced = false;
         while self.connected
             && let Some((slot, correlation_id)) = self.waiting.front().copied()
         {
@@ -571,6 +591,7 @@ impl Dispatcher {
                 continue;
             };
             if !self.pace.has_token(now.monotonic_us, self.arrivals.per_second()) {
+                self.is_paced = true;
                 break;
             }
             let (Some(place), reason) = self.decide(payment.arrived_us, payment.probed, now) else { break };

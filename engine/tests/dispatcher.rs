@@ -39,11 +39,15 @@ impl Bench {
     }
 
     fn with_patience(queue_len_max: usize, patience_us: u64) -> Self {
+        Self::configured(queue_len_max, patience_us, 8)
+    }
+
+    fn configured(queue_len_max: usize, patience_us: u64, concurrency_max: u32) -> Self {
         let router = RouterConfig { fee_bps: [500, 1500], patience_us, slow_us: 1_000_000 };
         let config = DispatcherConfig {
             router,
             queue_len_max,
-            concurrency_max: 8,
+            concurrency_max,
             accept_wait_us_max: 1_000_000,
             seed: 1,
         };
@@ -157,6 +161,61 @@ fn the_usual_payment_takes_one_round_trip_to_the_ledger() {
     assert!(!bench.dispatcher.is_drained(), "not before the ledger has it");
     bench.hear(Acknowledgement { sequence: 1 });
     assert!(bench.dispatcher.is_drained());
+}
+
+#[test]
+fn the_clock_is_asked_for_while_time_can_change_something() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.dispatcher.tick_wait_us(), None, "nothing is held");
+    let slot = bench.attempt(1);
+    assert_eq!(bench.dispatcher.tick_wait_us(), Some(25_000), "the POST may have to be given up");
+    bench.tick_after(25_000);
+    assert_eq!(bench.dispatcher.tick_wait_us(), None, "it was answered, and an attempt ends by itself");
+    bench.end(slot, Reply::TimedOut);
+    assert_eq!(bench.dispatcher.tick_wait_us(), Some(5_000), "in doubt: its next try may be due");
+    assert!(bench.dispatcher.awaits_processors());
+
+    let mut bench = Bench::new();
+    bench.fails(Processor::Default);
+    bench.fails(Processor::Fallback);
+    let [Message::Accept(accept)] = sent(&bench.accept(1))[..] else { panic!("one accept") };
+    bench.grant(accept.slot, 1);
+    bench.tick_after(1_000);
+    assert_eq!(bench.dispatcher.tick_wait_us(), Some(25_000), "it waits for a processor");
+    assert!(bench.dispatcher.awaits_processors());
+}
+
+#[test]
+fn whoever_waits_for_the_queues_pace_alone_hurries_no_processor() {
+    let mut bench = Bench::configured(100, PATIENCE_US, 64);
+    bench.event(Dispatcher::connected);
+    bench.fails(Processor::Default);
+    bench.fails(Processor::Fallback);
+    for number in 0..90 {
+        for message in sent(&bench.accept(number)) {
+            let Message::Accept(accept) = message else { continue };
+            bench.grant(accept.slot, number);
+        }
+    }
+    // It works again, as the first one finds out: some leave with its answer, the others at the queue's pace.
+    let probe = sent(&bench.tick_after(250_000));
+    let [Message::Intent(probe), Message::Intent(_)] = probe[..] else { panic!("one for each: {probe:?}") };
+    bench.hear(IntentRecorded { slot: probe.slot, correlation_id: probe.correlation_id });
+    let mut leaving = sent(&bench.end(probe.slot, Reply::Answered { status: 200 }));
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(bench.dispatcher.tick_wait_us(), Some(5_000), "the next may leave soon");
+        assert!(!bench.dispatcher.awaits_processors(), "and does not wait for an answer");
+        for message in std::mem::take(&mut leaving) {
+            let Message::Intent(Intent { slot, correlation_id, .. }) = message else { continue };
+            bench.hear(IntentRecorded { slot, correlation_id });
+            let end = sent(&bench.end(slot, Reply::Answered { status: 200 }));
+            assert!(matches!(end[..], [Message::Completion(_)]), "nothing leaves by that: {end:?}");
+        }
+        leaving = sent(&bench.tick_after(5_000));
+        counts.push(leaving.len());
+    }
+    assert_eq!(counts, [10, 10, 10, 10], "5 ms of 2,000 a second, together");
 }
 
 #[test]

@@ -142,6 +142,7 @@ fn whoever_asks_meanwhile_is_answered_by_the_next_round() {
 fn a_gateway_that_stands_still_is_not_waited_for_longer_than_200_ms() {
     let (mut cluster, sessions) = Cluster::new(2);
     cluster.tell(sessions[0], query(5));
+    assert_eq!(cluster.coordinator.tick_due_us(), cluster.now_us + 200_000);
     cluster.now_us += 199_999;
     cluster.coordinator.tick(cluster.now());
     assert_eq!(cluster.coordinator.messages().drain(..).collect::<Vec<_>>(), []);

@@ -5,8 +5,8 @@
 //! clients; and an answer is read at the end of the first turn that finds it old enough to be there, or by a beat of its own after
 //! [`BEAT_MAX`]. A read that finds its bytes there completes on the spot and wakes nobody.
 //!
-//! While payments wait for a processor its answers are what they wait for: then nothing is put off ([`Beat::set_eager`]). And a
-//! summary has all looked for first ([`Beat::look`]).
+//! While payments wait for a processor its answers are what they wait for: then nothing is put off ([`Beat::set_eager`]), unless the
+//! queue's pace alone holds them. And a summary has all looked for first ([`Beat::look`]).
 //!
 //! Must never: keep anybody for longer than [`BEAT_MAX`] beyond the moment that was asked for. Without it payments cost more and are otherwise
 //! the same.

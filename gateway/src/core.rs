@@ -41,6 +41,9 @@ const IDLE_MS_MAX: u64 = 90_000;
 /// and tried again, and the questions that waited in it end.
 const FRAMES_SIZE_MAX: usize = 4 << 20;
 
+/// How long what can wait for company waits for it: [`Message::can_wait`].
+const COMPANY_WAIT_US: u64 = 25_000;
+
 /// The aggregator's answer to a question of ours.
 #[derive(Clone, Copy, Debug)]
 enum Reply {
@@ -73,6 +76,8 @@ pub struct Core {
     spare_actions: Cell<Vec<Action>>,
     latencies: RefCell<Latencies>,
     board: Rc<Board>,
+    /// There was an event: time may matter again.
+    stirred: Flag,
     /// When the clients of the processors have their turn.
     beat: Rc<Beat>,
     /// All that the processors have answered is read and in `frames` at the end of such a round.
@@ -113,6 +118,7 @@ impl Core {
             spare_actions: Cell::default(),
             latencies: RefCell::default(),
             board,
+            stirred: Flag::default(),
             beat: Rc::default(),
             looks: Rounds::default(),
             flush: Cell::default(),
@@ -176,9 +182,10 @@ impl Core {
             let mut dispatcher = self.dispatcher.borrow_mut();
             tell(&mut dispatcher, now);
             std::mem::swap(dispatcher.actions(), &mut actions);
-            self.beat.set_eager(dispatcher.is_busy());
+            self.beat.set_eager(dispatcher.awaits_processors());
         }
         self.beat.stir();
+        self.stirred.raise();
         for action in actions.drain(..) {
             self.carry_out(action);
         }
@@ -292,12 +299,24 @@ impl Core {
         self.link_number.get()
     }
 
-    /// Lets time pass for the dispatcher, and shows the other threads how this one does.
+    /// Lets time pass for the dispatcher while it has anything to be late for, and shows the other threads how this one does. A
+    /// thread that holds nothing is not woken.
     pub async fn keep_time(self: Rc<Self>) {
         loop {
-            // A payment that waits is looked at every 5 ms; without one there is nothing to be late for.
-            let busy = self.dispatcher.borrow().is_busy();
-            monoio::time::sleep(Duration::from_millis(if busy { 5 } else { 25 })).await;
+            let held = self.dispatcher.borrow().tick_wait_us();
+            let is_alone = !self.frames.borrow().is_empty() && !self.outgoing.is_raised();
+            let wait_us = match held {
+                Some(wait_us) => wait_us,
+                None if is_alone => COMPANY_WAIT_US,
+                None => {
+                    self.stirred.lowered().await;
+                    if !self.board.is_shared() {
+                        continue;
+                    }
+                    COMPANY_WAIT_US
+                }
+            };
+            monoio::time::sleep(Duration::from_micros(wait_us)).await;
             self.event(Dispatcher::tick);
             // What could wait for company and had none.
             if !self.frames.borrow().is_empty() {
@@ -305,6 +324,8 @@ impl Core {
             }
             if self.board.is_shared() {
                 self.board.publish(self.snapshot());
+                // By this event alone there is nothing new to show.
+                self.stirred.lower();
             }
         }
     }

@@ -26,6 +26,16 @@ impl Flag {
         }
     }
 
+    /// Whether it is raised and its task has not seen it yet.
+    pub fn is_raised(&self) -> bool {
+        self.raised.get()
+    }
+
+    /// Lowers it, with nobody waiting.
+    pub fn lower(&self) {
+        self.raised.set(false);
+    }
+
     /// Waits until the flag is raised, and lowers it.
     pub async fn lowered(&self) {
         poll_fn(|context| {

@@ -357,10 +357,14 @@ pub async fn run(journal: Rc<Journal>, deliver: impl Fn(&mut Answers)) {
     }
 }
 
-/// Syncs at the interval, if that is the policy.
+/// Syncs at the interval, if that is the policy, for as long as anything is written.
 pub async fn sync_at_interval(journal: Rc<Journal>) {
     let Sync::Interval(interval) = journal.config.sync else { return };
     loop {
+        if !journal.dirty.get() {
+            journal.progress.notified().await;
+            continue;
+        }
         tokio::time::sleep(interval).await;
         if journal.dirty.replace(false) {
             journal.sync().await;

@@ -82,6 +82,11 @@ impl Summaries {
         }
     }
 
+    /// Until when the round that is under way waits.
+    pub(super) fn until_us(&self) -> Option<u64> {
+        self.round.as_ref().map(|round| round.until_us)
+    }
+
     /// The questions of a round that is over, and how many gateways had not answered.
     pub(super) fn end(&mut self, now_us: u64) -> Option<(Vec<Question>, usize)> {
         let round = self.round.take_if(|round| round.awaited.is_empty() || now_us >= round.until_us)?;

@@ -23,8 +23,8 @@ use super::HttpConfig;
 
 /// How long a refused client may take to read its refusal before the connection is cut.
 const LINGER_MS: u64 = 1_000;
-/// The sweep's pace: a fiftieth of the default request deadline, ten wake-ups a second.
-const SWEEP_MS_MAX: u64 = 100;
+/// The sweep's pace: a tenth of the default request deadline, two wake-ups a second.
+const SWEEP_MS_MAX: u64 = 500;
 
 /// What a connection is doing, as far as its deadline is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,7 @@ pub struct Gateway {
     /// What is to be written.
     pub frames: FrameWriter,
     flush_planned: bool,
+    tick_planned: bool,
     /// POSTs that wait for an answer, by ticket.
     posts: BTreeMap<u32, Post>,
     ticket_next: u32,
@@ -62,6 +63,7 @@ impl Gateway {
             decision_count: 0,
             frames: FrameWriter::default(),
             flush_planned: false,
+            tick_planned: false,
             posts: BTreeMap::new(),
             ticket_next: 0,
             requests: BTreeSet::new(),
@@ -97,10 +99,10 @@ impl World {
         gateway.listening = true;
         gateway.draining = false;
         gateway.flush_planned = false;
+        gateway.tick_planned = false;
         let life = gateway.life;
         self.trace(|| format!("gateway {number} starts"));
         self.after(0, Event::GatewayConnect(number, life));
-        self.after(5_000, Event::GatewayTick(number, life));
     }
 
     /// It is gone, with everything that it held. `lossy`: what it wrote last may be gone too.
@@ -130,12 +132,25 @@ impl World {
         if self.gateways[number].life != life {
             return;
         }
-        self.event(number, Dispatcher::tick);
+        self.gateways[number].tick_planned = false;
         if !self.gateways[number].frames.is_empty() {
             self.plan_flush(number);
         }
-        let busy = self.gateways[number].dispatcher.as_ref().is_some_and(Dispatcher::is_busy);
-        self.after(if busy { 5_000 } else { 25_000 }, Event::GatewayTick(number, life));
+        self.event(number, Dispatcher::tick);
+    }
+
+    /// As the gateway's own clock does: no tick while time alone changes nothing.
+    fn plan_tick(&mut self, number: usize) {
+        let gateway = &mut self.gateways[number];
+        let held = gateway.dispatcher.as_ref().and_then(Dispatcher::tick_wait_us);
+        let is_alone = !gateway.frames.is_empty() && !gateway.flush_planned;
+        if let Some(wait_us) = held.or(is_alone.then_some(25_000))
+            && !gateway.tick_planned
+        {
+            gateway.tick_planned = true;
+            let life = gateway.life;
+            self.after(wait_us, Event::GatewayTick(number, life));
+        }
     }
 
     /// Tells the dispatcher, does what it says, and looks at what it holds.
@@ -153,6 +168,8 @@ impl World {
         if dispatcher.actions().is_empty() {
             *dispatcher.actions() = actions;
         }
+        self.plan_tick(number);
+        let Some(dispatcher) = &mut self.gateways[number].dispatcher else { return };
         let gauges = dispatcher.gauges(now);
         let assigned = dispatcher.counters().assigned;
         let places = (0..2).all(|index| {

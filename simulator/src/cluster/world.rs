@@ -406,7 +406,7 @@ impl World {
             };
             let gauges = dispatcher.gauges(now);
             let asks = gateway.requests.iter().any(|request| self.requests[*request].is_about_payment());
-            if gauges.held > 0 || gauges.unacknowledged > 0 || asks || dispatcher.is_busy() {
+            if gauges.held > 0 || gauges.unacknowledged > 0 || asks || dispatcher.tick_wait_us().is_some() {
                 return Some(format!("gateway {number} holds {gauges:?}"));
             }
         }

@@ -32,7 +32,6 @@ const LINK_US: u64 = 100;
 const BOOTED_BEFORE_US: u64 = 1 << 40;
 
 /// The gateway's clock, while it has something to wait for, and else.
-const TICK_BUSY_US: u64 = 5_000;
 const TICK_IDLE_US: u64 = 25_000;
 
 /// The aggregator's clock.
@@ -288,8 +287,8 @@ impl Policy for Galo {
             Event::Timer { token } => {
                 let gateway = usize::try_from(token).expect("few gateways");
                 self.tell(gateway, now_us, orders, Dispatcher::tick);
-                let busy = self.dispatchers[gateway].is_busy();
-                let at_us = now_us + if busy { TICK_BUSY_US } else { TICK_IDLE_US };
+                // A tick too many changes nothing.
+                let at_us = now_us + self.dispatchers[gateway].tick_wait_us().unwrap_or(TICK_IDLE_US);
                 orders.push(Order::Timer { at_us, token });
             }
         }
