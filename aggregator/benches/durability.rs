@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Aggregator, Folder, NOON_MS, id};
+use common::{Aggregator, Folder, NOON_MS, amount_cents, id};
 use galo_wire::{Message, Outcome};
 
 /// Its name, `JOURNAL_SYNC`, and other variables.
@@ -54,7 +54,7 @@ fn run(mode: &str, rate: u64, more: &[(&str, &str)]) -> Run {
     while granted < count {
         let now = Instant::now();
         while sent < count && due(sent) <= now {
-            gateway.push_accept(id(sent), 1 + sent % 10_000);
+            gateway.push_accept(id(sent), amount_cents(sent));
             sent += 1;
         }
         while let Some(message) = gateway.poll() {
@@ -151,17 +151,10 @@ fn fill(program: &Path, folder: &Folder, past: &Past, variables: &[(&str, &str)]
     let mut first = 0;
     while first < payments || past.late && nearly_done().is_none() {
         let batch = first..first + BATCH;
-        for number in batch.clone() {
-            gateway.push_accept(id(number), 1 + number % 10_000);
-        }
-        gateway.flush().unwrap();
-        batch.clone().for_each(|_| assert!(gateway.next_grant().is_some()));
-        let mut last = 0;
-        for number in batch.filter(|number| past.open_every == 0 || !number.is_multiple_of(past.open_every)) {
-            last = gateway.push_completion(id(number), NOON_MS + number, Outcome::Processed);
-        }
-        gateway.flush().unwrap();
-        gateway.acknowledged(last).unwrap();
+        gateway.fill(batch, |number| {
+            let is_open = past.open_every != 0 && number.is_multiple_of(past.open_every);
+            (!is_open).then_some(NOON_MS + number)
+        });
         first += BATCH;
     }
     aggregator.kill();
@@ -198,7 +191,7 @@ fn restart(program: &Path, folder: &Folder, variables: &[(&str, &str)], payments
     assert!(gateway.next_grant().is_some());
     starts.times_ms.push(begin.elapsed().as_millis());
     starts.cpu_ms.push(cpu_ns(aggregator.0.id()) / 1_000_000);
-    assert_eq!(gateway.lookup(id(payments - 1)).amount_cents, 1 + (payments - 1) % 10_000);
+    assert_eq!(gateway.lookup(id(payments - 1)).amount_cents, amount_cents(payments - 1));
     starts.records = folder.metric("galo_journal_replayed_records");
     starts.replay_ms.push((folder.metric("galo_journal_replay_seconds") * 1_000.0) as u64);
     aggregator.kill();

@@ -9,7 +9,6 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, id};
-use galo_wire::Outcome;
 use galo_wire::record::{Standing, Verdict};
 
 const KEEP_ALL: &[(&str, &str)] = &[("SEGMENT_BYTES", "16384"), ("SNAPSHOT_EVERY_BYTES", "1000000000")];
@@ -19,16 +18,7 @@ const COUNT: u64 = 1_000;
 
 /// Accepts so many payments and processes all but every tenth.
 fn fill(gateway: &mut Gateway, numbers: std::ops::Range<u64>) {
-    for number in numbers.clone() {
-        gateway.push_accept(id(number), 1 + number);
-    }
-    let mut last = 0;
-    for number in numbers.clone().filter(|number| number % 10 != 0) {
-        last = gateway.push_completion(id(number), NOON_MS + number, Outcome::Processed);
-    }
-    gateway.flush().unwrap();
-    numbers.for_each(|_| assert_eq!(gateway.next_grant().unwrap().verdict, Verdict::Granted));
-    gateway.acknowledged(last).unwrap();
+    gateway.fill(numbers, |number| (number % 10 != 0).then_some(NOON_MS + number));
 }
 
 fn check(gateway: &mut Gateway, count: u64) {
