@@ -1,7 +1,9 @@
-//! `galo-bench load` sends payments at a constant rate; `galo-bench respond` answers them and does nothing else.
+//! `galo-bench load` sends payments at a constant rate, `galo-bench summaries` asks for sums one after the other; `galo-bench respond` answers
+//! payments and does nothing else.
 //!
-//! Both are started by `cargo xtask bench`, and are of use by hand as well. What `load` prints is one JSON object a line:
-//! `{"event":"begin"}` when the warm-up is over, `{"event":"end"}` after the last send, then the result.
+//! They are started by `cargo xtask bench` and `grow`, and are of use by hand as well. What `load` prints is one JSON object a line:
+//! `{"event":"begin"}` when the warm-up is over, `{"event":"end"}` after the last send, then the result. What
+//! `summaries` prints is one such object.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Write, stdout};
@@ -11,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use galo_bench::load::{self, Plan};
-use galo_bench::responder;
+use galo_bench::{responder, summaries};
 
 /// An open-loop load generator, and the floor that Galo is compared with
 #[derive(Debug, Parser)]
@@ -44,6 +46,27 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Ask for summaries, one after the other on one connection
+    Summaries {
+        /// Whom
+        #[arg(long, default_value = "127.0.0.1:9999")]
+        target: SocketAddr,
+        /// First ms since 1970 that counts; without bounds everything does
+        #[arg(long, requires = "to_ms")]
+        from_ms: Option<u64>,
+        /// Last one
+        #[arg(long, requires = "from_ms")]
+        to_ms: Option<u64>,
+        /// Draw both bounds anew for each question, from the range
+        #[arg(long, requires = "from_ms")]
+        drawn: bool,
+        /// How many
+        #[arg(long, default_value_t = 500)]
+        count: u32,
+        /// Fixes the bounds that are drawn; drawn itself if not given
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Answer whatever comes without reading it: 202 to a POST, 200 to all else
     Respond {
         /// Unix sockets to listen on
@@ -58,6 +81,11 @@ fn main() -> ExitCode {
             let seed = seed.unwrap_or_else(drawn_seed);
             let plan = Plan { target, rate, connections: usize::from(connections), warmup_s, seconds, seed };
             run_load(&plan)
+        }
+        Command::Summaries { target, from_ms, to_ms, drawn, count, seed } => {
+            let (range_ms, seed) = (from_ms.zip(to_ms), seed.unwrap_or_else(drawn_seed));
+            summaries::run(&summaries::Plan { target, range_ms, drawn, count, seed })
+                .and_then(|found| say(&serde_json::to_string(&found).map_err(|error| error.to_string())?))
         }
         Command::Respond { socket } => responder::serve(&socket).map_err(|error| error.to_string()),
     };
@@ -75,11 +103,12 @@ fn drawn_seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
+fn say(line: &str) -> Result<(), String> {
+    let mut out = stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| format!("stdout: {error}"))
+}
+
 fn run_load(plan: &Plan) -> Result<(), String> {
-    let say = |line: &str| -> Result<(), String> {
-        let mut out = stdout().lock();
-        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| format!("stdout: {error}"))
-    };
     let outcome = load::run(plan, |event| say(&format!(r#"{{"event":"{}"}}"#, event.name())))?;
     say(&serde_json::to_string(&outcome).map_err(|error| error.to_string())?)
 }
