@@ -296,6 +296,31 @@ impl Cgroup {
         }
     }
 
+    /// Another quota of CPU; `None` for none at all.
+    pub(crate) fn set_quota(&self, quota_us: Option<u64>) -> Fallible<()> {
+        for folder in &self.folders {
+            if folder.join("cpu.cfs_quota_us").exists() {
+                set(folder, "cpu.cfs_quota_us", quota_us.map_or("-1".to_owned(), |quota| quota.to_string()))?;
+            } else if folder.join("cpu.max").exists() {
+                let quota = quota_us.map_or("max".to_owned(), |quota| quota.to_string());
+                set(folder, "cpu.max", format!("{quota} {PERIOD_US}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another limit on memory.
+    pub(crate) fn set_memory(&self, bytes: u64) -> Fallible<()> {
+        for folder in &self.folders {
+            if folder.join("memory.limit_in_bytes").exists() {
+                set_memory_v1(folder, bytes)?;
+            } else if folder.join("memory.max").exists() {
+                set(folder, "memory.max", bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the cgroup, and its group's folder once that is empty. One that still has members stays: the kernel refuses.
     pub(crate) fn remove(&self) {
         for folder in &self.folders {
@@ -451,5 +476,24 @@ services:
             Some(Hierarchy::V2("/sys/fs/cgroup".into()))
         );
         assert_eq!(find_hierarchy("tmpfs / tmpfs rw 0 0\n"), None);
+    }
+
+    #[test]
+    fn limits_can_be_others_later_in_either_hierarchy() {
+        let root = std::env::temp_dir().join(format!("galo-limits-{}", std::process::id()));
+        let folders = ["cpu", "memory", "unified"].map(|name| root.join(name));
+        let files = ["cpu.cfs_quota_us", "memory.limit_in_bytes", "cpu.max", "memory.max"];
+        let paths: Vec<_> =
+            files.iter().zip([0, 1, 2, 2]).map(|(name, folder)| folders[folder].join(name)).collect();
+        folders.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        paths.iter().for_each(|path| fs::write(path, "").unwrap());
+        let read = || paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>();
+        let cgroup = Cgroup::at(folders.to_vec());
+        cgroup.set_quota(None).unwrap();
+        cgroup.set_memory(7).unwrap();
+        assert_eq!(read(), ["-1", "7", "max 100000", "7"]);
+        cgroup.set_quota(Some(26_000)).unwrap();
+        assert_eq!(read(), ["26000", "7", "26000 100000", "7"]);
+        fs::remove_dir_all(root).unwrap();
     }
 }

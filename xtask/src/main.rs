@@ -9,6 +9,7 @@ mod bench;
 mod chaos;
 mod decimal;
 mod fuzz;
+mod grow;
 mod hostile;
 mod http;
 mod lab;
@@ -69,6 +70,8 @@ enum Command {
     Chaos(chaos::Options),
     /// Measure latency, CPU, memory, wake-ups and system calls against HAProxy before a responder that does nothing
     Bench(bench::Options),
+    /// Measure what a payment and a summary cost beside many payments, processed or open
+    Grow(grow::Options),
     /// Hostile requests, bodies, crowds and processors against the real programs, case by case
     Hostile(hostile::Options),
     /// Give the decoders and the engine what a fuzzer makes up, and hold each answer against a second reading
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Command::Rinha(options) => rinha::rinha(&options),
         Command::Schedule(options) => schedule::schedule(&options),
         Command::Bench(options) => bench::bench(&options),
+        Command::Grow(options) => grow::grow(&options),
         Command::Chaos(options) => chaos::chaos(&options),
         Command::Hostile(options) => hostile::hostile(&options),
         Command::Fuzz(options) => fuzz::fuzz(&options),
