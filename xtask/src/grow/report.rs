@@ -58,7 +58,7 @@ pub(super) fn markdown(options: &Options, machine: &str, ledgers: &[Ledger], bac
     text += &payments(options, ledgers);
     text += &format!(
         "\n## A payment beside a backlog\n\nBoth processors refuse, {}/s more come in: what is measured is taking a payment in, nothing is dispatched but probes.\n\n",
-        options.rates.first().unwrap_or(&0)
+        up::grouped(u64::from(*options.rates.first().unwrap_or(&0)))
     );
     text += &waiting(backlogs);
     text + "\n## What the figures do not say\n\n\
@@ -91,7 +91,7 @@ fn answer(options: &Options, ledgers: &[Ledger], backlogs: &[Backlog]) -> String
         format!("{} ms, p99 {}", millis(all(|found| found.p50_us)), millis(all(|found| found.p99_us)))
     };
     let cost = |loads: Vec<&Load>| tenths(median(loads.iter().map(|load| load.nanos(None)).collect()));
-    let rate = options.rates.first().unwrap_or(&0);
+    let rate = up::grouped(u64::from(*options.rates.first().unwrap_or(&0)));
     let mut text = String::new();
     if let [first, .., last] = &ledgers[..options.payments.len()] {
         let of = |ledger: &Ledger| cost(ledger.loads.iter().filter_map(|loads| loads.first()).collect());
