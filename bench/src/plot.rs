@@ -1,4 +1,4 @@
-//! Drawings: latency by rarity for each rate, and CPU per payment by process.
+//! Drawings: latency by rarity for each rate and CPU per payment by process.
 //!
 //! The curve of a side is the median of its runs' curves, point by point. Latency is drawn on a logarithmic axis: a tail a
 //! hundred times the median would leave nothing else to be seen.
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use plotters::prelude::*;
 
-use crate::report::{Group, cpu_per_payment, groups, median, median_f64};
-use crate::results::{CURVE_NINES, CURVE_STEPS, Results};
+use crate::report::{Group, Measured, PARTS, cpu_per_payment, groups, median, median_f64};
+use crate::results::{CURVE_NINES, CURVE_STEPS, Results, Run};
 
 const SIZE: (u32, u32) = (900, 480);
 const FONT: &str = "sans-serif";
@@ -31,25 +31,29 @@ const COLOURS: [RGBColor; 7] = [
 /// # Errors
 /// If a file cannot be written.
 pub fn draw(results: &Results, folder: &Path, name: &str) -> Result<Vec<PathBuf>, String> {
-    let groups = groups(results);
-    let mut rates: Vec<u32> = groups.iter().map(|group| group.rate).collect();
+    let open_loop = groups(&results.runs);
+    let mut rates: Vec<u32> = open_loop.iter().filter_map(|group| group.rate).collect();
     rates.dedup();
     let mut drawn = Vec::new();
     for rate in rates {
         let path = folder.join(format!("{name}-latency-{rate}.svg"));
-        let sides: Vec<&Group<'_>> = groups.iter().filter(|group| group.rate == rate).collect();
+        let sides: Vec<&Group<'_, Run>> = open_loop.iter().filter(|group| group.rate == Some(rate)).collect();
         latency(&path, rate, &sides).map_err(|error| format!("cannot draw {}: {error}", path.display()))?;
         drawn.push(path);
     }
-    if !groups.is_empty() {
+    let mut rows: Vec<_> = open_loop.iter().map(cpu_row).collect();
+    rows.extend(groups(&results.k6).iter().map(cpu_row));
+    if !rows.is_empty() {
         let path = folder.join(format!("{name}-cpu.svg"));
-        cpu(&path, &groups).map_err(|error| format!("cannot draw {}: {error}", path.display()))?;
+        let parts = PARTS.map(|(name, _)| name);
+        bars(&path, "CPU per payment, by the cgroups' own accounts", &parts, &rows)
+            .map_err(|error| format!("cannot draw {}: {error}", path.display()))?;
         drawn.push(path);
     }
     Ok(drawn)
 }
 
-fn curve(group: &Group<'_>) -> Vec<(f64, f64)> {
+fn curve(group: &Group<'_, Run>) -> Vec<(f64, f64)> {
     let points = (0..=CURVE_NINES * CURVE_STEPS).filter_map(|step| {
         let at = |index: usize| {
             median(group.runs.iter().filter_map(|run| run.outcome.latency.curve_us.get(index).copied()))
@@ -60,7 +64,7 @@ fn curve(group: &Group<'_>) -> Vec<(f64, f64)> {
     points.collect()
 }
 
-fn latency(path: &Path, rate: u32, sides: &[&Group<'_>]) -> Result<(), Box<dyn std::error::Error>> {
+fn latency(path: &Path, rate: u32, sides: &[&Group<'_, Run>]) -> Result<(), Box<dyn std::error::Error>> {
     let curves: Vec<_> = sides.iter().map(|group| (group.side, curve(group))).collect();
     let values = || curves.iter().flat_map(|(_, points)| points.iter().map(|(_, value)| *value));
     let (least, most) = (values().fold(f64::INFINITY, f64::min), values().fold(0.1, f64::max));
@@ -69,6 +73,8 @@ fn latency(path: &Path, rate: u32, sides: &[&Group<'_>]) -> Result<(), Box<dyn s
     let mut chart = ChartBuilder::on(&area)
         .caption(format!("Latency at {rate} payments/s, from the moment each was due"), (FONT, 20))
         .margin(12)
+        // Half of the last label stands beyond the axis.
+        .margin_right(28)
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..f64::from(CURVE_NINES), (least.min(most) * 0.8..most * 1.3).log_scale())?;
@@ -108,47 +114,63 @@ fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn cpu(path: &Path, groups: &[Group<'_>]) -> Result<(), Box<dyn std::error::Error>> {
-    const PARTS: [(&str, &str); 3] =
-        [("HAProxy", "haproxy"), ("gateways", "gateway"), ("aggregator", "aggregator")];
-    let stacks: Vec<[f64; 3]> = groups
-        .iter()
-        .map(|group| {
-            PARTS.map(|(_, part)| median_f64(group.runs.iter().map(|run| cpu_per_payment(run, part))))
-        })
-        .collect();
-    let most = stacks.iter().map(|stack| stack.iter().sum::<f64>()).fold(1.0, f64::max);
-    let names: Vec<String> =
-        groups.iter().map(|group| format!("{} at {}/s", group.side, group.rate)).collect();
-    let count = i32::try_from(groups.len())?;
-    let area = SVGBackend::new(path, (SIZE.0, 110 + 34 * u32::try_from(count)?)).into_drawing_area();
+fn cpu_row<R: Measured>(group: &Group<'_, R>) -> (String, Vec<f64>) {
+    let load = group.rate.map_or_else(|| "with k6".to_owned(), |rate| format!("at {rate}/s"));
+    let cpu = |part| median_f64(group.runs.iter().map(|run| cpu_per_payment(*run, part)));
+    (format!("{} {load}", group.side), PARTS.iter().map(|(_, part)| cpu(part)).collect())
+}
+
+/// A bar for each row, its parts one behind the other.
+fn bars(
+    path: &Path,
+    caption: &str,
+    parts: &[&str],
+    rows: &[(String, Vec<f64>)],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let most = rows.iter().map(|(_, costs)| costs.iter().sum::<f64>()).fold(1.0, f64::max);
+    let count = i32::try_from(rows.len())?;
+    // Black is the last one's.
+    let colours = COLOURS.iter().cycle().skip(1);
+    // Seven pixels a letter are enough at these sizes; nothing here measures text.
+    let width = |names: &mut dyn Iterator<Item = &str>| {
+        u32::try_from(names.map(|name| 7 * name.chars().count()).max().unwrap_or(0))
+    };
+    let name_width = 20 + width(&mut rows.iter().map(|(name, _)| name.as_str()))?;
+    let (legend_width, legend_height) =
+        (60 + width(&mut parts.iter().copied())?, 30 + 20 * u32::try_from(parts.len())?);
+    // The bars end where the legend begins.
+    let bars_width = SIZE.0.saturating_sub(name_width + 24);
+    let end = most * f64::from(bars_width) / f64::from(bars_width.saturating_sub(legend_width).max(1));
+    let area = SVGBackend::new(path, (SIZE.0, 110 + legend_height.max(34 * u32::try_from(count)?)))
+        .into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
-        .caption("CPU per payment, by the cgroups' own accounts", (FONT, 20))
+        .caption(caption, (FONT, 20))
         .margin(12)
         .x_label_area_size(44)
-        .y_label_area_size(190)
-        .build_cartesian_2d(0.0..most * 1.25, (0..count.max(2) - 1).into_segmented())?;
+        .y_label_area_size(name_width)
+        .build_cartesian_2d(0.0..end, (0..count.max(2) - 1).into_segmented())?;
     chart
         .configure_mesh()
         .x_desc("µs")
         .disable_y_mesh()
-        .y_labels(groups.len())
+        .y_labels(rows.len())
         .y_label_formatter(&|segment| match segment {
             // The first row on top.
             SegmentValue::CenterOf(row) => usize::try_from(count - 1 - row)
                 .ok()
-                .and_then(|row| names.get(row).cloned())
+                .and_then(|row| rows.get(row))
+                .map(|(name, _)| name.clone())
                 .unwrap_or_default(),
             _ => String::new(),
         })
         .light_line_style(RGBColor(235, 235, 235))
         .draw()?;
-    for (index, ((name, _), colour)) in PARTS.iter().zip(&COLOURS[1..]).enumerate() {
-        let bars = stacks.iter().zip((0..count).rev()).map(|(stack, row)| {
-            let before: f64 = stack[..index].iter().sum();
+    for (index, (name, colour)) in parts.iter().zip(colours).enumerate() {
+        let bars = rows.iter().zip((0..count).rev()).map(|((_, costs), row)| {
+            let before: f64 = costs[..index].iter().sum();
             let corners =
-                [(before, SegmentValue::Exact(row)), (before + stack[index], SegmentValue::Exact(row + 1))];
+                [(before, SegmentValue::Exact(row)), (before + costs[index], SegmentValue::Exact(row + 1))];
             let mut bar = Rectangle::new(corners, colour.filled());
             bar.set_margin(5, 5, 0, 0);
             bar

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::plot;
-use crate::results::{FLOOR, K6Run, Process, Results, Run};
+use crate::results::{FLOOR, K6Run, Process, Results, Run, Surroundings, SyscallRun};
 
 /// A generator whose own lag is more than this part of a row's p99 is named below the table.
 const SELF_LAG_SHARE_MAX: f64 = 0.2;
@@ -34,18 +34,104 @@ pub fn write(results: &Results, folder: &Path, name: &str) -> Result<Vec<PathBuf
     Ok([vec![path], plots].concat())
 }
 
-/// The runs of one side at one rate.
-pub(crate) struct Group<'a> {
-    pub(crate) rate: u32,
+/// What the tables need to know of a run, whoever generated its load.
+pub(crate) trait Measured {
+    /// What its tables' headings begin with: k6's stand below a heading of their own.
+    const HEADING: &'static str;
+    fn round(&self) -> u32;
+    fn side(&self) -> &str;
+    /// `None` of k6's: its script says what comes when.
+    fn rate(&self) -> Option<u32>;
+    fn payment_count(&self) -> u64;
+    fn processes(&self) -> &[Process];
+    fn surroundings(&self) -> &Surroundings;
+    /// The generator's own CPU.
+    fn generator_cpu_us(&self) -> Option<u64>;
+    /// p50, p90, p99 and p99.9; earlier files of k6's runs lack some.
+    fn latency_us(&self) -> [Option<u64>; 4];
+}
+
+impl Measured for Run {
+    const HEADING: &'static str = "##";
+
+    fn round(&self) -> u32 {
+        self.round
+    }
+    fn side(&self) -> &str {
+        &self.side
+    }
+    fn rate(&self) -> Option<u32> {
+        Some(self.outcome.rate)
+    }
+    fn payment_count(&self) -> u64 {
+        self.outcome.payment_count
+    }
+    fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+    fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+    fn generator_cpu_us(&self) -> Option<u64> {
+        Some(self.outcome.cpu_us)
+    }
+    fn latency_us(&self) -> [Option<u64>; 4] {
+        let latency = &self.outcome.latency;
+        [latency.p50_us, latency.p90_us, latency.p99_us, latency.p999_us].map(Some)
+    }
+}
+
+impl Measured for K6Run {
+    const HEADING: &'static str = "###";
+
+    fn round(&self) -> u32 {
+        self.round
+    }
+    fn side(&self) -> &str {
+        &self.side
+    }
+    fn rate(&self) -> Option<u32> {
+        None
+    }
+    fn payment_count(&self) -> u64 {
+        self.accepted_count
+    }
+    fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+    fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+    fn generator_cpu_us(&self) -> Option<u64> {
+        self.cpu_us
+    }
+    fn latency_us(&self) -> [Option<u64>; 4] {
+        [Some(self.p50_us), self.p90_us, Some(self.p99_us), self.p999_us]
+    }
+}
+
+/// The runs of one side under one load.
+pub(crate) struct Group<'a, R> {
+    pub(crate) rate: Option<u32>,
     pub(crate) side: &'a str,
-    pub(crate) runs: Vec<&'a Run>,
+    pub(crate) runs: Vec<&'a R>,
+}
+
+impl<R> Group<'_, R> {
+    fn load(&self) -> String {
+        load(self.rate)
+    }
+}
+
+fn load(rate: Option<u32>) -> String {
+    rate.map_or_else(|| "k6".to_owned(), |rate| rate.to_string())
 }
 
 /// All groups by rate, the floor first.
-pub(crate) fn groups(results: &Results) -> Vec<Group<'_>> {
-    let mut found: BTreeMap<(u32, bool, &str), Vec<&Run>> = BTreeMap::new();
-    for run in &results.runs {
-        found.entry((run.outcome.rate, run.side != FLOOR, &run.side)).or_default().push(run);
+pub(crate) fn groups<R: Measured>(runs: &[R]) -> Vec<Group<'_, R>> {
+    let mut found: BTreeMap<(Option<u32>, bool, &str), Vec<&R>> = BTreeMap::new();
+    for run in runs {
+        found.entry((run.rate(), run.side() != FLOOR, run.side())).or_default().push(run);
     }
     found.into_iter().map(|((rate, _, side), runs)| Group { rate, side, runs }).collect()
 }
@@ -59,16 +145,37 @@ pub fn markdown(results: &Results) -> String {
          configuration before a responder that reads nothing, in the gateways' places and under their limits.\n\n",
     );
     describe_machine(&mut text, results);
-    let groups = groups(results);
-    if !groups.is_empty() {
-        latency_table(&mut text, results, &groups);
-        cost_table(&mut text, results, &groups);
-        wakeup_table(&mut text, &groups);
-        memory_table(&mut text, &groups);
+    let open_loop = groups(&results.runs);
+    if !open_loop.is_empty() {
+        latency_table(&mut text, &open_loop);
+        tables(&mut text, &open_loop);
     }
-    syscall_table(&mut text, results);
-    k6_table(&mut text, results);
+    if let Some(reason) = &results.syscalls_missing {
+        push(&mut text, format_args!("\n## System calls\n\nNot counted: {reason}.\n"));
+    } else if !results.syscalls.is_empty() {
+        syscall_table(&mut text, "##", &results.syscalls);
+    }
+    ratio_table(&mut text, &open_loop, &results.syscalls);
+    let k6 = groups(&results.k6);
+    if let Some(first) = results.k6.first() {
+        push(&mut text, format_args!("\n## k6\n\n{}.\n", first.script));
+        k6_latency_table(&mut text, &k6);
+        tables(&mut text, &k6);
+        if results.k6_syscalls.is_empty() {
+            let reason = results.syscalls_missing.as_deref().unwrap_or("this file is of an earlier version");
+            push(&mut text, format_args!("\n### System calls\n\nNot counted: {reason}.\n"));
+        } else {
+            syscall_table(&mut text, "###", &results.k6_syscalls);
+        }
+        ratio_table(&mut text, &k6, &results.k6_syscalls);
+    }
     text
+}
+
+fn tables<R: Measured>(text: &mut String, groups: &[Group<'_, R>]) {
+    cost_table(text, groups);
+    wakeup_table(text, groups);
+    memory_table(text, groups);
 }
 
 fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
@@ -117,7 +224,7 @@ fn describe_machine(text: &mut String, results: &Results) {
     push(text, format_args!("```sh\n{}\n```\n\n", machine.command));
 }
 
-fn latency_table(text: &mut String, results: &Results, groups: &[Group<'_>]) {
+fn latency_table(text: &mut String, groups: &[Group<'_, Run>]) {
     let first = &groups[0].runs[0].outcome;
     push(
         text,
@@ -125,39 +232,32 @@ fn latency_table(text: &mut String, results: &Results, groups: &[Group<'_>]) {
             "## Latency\n\nOpen loop, {} connections, {} s counted in each run, milliseconds from the moment a payment was due; medians \
              (least to most) of the runs. *Not 2xx* and *throttled* are sums over all runs; *lag* is the generator's own p99; *others* is CPU that \
              neither Galo, its processors nor the generator used, of all the machine has, the hypervisor's share included.\n\n\
-             | payments/s | side | runs | p50 | p90 | p99 | p99.9 | longest | p50 ÷ floor | p99 ÷ floor | not 2xx | throttled | lag | others | \
-             open at the end | drained after |\n\
-             | --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
+             | payments/s | side | runs | p50 | p90 | p99 | p99.9 | longest | not 2xx | throttled | lag | others | open at the end | drained after |\n\
+             | --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
             first.connections, first.seconds
         ),
     );
     let mut lagging = Vec::new();
     for group in groups {
-        let of = |value: fn(&Run) -> u64| spread(group.runs.iter().map(|run| value(run)), millis);
-        let ratio = |value: fn(&Run) -> u64| show_ratio(ratios(results, group, |run| value(run) as f64));
-        let sum = |value: fn(&Run) -> u64| group.runs.iter().map(|run| value(run)).sum::<u64>();
         let open = median(group.runs.iter().filter_map(|run| run.open_count_at_end));
         let drain = median(group.runs.iter().filter_map(|run| run.drain_ms));
         push(
             text,
             format_args!(
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} of {} | {} | {} % | {} | {} |\n",
-                group.rate,
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+                group.load(),
                 group.side,
                 group.runs.len(),
-                of(|run| run.outcome.latency.p50_us),
-                of(|run| run.outcome.latency.p90_us),
-                of(|run| run.outcome.latency.p99_us),
-                of(|run| run.outcome.latency.p999_us),
-                of(|run| run.outcome.latency.max_us),
-                ratio(|run| run.outcome.latency.p50_us),
-                ratio(|run| run.outcome.latency.p99_us),
-                sum(|run| run.outcome.payment_count - run.outcome.accepted_count),
-                sum(|run| run.processes.iter().map(|process| process.throttled_count).sum()),
-                sum(|run| run.processes.iter().map(|process| process.period_count).sum()),
+                latencies(group),
+                spread(group.runs.iter().map(|run| run.outcome.latency.max_us), millis),
+                group
+                    .runs
+                    .iter()
+                    .map(|run| run.outcome.payment_count - run.outcome.accepted_count)
+                    .sum::<u64>(),
+                throttled(group),
                 median(group.runs.iter().map(|run| run.outcome.self_lag.p99_us)).map_or_else(dash, millis),
-                median(group.runs.iter().map(|run| others_percent(run)))
-                    .map_or_else(dash, |percent| percent.to_string()),
+                others(group),
                 open.map_or_else(dash, |count| count.to_string()),
                 drain.map_or_else(dash, |ms| format!("{ms} ms")),
             ),
@@ -181,108 +281,170 @@ fn latency_table(text: &mut String, results: &Results, groups: &[Group<'_>]) {
     }
 }
 
+fn k6_latency_table(text: &mut String, groups: &[Group<'_, K6Run>]) {
+    push(
+        text,
+        format_args!(
+            "\n### Latency\n\nMilliseconds by k6's own clock, of all requests that were answered as expected, its few summaries included; medians (least to \
+             most) of the runs. *Throttled* is a sum over all runs; *others* is CPU that neither Galo, its processors nor k6 used; a complaint is what makes \
+             a run a bad one.\n\n\
+             | load | side | runs | p50 | p90 | p99 | p99.9 | throttled | others | complaints |\n\
+             | --- | --- | --: | --: | --: | --: | --: | --: | --: | --- |\n"
+        ),
+    );
+    for group in groups {
+        let complaints: Vec<String> = group
+            .runs
+            .iter()
+            .filter(|run| !run.complaints.is_empty())
+            .map(|run| format!("round {}: {}", run.round, run.complaints.join(", ")))
+            .collect();
+        push(
+            text,
+            format_args!(
+                "| {} | {} | {} | {} | {} | {} | {} |\n",
+                group.load(),
+                group.side,
+                group.runs.len(),
+                latencies(group),
+                throttled(group),
+                others(group),
+                if complaints.is_empty() { "none".to_owned() } else { complaints.join("; ") },
+            ),
+        );
+    }
+}
+
+/// Four cells: p50, p90, p99, p99.9.
+fn latencies<R: Measured>(group: &Group<'_, R>) -> String {
+    let cell = |index: usize| spread(group.runs.iter().filter_map(|run| run.latency_us()[index]), millis);
+    [0, 1, 2, 3].map(cell).join(" | ")
+}
+
+fn throttled<R: Measured>(group: &Group<'_, R>) -> String {
+    let sum = |value: fn(&Process) -> u64| {
+        group.runs.iter().flat_map(|run| run.processes()).map(value).sum::<u64>()
+    };
+    format!("{} of {}", sum(|process| process.throttled_count), sum(|process| process.period_count))
+}
+
 fn generator_lags(run: &Run) -> bool {
     run.outcome.self_lag.p99_us as f64 > run.outcome.latency.p99_us as f64 * SELF_LAG_SHARE_MAX
 }
 
+fn others<R: Measured>(group: &Group<'_, R>) -> String {
+    median(group.runs.iter().filter_map(|run| others_percent(*run)))
+        .map_or_else(dash, |percent| format!("{percent} %"))
+}
+
 /// CPU of strangers, in percent of all processors.
-fn others_percent(run: &Run) -> u64 {
-    let around = &run.surroundings;
-    let ours: u64 = run.processes.iter().map(|process| process.cpu_us).sum::<u64>() + run.outcome.cpu_us;
-    (around.busy_us + around.stolen_us).saturating_sub(ours) * 100 / around.elapsed_us.max(1)
+fn others_percent<R: Measured>(run: &R) -> Option<u64> {
+    let around = run.surroundings();
+    let ours: u64 =
+        run.processes().iter().map(|process| process.cpu_us).sum::<u64>() + run.generator_cpu_us()?;
+    Some((around.busy_us + around.stolen_us).saturating_sub(ours) * 100 / around.elapsed_us.max(1))
 }
 
 /// The processes of a table: HAProxy, the gateways together, the aggregator.
-const PARTS: [(&str, &str); 3] =
+pub(crate) const PARTS: [(&str, &str); 3] =
     [("HAProxy", "haproxy"), ("gateways", "gateway"), ("aggregator", "aggregator")];
 
 pub(crate) fn part<'a>(processes: &'a [Process], beginning: &'a str) -> impl Iterator<Item = &'a Process> {
     processes.iter().filter(move |process| process.name.starts_with(beginning))
 }
 
-pub(crate) fn cpu_per_payment(run: &Run, beginning: &str) -> f64 {
-    part(&run.processes, beginning).map(|process| process.cpu_us).sum::<u64>() as f64
-        / run.outcome.payment_count.max(1) as f64
+fn per_payment<R: Measured>(run: &R, beginning: &str, value: fn(&Process) -> u64) -> f64 {
+    part(run.processes(), beginning).map(value).sum::<u64>() as f64 / run.payment_count().max(1) as f64
 }
 
-fn limited_cpu_per_payment(run: &Run) -> f64 {
+pub(crate) fn cpu_per_payment<R: Measured>(run: &R, beginning: &str) -> f64 {
+    per_payment(run, beginning, |process| process.cpu_us)
+}
+
+/// Of all that the compose file limits.
+fn cpu_per_payment_all<R: Measured>(run: &R) -> f64 {
     PARTS.iter().map(|(_, beginning)| cpu_per_payment(run, beginning)).sum()
 }
 
-fn cost_table(text: &mut String, results: &Results, groups: &[Group<'_>]) {
+fn wakeups_per_payment_all<R: Measured>(run: &R) -> f64 {
+    PARTS.iter().map(|(_, beginning)| per_payment(run, beginning, |process| process.wakeup_count)).sum()
+}
+
+fn memory_all<R: Measured>(run: &R) -> u64 {
+    PARTS
+        .iter()
+        .flat_map(|(_, beginning)| part(run.processes(), beginning))
+        .map(|it| it.memory_bytes_max)
+        .sum()
+}
+
+fn cost_table<R: Measured>(text: &mut String, groups: &[Group<'_, R>]) {
     push(
         text,
         format_args!(
-            "\n## CPU\n\nMicroseconds per payment, by the cgroups' own accounts; medians (least to most). *Ours* is gateways and aggregator.\n\n\
-             | payments/s | side | HAProxy | gateways | aggregator | ours | all | all ÷ floor | processors | generator |\n\
-             | --: | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n"
+            "\n{} CPU\n\nMicroseconds per payment, by the cgroups' own accounts; medians (least to most). *Ours* is gateways and aggregator.\n\n\
+             | payments/s | side | HAProxy | gateways | aggregator | ours | all | processors | generator |\n\
+             | --: | --- | --: | --: | --: | --: | --: | --: | --: |\n",
+            R::HEADING
         ),
     );
     for group in groups {
-        let of = |value: &dyn Fn(&Run) -> f64| spread_f64(group.runs.iter().map(|run| value(run)));
+        let of = |value: &dyn Fn(&R) -> f64| spread_f64(group.runs.iter().map(|run| value(run)));
+        let generator = group
+            .runs
+            .iter()
+            .filter_map(|run| Some(run.generator_cpu_us()? as f64 / run.payment_count().max(1) as f64));
         push(
             text,
             format_args!(
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-                group.rate,
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+                group.load(),
                 group.side,
                 of(&|run| cpu_per_payment(run, "haproxy")),
                 of(&|run| cpu_per_payment(run, "gateway")),
                 of(&|run| cpu_per_payment(run, "aggregator")),
                 of(&|run| cpu_per_payment(run, "gateway") + cpu_per_payment(run, "aggregator")),
-                of(&limited_cpu_per_payment),
-                show_ratio(ratios(results, group, limited_cpu_per_payment)),
+                of(&cpu_per_payment_all),
                 of(&|run| cpu_per_payment(run, "processor")),
-                of(&|run| run.outcome.cpu_us as f64 / run.outcome.payment_count.max(1) as f64),
+                spread_f64(generator),
             ),
         );
     }
 }
 
-fn wakeup_table(text: &mut String, groups: &[Group<'_>]) {
+fn wakeup_table<R: Measured>(text: &mut String, groups: &[Group<'_, R>]) {
     push(
         text,
         format_args!(
-            "\n## Wake-ups\n\nPer payment: times that a process went to sleep by itself and was woken up, by /proc; in brackets, times that it was made to \
+            "\n{} Wake-ups\n\nPer payment: times that a process went to sleep by itself and was woken up, by /proc; in brackets, times that it was made to \
              give way. Medians.\n\n\
-             | payments/s | side | HAProxy | gateways | aggregator |\n| --: | --- | --: | --: | --: |\n"
+             | payments/s | side | HAProxy | gateways | aggregator |\n| --: | --- | --: | --: | --: |\n",
+            R::HEADING
         ),
     );
     for group in groups {
-        let of = |beginning: &'static str| {
+        let cells = PARTS.map(|(_, beginning)| {
             let per = |value: fn(&Process) -> u64| {
-                median_f64(group.runs.iter().map(|run| {
-                    part(&run.processes, beginning).map(value).sum::<u64>() as f64
-                        / run.outcome.payment_count.max(1) as f64
-                }))
+                median_f64(group.runs.iter().map(|run| per_payment(*run, beginning, value)))
             };
             format!(
                 "{:.2} ({:.2})",
                 per(|process| process.wakeup_count),
                 per(|process| process.preemption_count)
             )
-        };
-        push(
-            text,
-            format_args!(
-                "| {} | {} | {} | {} | {} |\n",
-                group.rate,
-                group.side,
-                of("haproxy"),
-                of("gateway"),
-                of("aggregator")
-            ),
-        );
+        });
+        push(text, format_args!("| {} | {} | {} |\n", group.load(), group.side, cells.join(" | ")));
     }
 }
 
-fn memory_table(text: &mut String, groups: &[Group<'_>]) {
+fn memory_table<R: Measured>(text: &mut String, groups: &[Group<'_, R>]) {
     push(
         text,
         format_args!(
-            "\n## Memory\n\nThe most of all runs, in MiB: the cgroup's peak, which includes page cache that the process has written (the journal's), and in \
+            "\n{} Memory\n\nThe most of all runs, in MiB: the cgroup's peak, which includes page cache that the process has written (the journal's), and in \
              brackets the process's own pages.\n\n\
-             | payments/s | side | HAProxy | gateways | aggregator | all |\n| --: | --- | --: | --: | --: | --: |\n"
+             | payments/s | side | HAProxy | gateways | aggregator | all |\n| --: | --- | --: | --: | --: | --: |\n",
+            R::HEADING
         ),
     );
     for group in groups {
@@ -290,7 +452,7 @@ fn memory_table(text: &mut String, groups: &[Group<'_>]) {
             group
                 .runs
                 .iter()
-                .map(|run| part(&run.processes, beginning).map(value).sum::<u64>())
+                .map(|run| part(run.processes(), beginning).map(value).sum::<u64>())
                 .max()
                 .unwrap_or(0)
         };
@@ -305,7 +467,7 @@ fn memory_table(text: &mut String, groups: &[Group<'_>]) {
             text,
             format_args!(
                 "| {} | {} | {} | {} | {} | {} ({}) |\n",
-                group.rate,
+                group.load(),
                 group.side,
                 parts[0].2,
                 parts[1].2,
@@ -317,20 +479,15 @@ fn memory_table(text: &mut String, groups: &[Group<'_>]) {
     }
 }
 
-fn syscall_table(text: &mut String, results: &Results) {
-    push(text, format_args!("\n## System calls\n\n"));
-    if let Some(reason) = &results.syscalls_missing {
-        push(text, format_args!("Not counted: {reason}.\n"));
-        return;
-    }
+fn syscall_table(text: &mut String, heading: &str, runs: &[SyscallRun]) {
     push(
         text,
         format_args!(
-            "Per payment, counted by the kernel's tracepoints in short runs apart from the others (`perf stat`).\n\n\
+            "\n{heading} System calls\n\nPer payment, counted by the kernel's tracepoints in runs apart from the others (`perf stat`).\n\n\
              | payments/s | side | process | all | of which |\n| --: | --- | --- | --: | --- |\n"
         ),
     );
-    for run in &results.syscalls {
+    for run in runs {
         for (process, calls) in &run.processes {
             let per = |count: u64| count as f64 / run.payment_count.max(1) as f64;
             let mut others: Vec<_> =
@@ -338,14 +495,13 @@ fn syscall_table(text: &mut String, results: &Results) {
             others.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
             let others: Vec<String> =
                 others.iter().map(|(name, count)| format!("`{name}` {:.2}", per(**count))).collect();
-            let all = calls.get("all").copied().unwrap_or(0);
             push(
                 text,
                 format_args!(
                     "| {} | {} | {process} | {:.2} | {} |\n",
-                    run.rate,
+                    load(Some(run.rate).filter(|rate| *rate > 0)),
                     run.side,
-                    per(all),
+                    per(calls.get("all").copied().unwrap_or(0)),
                     others.join(", ")
                 ),
             );
@@ -353,82 +509,68 @@ fn syscall_table(text: &mut String, results: &Results) {
     }
 }
 
-fn k6_table(text: &mut String, results: &Results) {
-    if results.k6.is_empty() {
+/// Of all that the compose file limits, in a run of its own.
+fn syscalls_per_payment_all(runs: &[SyscallRun], rate: Option<u32>, side: &str) -> Option<f64> {
+    let run = runs.iter().find(|run| run.side == side && run.rate == rate.unwrap_or(0))?;
+    let all: u64 = run.processes.values().filter_map(|calls| calls.get("all")).sum();
+    Some(all as f64 / run.payment_count.max(1) as f64)
+}
+
+fn ratio_table<R: Measured>(text: &mut String, groups: &[Group<'_, R>], syscalls: &[SyscallRun]) {
+    let others: Vec<_> = groups
+        .iter()
+        .filter(|group| group.side != FLOOR)
+        .filter_map(|group| {
+            Some((group, groups.iter().find(|it| it.side == FLOOR && it.rate == group.rate)?))
+        })
+        .collect();
+    if others.is_empty() {
         return;
     }
-    let script = &results.k6[0].script;
     push(
         text,
         format_args!(
-            "\n## k6\n\n{script}; k6's own p50 and p99 of all requests that were answered as expected, in ms, and CPU in µs per payment; medians (least to most).\n\n\
-             | side | runs | p50 | p99 | p50 ÷ floor | p99 ÷ floor | CPU ours | CPU all | throttled | memory | complaints |\n\
-             | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --- |\n"
+            "\n{} Times the floor's\n\nEach run by the floor's of the same round; medians of that. CPU, wake-ups, system calls and memory (peaks) are those of \
+             HAProxy, gateways and aggregator together.\n\n\
+             | payments/s | side | p50 | p90 | p99 | p99.9 | CPU | wake-ups | system calls | memory |\n\
+             | --: | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n",
+            R::HEADING
         ),
     );
-    let mut sides: BTreeMap<(bool, &str), Vec<&K6Run>> = BTreeMap::new();
-    for run in &results.k6 {
-        sides.entry((run.side != FLOOR, &run.side)).or_default().push(run);
-    }
-    for ((_, side), runs) in &sides {
-        let cpu = |beginnings: &[&str], run: &K6Run| {
-            beginnings
-                .iter()
-                .flat_map(|beginning| part(&run.processes, beginning))
-                .map(|process| process.cpu_us)
-                .sum::<u64>() as f64
-                / run.accepted_count.max(1) as f64
-        };
-        let ratio = |value: fn(&K6Run) -> u64| {
-            let floor = |round| results.k6.iter().find(|run| run.side == FLOOR && run.round == round);
-            let found: Vec<f64> = runs
-                .iter()
-                .filter(|run| run.side != FLOOR)
-                .filter_map(|run| Some(value(run) as f64 / (value(floor(run.round)?) as f64).max(1.0)))
-                .collect();
-            show_ratio(found)
-        };
-        let complaints: Vec<String> = runs
-            .iter()
-            .filter(|run| !run.complaints.is_empty())
-            .map(|run| format!("round {}: {}", run.round, run.complaints.join(", ")))
-            .collect();
-        let sum =
-            |value: fn(&Process) -> u64| runs.iter().flat_map(|run| &run.processes).map(value).sum::<u64>();
-        let peak = runs
-            .iter()
-            .map(|run| run.processes.iter().map(|process| process.memory_bytes_max).sum::<u64>())
-            .max();
+    for (group, floor) in others {
+        let of = |value: &dyn Fn(&R) -> Option<f64>| show_ratio(ratios(group, floor, value));
+        let latencies = [0, 1, 2, 3].map(|index| of(&|run| Some(run.latency_us()[index]? as f64)));
+        let calls = |side| syscalls_per_payment_all(syscalls, group.rate, side);
+        let calls =
+            calls(group.side).zip(calls(FLOOR)).map(|(galo, floor)| galo / floor.max(f64::MIN_POSITIVE));
         push(
             text,
             format_args!(
-                "| {side} | {} | {} | {} | {} | {} | {} | {} | {} of {} | {} MiB | {} |\n",
-                runs.len(),
-                spread(runs.iter().map(|run| run.p50_us), millis),
-                spread(runs.iter().map(|run| run.p99_us), millis),
-                ratio(|run| run.p50_us),
-                ratio(|run| run.p99_us),
-                spread_f64(runs.iter().map(|run| cpu(&["gateway", "aggregator"], run))),
-                spread_f64(runs.iter().map(|run| cpu(&["haproxy", "gateway", "aggregator"], run))),
-                sum(|process| process.throttled_count),
-                sum(|process| process.period_count),
-                mebibytes(peak.unwrap_or(0)),
-                if complaints.is_empty() { "none".to_owned() } else { complaints.join("; ") },
+                "| {} | {} | {} | {} | {} | {} | {} |\n",
+                group.load(),
+                group.side,
+                latencies.join(" | "),
+                of(&|run| Some(cpu_per_payment_all(run))),
+                of(&|run| Some(wakeups_per_payment_all(run))),
+                show_ratio(calls.into_iter().collect()),
+                of(&|run| Some(memory_all(run) as f64)),
             ),
         );
     }
 }
 
 /// Of each run that has a floor in its round, against that floor.
-fn ratios(results: &Results, group: &Group<'_>, value: impl Fn(&Run) -> f64) -> Vec<f64> {
-    let floor = |round| {
-        results
-            .runs
-            .iter()
-            .find(|run| run.side == FLOOR && run.round == round && run.outcome.rate == group.rate)
-    };
-    let runs = group.runs.iter().filter(|run| run.side != FLOOR);
-    runs.filter_map(|run| Some(value(run) / value(floor(run.round)?).max(f64::MIN_POSITIVE))).collect()
+fn ratios<R: Measured>(
+    group: &Group<'_, R>,
+    floor: &Group<'_, R>,
+    value: impl Fn(&R) -> Option<f64>,
+) -> Vec<f64> {
+    let pairs = group.runs.iter().filter_map(|run| {
+        let beside = floor.runs.iter().find(|floor| floor.round() == run.round())?;
+        // Where the floor has nothing (memory without a cgroup), there is no ratio.
+        Some((value(run)?, value(beside).filter(|value| *value > 0.0)?))
+    });
+    pairs.map(|(value, floor)| value / floor).collect()
 }
 
 fn show_ratio(ratios: Vec<f64>) -> String {
@@ -466,6 +608,9 @@ fn spread(values: impl Iterator<Item = u64>, show: fn(u64) -> String) -> String 
 
 fn spread_f64(values: impl Iterator<Item = f64>) -> String {
     let values: Vec<f64> = values.collect();
+    if values.is_empty() {
+        return dash();
+    }
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(0.0, f64::max);
     let middle = median_f64(values.iter().copied());
@@ -531,17 +676,87 @@ mod tests {
             ],
             ..Results::default()
         };
-        let groups = groups(&results);
+        let groups = groups(&results.runs);
         assert_eq!(groups.iter().map(|group| group.side).collect::<Vec<_>>(), [FLOOR, "galo"]);
         // 2, 3 and 4; the medians' own ratio would be 2.
-        assert_eq!(show_ratio(ratios(&results, &groups[1], |run| run.outcome.latency.p99_us as f64)), "3.00");
-        assert_eq!(show_ratio(ratios(&results, &groups[1], limited_cpu_per_payment)), "1.50");
+        assert_eq!(
+            show_ratio(ratios(&groups[1], &groups[0], |run| run.latency_us()[2].map(|us| us as f64))),
+            "3.00"
+        );
+        assert_eq!(show_ratio(ratios(&groups[1], &groups[0], |run| Some(cpu_per_payment_all(run)))), "1.50");
         let text = markdown(&results);
         assert!(text.contains("| 1000 | galo | 3 | 0.10 (0.10 to 0.10) |"), "{text}");
         assert!(
             text.contains("more than of Galo: floor at 1000/s, round 3; galo at 1000/s, round 3."),
             "{text}"
         );
-        assert_eq!(others_percent(&results.runs[0]), 45);
+        assert_eq!(others_percent(&results.runs[0]), Some(45));
+    }
+
+    #[test]
+    fn k6_has_the_tables_of_the_open_loop() {
+        let run = |round, side: &str, p90_us, cpu_us: u64| {
+            let process = |name: &str, cpu_us| Process {
+                name: name.to_owned(),
+                cpu_us,
+                wakeup_count: 250,
+                preemption_count: 50,
+                memory_bytes_max: 1 << 20,
+                ..Process::default()
+            };
+            K6Run {
+                round,
+                side: side.to_owned(),
+                script: "The contest's script".to_owned(),
+                p50_us: 500,
+                p90_us,
+                p99_us: 2_000,
+                p999_us: p90_us.map(|us| us * 10),
+                cpu_us: p90_us.map(|_| 20_000),
+                accepted_count: 100,
+                complaints: if side == FLOOR { Vec::new() } else { vec!["lag 1".to_owned()] },
+                processes: vec![
+                    process("haproxy", 3_000),
+                    process("gateway-1", cpu_us),
+                    process("gateway-2", cpu_us),
+                ],
+                surroundings: Surroundings {
+                    busy_us: 50_000,
+                    elapsed_us: 100_000,
+                    ..Surroundings::default()
+                },
+            }
+        };
+        let calls = |side: &str, all| SyscallRun {
+            side: side.to_owned(),
+            rate: 0,
+            payment_count: 100,
+            processes: BTreeMap::from([("haproxy".to_owned(), BTreeMap::from([("all".to_owned(), all)]))]),
+        };
+        let mut results = Results {
+            k6: vec![run(1, FLOOR, Some(600), 500), run(1, "galo", Some(900), 2_500)],
+            k6_syscalls: vec![calls(FLOOR, 1_000), calls("galo", 1_200)],
+            ..Results::default()
+        };
+        let text = markdown(&results);
+        for row in [
+            "| k6 | galo | 1 | 0.50 | 0.90 | 2.00 | 9.00 | 0 of 0 | 22 % | round 1: lag 1 |",
+            "| k6 | galo | 30.0 | 50.0 | 0.0 | 50.0 | 80.0 | 0.0 | 200.0 |",
+            "| k6 | galo | 2.50 (0.50) | 5.00 (1.00) | 0.00 (0.00) |",
+            "| k6 | galo | haproxy | 12.00 |  |",
+            "| k6 | galo | 1.00 | 1.50 | 1.00 | 1.50 | 2.00 | 1.00 | 1.20 | 1.00 |",
+        ] {
+            assert!(text.contains(row), "{row} is not in\n{text}");
+        }
+        // As earlier versions kept it.
+        results.k6 = vec![run(1, FLOOR, None, 500), run(1, "galo", None, 2_500)];
+        results.k6_syscalls.clear();
+        let text = markdown(&results);
+        for row in [
+            "| k6 | galo | 1 | 0.50 | – | 2.00 | – | 0 of 0 | – | round 1: lag 1 |",
+            "| k6 | galo | 1.00 | – | 1.00 | – | 2.00 | 1.00 | – | 1.00 |",
+        ] {
+            assert!(text.contains(row), "{row} is not in\n{text}");
+        }
     }
 }

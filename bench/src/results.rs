@@ -28,6 +28,9 @@ pub struct Results {
     /// Why there are none, if there are none.
     pub syscalls_missing: Option<String>,
     pub k6: Vec<K6Run>,
+    /// Runs of k6 in which system calls were counted. Missing in files of earlier versions.
+    #[serde(default)]
+    pub k6_syscalls: Vec<SyscallRun>,
 }
 
 /// Where and with what.
@@ -75,7 +78,7 @@ pub struct Surroundings {
 }
 
 /// What the generator saw.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Outcome {
     pub rate: u32,
     pub connections: usize,
@@ -153,10 +156,11 @@ pub struct Process {
     pub preemption_count: u64,
 }
 
-/// System calls of one side in a short run.
+/// System calls of one side in a run of its own.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SyscallRun {
     pub side: String,
+    /// Of k6's, which has none, 0.
     pub rate: u32,
     pub payment_count: u64,
     /// Calls of each process, by name; `all` is their sum.
@@ -171,7 +175,14 @@ pub struct K6Run {
     /// Ours, or the contest's.
     pub script: String,
     pub p50_us: u64,
+    #[serde(default)]
+    pub p90_us: Option<u64>,
     pub p99_us: u64,
+    #[serde(default)]
+    pub p999_us: Option<u64>,
+    /// k6's own.
+    #[serde(default)]
+    pub cpu_us: Option<u64>,
     pub accepted_count: u64,
     /// What made the run a bad one. The floor keeps no books, so its run is never asked.
     pub complaints: Vec<String>,
@@ -182,6 +193,18 @@ pub struct K6Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_an_earlier_version_is_read() {
+        let old = r#"{ "machine": { "date": "", "commit": "", "kernel": "", "processor": "", "processor_count": 2, "memory_bytes": 0,
+            "haproxy": "", "profile": "", "command": "", "limits": {} }, "runs": [], "syscalls": [], "syscalls_missing": null,
+            "k6": [ { "round": 1, "side": "galo", "script": "", "p50_us": 700, "p99_us": 2700, "accepted_count": 17, "complaints": [],
+            "processes": [], "surroundings": { "busy_us": 0, "stolen_us": 0, "elapsed_us": 0, "load_average_centi": 0 } } ] }"#;
+        let results: Results = serde_json::from_str(old).expect("what earlier versions wrote");
+        assert_eq!(results.k6[0].p50_us, 700);
+        assert_eq!((results.k6[0].p90_us, results.k6[0].p999_us, results.k6[0].cpu_us), (None, None, None));
+        assert!(results.k6_syscalls.is_empty());
+    }
 
     #[test]
     fn a_curve_passes_through_its_percentiles() {

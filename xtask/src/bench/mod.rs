@@ -5,6 +5,8 @@
 //! the machine hits no side alone. Every run starts its side anew, warms it up, and counts from there: the generator says when, the
 //! kernel's accounts are read at that moment and after the last send.
 //!
+//! Behind the rounds come runs of their own, since that costs time: those in which perf counts system calls.
+//!
 //! The generator and the model processors run outside of the limits, as the contest's do. Must never touch a Galo in another home; one
 //! that an interrupted benchmark left in its own is stopped first. Raw results are written after every run, so that an
 //! interrupted benchmark has lost nothing.
@@ -233,20 +235,29 @@ impl Bench<'_> {
                 }
             }
         }
-        if self.options.no_syscalls || self.options.only_k6 {
-            self.results.syscalls_missing = Some("not asked for".to_owned());
-        } else if let Some(obstacle) = syscalls::obstacle() {
-            self.results.syscalls_missing = Some(obstacle);
-        } else {
-            for rate in &self.options.rates {
-                for side in sides {
-                    let run = with(side, |processes| self.count_syscalls(side, *rate, processes))?;
-                    self.results.syscalls.push(run);
-                    self.keep()?;
-                }
+        self.count_all_syscalls(sides, k6.as_deref())?;
+        self.keep()
+    }
+
+    fn count_all_syscalls(&mut self, sides: &[Side], k6: Option<&Path>) -> Fallible<()> {
+        let not_asked = self.options.no_syscalls.then(|| "not asked for".to_owned());
+        self.results.syscalls_missing = not_asked.or_else(syscalls::obstacle);
+        if self.results.syscalls_missing.is_some() {
+            return Ok(());
+        }
+        for rate in self.options.rates.iter().filter(|_| !self.options.only_k6) {
+            for side in sides {
+                let run = with(side, |processes| self.count_syscalls(side, *rate, processes))?;
+                self.results.syscalls.push(run);
+                self.keep()?;
             }
         }
-        self.keep()
+        for (side, k6) in sides.iter().filter_map(|side| Some((side, k6?))) {
+            let run = with(side, |processes| self.count_k6_syscalls(side, processes, k6))?;
+            self.results.k6_syscalls.push(run);
+            self.keep()?;
+        }
+        Ok(())
     }
 
     fn keep(&self) -> Fallible<()> {
@@ -276,7 +287,7 @@ impl Bench<'_> {
     fn count_syscalls(&self, side: &Side, rate: u32, processes: &[up::Process]) -> Fallible<SyscallRun> {
         let mut generator = self.generator(rate, self.options.warmup_s, SYSCALL_SECONDS)?;
         generator.expect("begin")?;
-        let counters = syscalls::Counters::start(processes, SYSCALL_MS)?;
+        let counters = syscalls::Counters::start(processes, Some(SYSCALL_MS))?;
         let processes = counters.finish()?;
         generator.expect("end")?;
         generator.finish()?;
@@ -284,7 +295,16 @@ impl Bench<'_> {
         Ok(SyscallRun { side: side.name.clone(), rate, payment_count, processes })
     }
 
-    fn k6(&self, side: &Side, round: u32, processes: &[up::Process], k6: &Path) -> Fallible<K6Run> {
+    /// Of a whole run of k6: its rate changes all the while.
+    fn count_k6_syscalls(&self, side: &Side, processes: &[up::Process], k6: &Path) -> Fallible<SyscallRun> {
+        let counters = syscalls::Counters::start(processes, None)?;
+        let outcome = self.run_k6(side, k6)?;
+        let processes = counters.finish()?;
+        let payment_count = u64::try_from(outcome.score.accepted).unwrap_or(0);
+        Ok(SyscallRun { side: side.name.clone(), rate: 0, payment_count, processes })
+    }
+
+    fn run_k6(&self, side: &Side, k6: &Path) -> Fallible<rinha::RunOutcome> {
         let options = rinha::Options {
             script: self.options.script.clone(),
             runs: 1,
@@ -297,10 +317,14 @@ impl Bench<'_> {
         let folder = side.up.home().path().join("k6");
         fs::create_dir_all(&folder)
             .map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
+        rinha::run_once(&options, &side.up, k6, &folder)
+    }
+
+    fn k6(&self, side: &Side, round: u32, processes: &[up::Process], k6: &Path) -> Fallible<K6Run> {
         let begin = Reading::take(processes);
-        let outcome = rinha::run_once(&options, &side.up, k6, &folder)?;
+        let outcome = self.run_k6(side, k6)?;
         let end = Reading::take(processes);
-        let (p50_us, p99_us) = outcome.latency_us.ok_or("k6's summary has no http_req_duration")?;
+        let latency = outcome.latency.ok_or("k6's summary has no http_req_duration")?;
         Ok(K6Run {
             round,
             side: side.name.clone(),
@@ -308,8 +332,11 @@ impl Bench<'_> {
                 Some(_) => "The contest's script".to_owned(),
                 None => format!("k6/rinha.js, 500 users, {} s", self.options.k6_seconds),
             },
-            p50_us,
-            p99_us,
+            p50_us: latency.p50_us,
+            p90_us: Some(latency.p90_us),
+            p99_us: latency.p99_us,
+            p999_us: Some(latency.p999_us),
+            cpu_us: Some(outcome.k6_cpu_us),
             accepted_count: u64::try_from(outcome.score.accepted).unwrap_or(0),
             // The floor answers as if it kept books, which the script finds wrong.
             complaints: if side.up.floor { Vec::new() } else { outcome.complaints },

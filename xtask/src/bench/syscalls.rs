@@ -7,6 +7,9 @@
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::repo::Fallible;
 use crate::{tools, up};
 
@@ -55,17 +58,20 @@ pub(super) fn obstacle() -> Option<String> {
 /// One counter for each limited process.
 pub(super) struct Counters {
     running: Vec<(String, Child)>,
+    duration_ms: Option<u32>,
 }
 
 impl Counters {
-    /// Counts for `duration_ms` from now on.
-    pub(super) fn start(processes: &[up::Process], duration_ms: u32) -> Fallible<Self> {
+    /// Counts from now on: for `duration_ms`, or until [`Self::finish`].
+    pub(super) fn start(processes: &[up::Process], duration_ms: Option<u32>) -> Fallible<Self> {
         let perf = tools::find("perf").ok_or("perf is gone")?;
         let mut running = Vec::new();
         for process in processes.iter().filter(|process| !process.name.starts_with("processor")) {
             let Some(identity) = &process.identity else { continue };
+            let timeout = duration_ms.map(|ms| ["--timeout".to_owned(), ms.to_string()]);
             let child = Command::new(&perf)
-                .args(["stat", "-x,", "-e", &events(), "--timeout", &duration_ms.to_string()])
+                .args(["stat", "-x,", "-e", &events()])
+                .args(timeout.iter().flatten())
                 .args(["-p", &identity.pid.to_string()])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -74,12 +80,19 @@ impl Counters {
                 .map_err(|error| format!("cannot run perf: {error}"))?;
             running.push((process.name.clone(), child));
         }
-        Ok(Self { running })
+        Ok(Self { running, duration_ms })
     }
 
-    /// Waits for the end of the time, and reads.
+    /// Waits for the end of the time, if there is one, and reads.
     pub(super) fn finish(self) -> Fallible<BTreeMap<String, BTreeMap<String, u64>>> {
         let mut found = BTreeMap::new();
+        if self.duration_ms.is_none() {
+            for (_, child) in &self.running {
+                // What perf is told by Ctrl-C: to say what it has counted. It is our child and not waited for yet.
+                let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
+                kill(Pid::from_raw(pid), Signal::SIGINT).map_err(|error| format!("perf: {error}"))?;
+            }
+        }
         for (name, child) in self.running {
             let output = child.wait_with_output().map_err(|error| format!("perf: {error}"))?;
             found.insert(name, parse(&output.stderr));

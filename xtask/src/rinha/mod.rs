@@ -18,11 +18,13 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::json;
 
 use crate::repo::{self, Fallible};
 use crate::{tools, up};
-pub(crate) use score::Score;
+pub(crate) use score::{Latency, Score};
 use script::Script;
 pub(crate) use sides::{ADMIN_TOKEN, Processor, Reading, Sides, Totals};
 
@@ -117,8 +119,9 @@ pub(crate) struct RunOutcome {
     pub(crate) score: Score,
     pub(crate) sides: Sides,
     pub(crate) complaints: Vec<String>,
-    /// k6's own median and p99 of all requests that were answered as expected, in µs.
-    pub(crate) latency_us: Option<(u64, u64)>,
+    pub(crate) latency: Option<Latency>,
+    /// k6's own CPU.
+    pub(crate) k6_cpu_us: u64,
 }
 
 impl RunOutcome {
@@ -149,8 +152,8 @@ pub(crate) fn run_once(
     command
         .args(["run", "--no-usage-report", "--address", "127.0.0.1:0", "--summary-export"])
         .arg(&summary_file)
-        // The contest's own script leaves the median out.
-        .args(["--summary-trend-stats", "med,p(99),count"])
+        // The contest's own script asks for p99 and the count alone; this is heard in its stead.
+        .args(["--summary-trend-stats", Latency::STATISTICS])
         .arg(&script.file)
         .current_dir(&script.folder);
     if !std::io::stdout().is_terminal() {
@@ -167,7 +170,9 @@ pub(crate) fn run_once(
         .env("FALLBACK_URL", target.processor_url("fallback"))
         .env("GALO_PORT_MAP", port_map(target))
         .env("RESULT_FILE", &result_file);
+    let cpu_before_us = children_cpu_us();
     let status = command.status();
+    let k6_cpu_us = children_cpu_us().saturating_sub(cpu_before_us);
     // The contest's script sets its own token at the start and never takes it back; the next run could not start.
     for processor in Processor::both(target) {
         processor.restore_token(&token);
@@ -188,7 +193,13 @@ pub(crate) fn run_once(
     let record = json!({ "script": json, "around": sides.json(), "complaints": complaints, "max_requests": options.max_requests });
     let bytes = serde_json::to_vec_pretty(&record).map_err(|error| error.to_string())?;
     repo::write_atomically(&result_file, &bytes)?;
-    Ok(RunOutcome { score, sides, complaints, latency_us: score::latency_us(&summary_file) })
+    Ok(RunOutcome { score, sides, complaints, latency: Latency::of_summary(&summary_file), k6_cpu_us })
+}
+
+/// Of all children that have ended and been waited for: while k6 runs, nobody waits for another.
+fn children_cpu_us() -> u64 {
+    let of = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| of(usage.user_time()) + of(usage.system_time()))
 }
 
 /// For scripts with the contest's ports written into them.

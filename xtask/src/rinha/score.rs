@@ -127,19 +127,43 @@ impl Score {
     }
 }
 
-/// The median and p99 in k6's own summary, which knows more digits than a score shows.
-#[allow(
-    clippy::float_arithmetic,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "latencies for display; `as` saturates, and none is negative"
-)]
-pub(super) fn latency_us(summary: &Path) -> Option<(u64, u64)> {
-    let json: Value = serde_json::from_slice(&fs::read(summary).ok()?).ok()?;
-    let trend = json.get("metrics")?.get("http_req_duration{expected_response:true}")?;
-    let micros =
-        |key: &str| trend.get(key).and_then(Value::as_f64).map(|millis| (millis * 1_000.0).round() as u64);
-    Some((micros("med")?, micros("p(99)")?))
+/// k6's own latencies of all requests that were answered as expected, in µs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Latency {
+    pub(crate) p50_us: u64,
+    pub(crate) p90_us: u64,
+    pub(crate) p99_us: u64,
+    pub(crate) p999_us: u64,
+}
+
+impl Latency {
+    /// What to ask k6 for. It keeps every duration whatever it is asked and sorts them once, in the end, so that more points cost
+    /// nothing while the load runs. Both scripts need the last two.
+    pub(super) const STATISTICS: &str = "med,p(90),p(99.9),p(99),count";
+
+    /// From k6's own summary, which knows more digits than a score shows.
+    pub(super) fn of_summary(file: &Path) -> Option<Self> {
+        Self::parse(&serde_json::from_slice(&fs::read(file).ok()?).ok()?)
+    }
+
+    #[allow(
+        clippy::float_arithmetic,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "latencies for display; `as` saturates, and none is negative"
+    )]
+    fn parse(summary: &Value) -> Option<Self> {
+        let trend = summary.get("metrics")?.get("http_req_duration{expected_response:true}")?;
+        let micros = |key: &str| {
+            trend.get(key).and_then(Value::as_f64).map(|millis| (millis * 1_000.0).round() as u64)
+        };
+        Some(Self {
+            p50_us: micros("med")?,
+            p90_us: micros("p(90)")?,
+            p99_us: micros("p(99)")?,
+            p999_us: micros("p(99.9)")?,
+        })
+    }
 }
 
 fn missing(path: &str) -> String {
@@ -207,5 +231,16 @@ mod tests {
         let score = Score::of_contest(&json).unwrap();
         assert_eq!(score.complaints(), ["inconsistencies 2", "lag -1", "failures 3"]);
         assert!(score.describe().contains("1.31ms    19%"), "{}", score.describe());
+    }
+
+    #[test]
+    fn the_summarys_milliseconds_are_microseconds_here() {
+        let mut summary = json!({ "metrics": { "http_req_duration{expected_response:true}": {
+            "med": 0.7311, "p(90)": 1.25, "p(99)": 2.7604, "p(99.9)": 9.0, "count": 17,
+        } } });
+        let expected = Latency { p50_us: 731, p90_us: 1_250, p99_us: 2_760, p999_us: 9_000 };
+        assert_eq!(Latency::parse(&summary), Some(expected));
+        summary["metrics"]["http_req_duration{expected_response:true}"]["p(99.9)"].take();
+        assert_eq!(Latency::parse(&summary), None, "a figure that is missing is not a zero");
     }
 }
