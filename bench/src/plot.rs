@@ -1,4 +1,4 @@
-//! Drawings: latency by rarity for each rate and CPU per payment by process.
+//! Drawings: latency by rarity for each rate, CPU per payment by process, and by what it goes into.
 //!
 //! The curve of a side is the median of its runs' curves, point by point. Latency is drawn on a logarithmic axis: a tail a
 //! hundred times the median would leave nothing else to be seen.
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use plotters::prelude::*;
 
+use crate::budget::{self, DRAWN};
 use crate::report::{Group, Measured, PARTS, cpu_per_payment, groups, median, median_f64};
 use crate::results::{CURVE_NINES, CURVE_STEPS, Results, Run};
 
@@ -43,10 +44,15 @@ pub fn draw(results: &Results, folder: &Path, name: &str) -> Result<Vec<PathBuf>
     }
     let mut rows: Vec<_> = open_loop.iter().map(cpu_row).collect();
     rows.extend(groups(&results.k6).iter().map(cpu_row));
-    if !rows.is_empty() {
-        let path = folder.join(format!("{name}-cpu.svg"));
-        let parts = PARTS.map(|(name, _)| name);
-        bars(&path, "CPU per payment, by the cgroups' own accounts", &parts, &rows)
+    let budget: Vec<_> =
+        results.budget.iter().flat_map(budget::bars).map(|(name, costs)| (name, costs.to_vec())).collect();
+    let charts = [
+        ("cpu", "CPU per payment, by the cgroups' own accounts", PARTS.map(|(name, _)| name).to_vec(), rows),
+        ("budget", "Where a payment's CPU goes", DRAWN.map(|(name, _)| name).to_vec(), budget),
+    ];
+    for (chart, caption, parts, rows) in charts.iter().filter(|(.., rows)| !rows.is_empty()) {
+        let path = folder.join(format!("{name}-{chart}.svg"));
+        bars(&path, caption, parts, rows)
             .map_err(|error| format!("cannot draw {}: {error}", path.display()))?;
         drawn.push(path);
     }

@@ -11,8 +11,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::plot;
 use crate::results::{FLOOR, K6Run, Process, Results, Run, Surroundings, SyscallRun};
+use crate::{budget, plot};
 
 /// A generator whose own lag is more than this part of a row's p99 is named below the table.
 const SELF_LAG_SHARE_MAX: f64 = 0.2;
@@ -156,6 +156,7 @@ pub fn markdown(results: &Results) -> String {
         syscall_table(&mut text, "##", &results.syscalls);
     }
     ratio_table(&mut text, &open_loop, &results.syscalls);
+    budget::table(&mut text, results, &open_loop);
     let k6 = groups(&results.k6);
     if let Some(first) = results.k6.first() {
         push(&mut text, format_args!("\n## k6\n\n{}.\n", first.script));
@@ -178,7 +179,7 @@ fn tables<R: Measured>(text: &mut String, groups: &[Group<'_, R>]) {
     memory_table(text, groups);
 }
 
-fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+pub(crate) fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("a string takes whatever is written");
 }
 
@@ -362,7 +363,7 @@ pub(crate) fn cpu_per_payment<R: Measured>(run: &R, beginning: &str) -> f64 {
 }
 
 /// Of all that the compose file limits.
-fn cpu_per_payment_all<R: Measured>(run: &R) -> f64 {
+pub(crate) fn cpu_per_payment_all<R: Measured>(run: &R) -> f64 {
     PARTS.iter().map(|(_, beginning)| cpu_per_payment(run, beginning)).sum()
 }
 
@@ -617,7 +618,7 @@ fn spread_f64(values: impl Iterator<Item = f64>) -> String {
     if values.len() > 1 { format!("{middle:.1} ({least:.1} to {most:.1})") } else { format!("{middle:.1}") }
 }
 
-fn millis(micros: u64) -> String {
+pub(crate) fn millis(micros: u64) -> String {
     let millis = micros as f64 / 1_000.0;
     if millis < 10.0 { format!("{millis:.2}") } else { format!("{millis:.1}") }
 }

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Part;
+
 /// Points of a latency curve for each power of ten of rarity.
 pub const CURVE_STEPS: u32 = 12;
 /// Powers of ten: to one in a hundred thousand.
@@ -28,9 +30,15 @@ pub struct Results {
     /// Why there are none, if there are none.
     pub syscalls_missing: Option<String>,
     pub k6: Vec<K6Run>,
-    /// Runs of k6 in which system calls were counted. Missing in files of earlier versions.
+    /// Runs of k6 in which system calls were counted. This and what follows is missing in files of earlier versions.
     #[serde(default)]
     pub k6_syscalls: Vec<SyscallRun>,
+    /// Runs in which perf looked where the CPU goes.
+    #[serde(default)]
+    pub budget: Vec<BudgetRun>,
+    /// Why there are none, if there are none.
+    #[serde(default)]
+    pub budget_missing: Option<String>,
 }
 
 /// Where and with what.
@@ -167,6 +175,21 @@ pub struct SyscallRun {
     pub processes: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
+/// Samples of one side's processes in a short run.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct BudgetRun {
+    pub side: String,
+    pub outcome: Outcome,
+    /// What each process used in the whole run.
+    pub processes: Vec<Process>,
+    /// From one sample of a processor to the next.
+    pub interval_us: u64,
+    /// How long samples were taken.
+    pub seconds: u32,
+    /// Of each process.
+    pub samples: BTreeMap<String, BTreeMap<Part, u64>>,
+}
+
 /// One run of k6.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct K6Run {
@@ -195,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_an_earlier_version_is_read() {
+    fn a_file_from_before_the_budget_is_read() {
         let old = r#"{ "machine": { "date": "", "commit": "", "kernel": "", "processor": "", "processor_count": 2, "memory_bytes": 0,
             "haproxy": "", "profile": "", "command": "", "limits": {} }, "runs": [], "syscalls": [], "syscalls_missing": null,
             "k6": [ { "round": 1, "side": "galo", "script": "", "p50_us": 700, "p99_us": 2700, "accepted_count": 17, "complaints": [],
@@ -203,7 +226,18 @@ mod tests {
         let results: Results = serde_json::from_str(old).expect("what earlier versions wrote");
         assert_eq!(results.k6[0].p50_us, 700);
         assert_eq!((results.k6[0].p90_us, results.k6[0].p999_us, results.k6[0].cpu_us), (None, None, None));
-        assert!(results.k6_syscalls.is_empty());
+        assert!(results.budget.is_empty() && results.k6_syscalls.is_empty());
+    }
+
+    #[test]
+    fn parts_of_a_budget_survive_the_file() {
+        let samples = BTreeMap::from([("haproxy".to_owned(), BTreeMap::from([(Part::TcpSend, 3_u64)]))]);
+        let text = serde_json::to_string(&samples).expect("keys by name");
+        assert_eq!(text, r#"{"haproxy":{"tcp_send":3}}"#);
+        assert_eq!(
+            serde_json::from_str::<BTreeMap<String, BTreeMap<Part, u64>>>(&text).expect("the same"),
+            samples
+        );
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! the machine hits no side alone. Every run starts its side anew, warms it up, and counts from there: the generator says when, the
 //! kernel's accounts are read at that moment and after the last send.
 //!
-//! Behind the rounds come runs of their own, since that costs time: those in which perf counts system calls.
+//! Behind the rounds come runs of their own, since they cost time themselves: those in which perf counts system calls, and
+//! those in which it samples where the CPU goes.
 //!
 //! The generator and the model processors run outside of the limits, as the contest's do. Must never touch a Galo in another home; one
 //! that an interrupted benchmark left in its own is stopped first. Raw results are written after every run, so that an
 //! interrupted benchmark has lost nothing.
 
+mod budget;
 mod machine;
 mod meter;
 mod syscalls;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, ValueEnum};
 use galo_bench::report;
-use galo_bench::results::{FLOOR, K6Run, Outcome, Results, Run, SyscallRun};
+use galo_bench::results::{BudgetRun, FLOOR, K6Run, Outcome, Results, Run, SyscallRun};
 
 use crate::repo::{self, Fallible};
 use crate::{rinha, tools, up};
@@ -36,6 +38,11 @@ const DRAIN_WAIT: Duration = Duration::from_secs(20);
 const SYSCALL_SECONDS: u32 = 4;
 /// perf needs a moment to begin, and must end before the load does.
 const SYSCALL_MS: u32 = 3_000;
+
+/// Length of the runs that perf looks at.
+const BUDGET_SECONDS: u32 = 12;
+/// How long it does: it begins and ends within the load.
+const BUDGET_SAMPLED_SECONDS: u32 = 10;
 
 /// What is measured, how often, and where the report goes.
 #[derive(Args, Clone, Debug)]
@@ -76,6 +83,9 @@ pub(crate) struct Options {
     /// Do not count system calls
     #[arg(long)]
     no_syscalls: bool,
+    /// Do not look where the CPU goes
+    #[arg(long)]
+    no_budget: bool,
     /// Without the compose file's limits
     #[arg(long)]
     no_limits: bool,
@@ -236,6 +246,7 @@ impl Bench<'_> {
             }
         }
         self.count_all_syscalls(sides, k6.as_deref())?;
+        self.look_at_all_budgets(sides)?;
         self.keep()
     }
 
@@ -258,6 +269,29 @@ impl Bench<'_> {
             self.keep()?;
         }
         Ok(())
+    }
+
+    fn look_at_all_budgets(&mut self, sides: &[Side]) -> Fallible<()> {
+        let asked = !self.options.no_budget && !self.options.only_k6;
+        let not_asked = (!asked).then(|| "not asked for".to_owned());
+        self.results.budget_missing = not_asked.or_else(|| budget::obstacle(&self.samples_file()));
+        if self.results.budget_missing.is_some() {
+            return Ok(());
+        }
+        for rate in &self.options.rates {
+            // The floor's gateways are no gateways: where its time goes is HAProxy's to say.
+            for side in sides.iter().filter(|side| !side.up.floor) {
+                let run = with(side, |processes| self.budget(side, *rate, processes))?;
+                println!("budget, {rate}/s, {}: {}", side.name, one_line(&run.outcome));
+                self.results.budget.push(run);
+                self.keep()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn samples_file(&self) -> PathBuf {
+        repo::Home::new(&self.options.home).path().join("perf.data")
     }
 
     fn keep(&self) -> Fallible<()> {
@@ -302,6 +336,24 @@ impl Bench<'_> {
         let processes = counters.finish()?;
         let payment_count = u64::try_from(outcome.score.accepted).unwrap_or(0);
         Ok(SyscallRun { side: side.name.clone(), rate: 0, payment_count, processes })
+    }
+
+    fn budget(&self, side: &Side, rate: u32, processes: &[up::Process]) -> Fallible<BudgetRun> {
+        let file = self.samples_file();
+        let mut generator = self.generator(rate, self.options.warmup_s, BUDGET_SECONDS)?;
+        generator.expect("begin")?;
+        let begin = Reading::take(processes);
+        budget::record(processes, BUDGET_SAMPLED_SECONDS, &file)?;
+        generator.expect("end")?;
+        let end = Reading::take(processes);
+        Ok(BudgetRun {
+            side: side.name.clone(),
+            outcome: generator.finish()?,
+            processes: end.since(&begin),
+            interval_us: budget::INTERVAL_US,
+            seconds: BUDGET_SAMPLED_SECONDS,
+            samples: budget::samples(processes, &file)?,
+        })
     }
 
     fn run_k6(&self, side: &Side, k6: &Path) -> Fallible<rinha::RunOutcome> {
