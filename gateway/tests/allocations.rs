@@ -19,9 +19,8 @@ use std::time::{Duration, Instant};
 use galo_wire::record::{Acknowledgement, Grant, Hello, Role, Verdict};
 use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
-/// Two for the table of a request's headers and one for the channel in which its body is passed on, two for the table of the
-/// headers of the processor's answer. There is no way round them but another decoder; all else is reused.
-const MONOIO_HTTP_PER_PAYMENT: u64 = 5;
+/// Two for the table of a request's headers and one for the channel in which its body is passed on; all else is reused.
+const MONOIO_HTTP_PER_PAYMENT: u64 = 3;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

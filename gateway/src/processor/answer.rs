@@ -1,146 +1,102 @@
 //! One answer of a processor: bytes in, a status and "may this connection be used again?" out.
 //!
-//! The decoder is [`ClientResponseDecoder`], the decoding half of monoio-http's `ClientCodec`, used directly: the
-//! codec's other half would encode requests from a `HeaderMap` per attempt into a buffer of its own (8 KiB a lane),
-//! and splitting the stream for it would keep our one write per attempt from reaching the socket.
+//! httparse reads the head; where it and the body end is decided here. Everything stands in one buffer that each
+//! connection keeps, so an answer allocates nothing.
 //!
-//! The peer is not trusted. The decoder by itself grows without bound on an endless head, waits for ever on a huge
-//! length, and panics (`unwrap` on the header's name) on a name of 64 KiB or more: [`Metered`] hands it only so many
-//! bytes, 16 KiB until the head is whole and 16 KiB after, so the name that it cannot take never arrives. What else
-//! could reach a panic is enumerated in this file's tests. Time is bounded by the caller.
+//! The peer is not trusted, and no byte of it may cause a panic, which would end the process. Sizes are bounded: 16 KiB
+//! until the head is whole and 16 KiB for the body. Time is bounded by the caller.
 //!
 //! Two readings of one answer are never reconciled: doubtful framing (two lengths, a length beside chunks, none at
-//! all, HTTP/1.0, bytes left over) does not change the status, which is known, but ends the connection.
+//! all, HTTP/1.0, bytes left over) does not change the status, which is known, but ends the connection. What may not be
+//! the head that it seems (it does not begin with its status, or an empty line ended it before) has no status.
 
-use bytes::Bytes;
-use http::{HeaderMap, Response, Version, header};
-use monoio::BufResult;
-use monoio::buf::{IoBufMut, IoVecBufMut, SliceMut};
+use std::mem::MaybeUninit;
+
+use httparse::{ParserConfig, Response, Status};
+use monoio::buf::IoBufMut;
 use monoio::io::AsyncReadRent;
-use monoio::io::stream::Stream;
-use monoio_http::common::body::Body;
-use monoio_http::h1::BorrowFramedRead;
-use monoio_http::h1::codec::decoder::{
-    ChunkedBodyDecoder, ClientResponseDecoder, FixedBodyDecoder, PayloadDecoder,
-};
-use thiserror::Error;
 
 /// Bytes read before an answer's head must be whole, interim (1xx) answers included. Kestrel's own limit for heads
 /// is 32 KiB, its answers' heads take 150 bytes.
 pub(super) const HEAD_SIZE_MAX: usize = 16 * 1024;
 
-/// Bytes read after the head, chunk framing included. The largest body known is the 422's, about 2 KB. A larger one
-/// costs the connection and nothing else, so there is no reason to buffer it: what a lane's decoder may hold is
-/// bounded by this and the head's limit, each rounded up to the next power of two.
+/// Bytes after the head, chunk framing included. The largest body known is the 422's, about 2 KB. A larger one costs
+/// the connection and nothing else, so there is no reason to buffer it.
 pub(super) const BODY_SIZE_MAX: usize = 16 * 1024;
 
-/// A connection is closed after an answer larger than this, head and body together: the decoder's buffer has grown
-/// for it (it starts with 8 KiB) and would never shrink. Asking the buffer for its capacity would not tell, since a
-/// piece that was split off still belongs to the same allocation.
+/// Headers that a head may have. Kestrel's answers have five.
+const HEADER_COUNT_MAX: usize = 96;
+
+/// Hexadecimal digits of a chunk's size: what 64 bits hold.
+const CHUNK_DIGITS_MAX: usize = 16;
+
+/// What a connection's buffer takes at first: twice the largest answer known.
+const BUFFER_SIZE: usize = 4 * 1024;
+
+/// A connection is closed after an answer larger than this, head and body together: its buffer has grown for it and
+/// never shrinks.
 const ANSWER_SIZE_KEPT_MAX: usize = 16 * 1024;
 
-/// Why no whole answer could be read. What it means depends on how far the attempt was; see `connection`.
-#[derive(Debug, Error)]
-pub(super) enum AnswerError {
-    #[error("the connection ended before the answer did")]
-    Ended,
-    #[error("the answer is no HTTP that can be read: {0}")]
-    Garbage(monoio_http::common::error::HttpError),
-    #[error("the answer is not framed in a way that can be trusted")]
-    Framing,
-}
+/// No whole answer: the stream ended or failed, or what came is no HTTP, not framed in a way that can be trusted, or too
+/// large. What it means depends on how far the attempt was; see `client`.
+#[derive(Debug)]
+pub(super) struct Unreadable;
 
-/// A stream that yields at most as many bytes as it was allowed to.
-pub(super) struct Metered<IO> {
-    pub(super) io: IO,
-    allowance: usize,
-}
-
-impl<IO> Metered<IO> {
-    pub(super) const fn new(io: IO) -> Self {
-        Self { io, allowance: 0 }
-    }
-}
-
-impl<IO: AsyncReadRent> AsyncReadRent for Metered<IO> {
-    async fn read<T: IoBufMut>(&mut self, mut buffer: T) -> BufResult<usize, T> {
-        let size = buffer.bytes_total().min(self.allowance);
-        if size == 0 {
-            return (Err(std::io::Error::other("an answer beyond its size limit")), buffer);
-        }
-        // SAFETY: a slice from 0 needs nothing initialized before it, and `size` is within the buffer's capacity.
-        let slice = unsafe { SliceMut::new_unchecked(buffer, 0, size) };
-        let (result, slice) = self.io.read(slice).await;
-        if let Ok(count) = result {
-            self.allowance -= count;
-        }
-        (result, slice.into_inner())
-    }
-
-    async fn readv<T: IoVecBufMut>(&mut self, buffer: T) -> BufResult<usize, T> {
-        // The decoder reads into one buffer. An unmetered way around the limit must not exist.
-        (Err(std::io::Error::from(std::io::ErrorKind::Unsupported)), buffer)
-    }
-}
-
-/// Decodes the answers of one connection.
+/// Reads the answers of one connection.
 pub(super) struct AnswerReader<IO> {
-    decoder: ClientResponseDecoder<Metered<IO>>,
+    io: IO,
+    /// All that was read of the present answer.
+    buffer: Vec<u8>,
+    /// Up to here it was used.
+    at: usize,
 }
 
 /// An answer's head, and how to read what follows.
 pub(super) struct Head {
     pub(super) status: u16,
-    /// Bytes read so far, of which some may belong to the body.
-    size: usize,
-    framing: Framing,
-    payload: PayloadDecoder<FixedBodyDecoder, ChunkedBodyDecoder>,
+    /// How the body is delimited; `None` where its end is ambiguous, too far away, or the end of the stream.
+    body: Option<Body>,
+    /// Whether the peer keeps the connection.
+    keep_alive: bool,
 }
 
-/// How far an answer's framing can be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    /// One way to tell where the answer ends; the connection may go on.
-    Sound,
-    /// One way to tell where the answer ends; the peer will close the connection.
-    SoundThenClose,
-    /// The answer's end is ambiguous, too far away, or the end of the stream.
-    Doubtful,
+enum Body {
+    Length(usize),
+    Chunked,
 }
 
 impl<IO: AsyncReadRent> AnswerReader<IO> {
     pub(super) fn new(io: IO) -> Self {
-        Self { decoder: ClientResponseDecoder::new(Metered::new(io)) }
+        Self { io, buffer: Vec::with_capacity(BUFFER_SIZE), at: 0 }
     }
 
     /// The stream itself, for writing a request.
-    pub(super) fn io_mut(&mut self) -> &mut IO {
-        &mut self.decoder.framed_mut().get_mut().io
-    }
-
-    /// Bytes that may still be read.
-    fn allowance(&mut self) -> &mut usize {
-        &mut self.decoder.framed_mut().get_mut().allowance
+    pub(super) const fn io_mut(&mut self) -> &mut IO {
+        &mut self.io
     }
 
     /// Reads up to the end of the answer's head; interim answers (1xx) are skipped.
-    pub(super) async fn read_head(&mut self) -> Result<Head, AnswerError> {
-        *self.allowance() = HEAD_SIZE_MAX;
+    pub(super) async fn read_head(&mut self) -> Result<Head, Unreadable> {
+        assert_eq!(self.at, self.buffer.len(), "a connection with bytes left over is not used again");
+        self.buffer.clear();
+        self.at = 0;
+        let mut searched = 0;
         loop {
-            let response = match self.decoder.next().await {
-                None => return Err(AnswerError::Ended),
-                Some(Err(error)) => return Err(AnswerError::Garbage(error)),
-                Some(Ok(response)) => response,
+            let bytes = &self.buffer[..self.buffer.len().min(HEAD_SIZE_MAX)];
+            let Some(offset) = memchr::memmem::find(&bytes[searched..], b"\r\n\r\n") else {
+                // The end may have begun.
+                searched = bytes.len().saturating_sub(3).max(self.at);
+                self.read(HEAD_SIZE_MAX).await?;
+                continue;
             };
-            let status = response.status().as_u16();
+            let end = searched + offset + 4;
+            let head = parse_head(&bytes[self.at..end])?;
+            (self.at, searched) = (end, end);
             // An interim answer has no body, whatever its headers claim. 101 is final: nobody asked for another
             // protocol, and what follows is not HTTP.
-            if (100..=199).contains(&status) && status != 101 {
-                continue;
+            if head.status >= 200 || head.status == 101 {
+                return Ok(head);
             }
-            let framing = framing(&response);
-            let size = HEAD_SIZE_MAX - *self.allowance();
-            return Ok(Head { status, size, framing, payload: response.into_body() });
         }
     }
 
@@ -149,65 +105,121 @@ impl<IO: AsyncReadRent> AnswerReader<IO> {
     pub(super) async fn read_body(
         &mut self,
         head: Head,
-        mut take: impl FnMut(Bytes),
-    ) -> Result<bool, AnswerError> {
-        if head.framing == Framing::Doubtful {
-            return Err(AnswerError::Framing);
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<bool, Unreadable> {
+        let end_max = self.at + BODY_SIZE_MAX;
+        match head.body.ok_or(Unreadable)? {
+            Body::Length(size) => take(self.piece(size, end_max).await?),
+            Body::Chunked => self.read_chunks(end_max, take).await?,
         }
-        *self.allowance() = BODY_SIZE_MAX;
-        let mut body = head.payload.with_io(&mut self.decoder);
-        while let Some(piece) = body.next_data().await {
-            take(piece.map_err(AnswerError::Garbage)?);
-        }
-        let size = head.size + BODY_SIZE_MAX - *self.allowance();
-        let has_more = !self.decoder.framed_mut().read_buffer().is_empty();
-        Ok(head.framing == Framing::Sound && !has_more && size <= ANSWER_SIZE_KEPT_MAX)
+        let has_more = self.at < self.buffer.len();
+        Ok(head.keep_alive && !has_more && self.at <= ANSWER_SIZE_KEPT_MAX)
     }
-}
 
-fn framing<T>(response: &Response<T>) -> Framing {
-    let (status, headers) = (response.status().as_u16(), response.headers());
-    let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
-    let encodings = headers.get_all(header::TRANSFER_ENCODING).iter().count();
-    let is_sound = match (lengths, encodings) {
-        // Neither: such an answer has no body, any other's ends with the stream.
-        (0, 0) => matches!(status, 204 | 304),
-        (1, 0) => {
-            let size = content_length(headers);
-            if matches!(status, 204 | 304) {
-                size == Some(0)
-            } else {
-                size.is_some_and(|size| size <= BODY_SIZE_MAX)
+    /// Neither extensions nor trailers are read: no processor sends them, and readers differ over them.
+    async fn read_chunks(&mut self, end_max: usize, mut take: impl FnMut(&[u8])) -> Result<(), Unreadable> {
+        loop {
+            let size = loop {
+                if let Some((size, line_size)) = parse_chunk_line(&self.buffer[self.at..])? {
+                    self.at += line_size;
+                    break size;
+                }
+                self.read(end_max).await?;
+            };
+            let data = self.piece(size + 2, end_max).await?.strip_suffix(b"\r\n").ok_or(Unreadable)?;
+            if data.is_empty() {
+                return Ok(());
             }
+            take(data);
         }
-        // Of the encodings, the decoder refuses all but `chunked` and `identity`, and reads the latter as none.
-        (0, 1) => !matches!(status, 204 | 304) && is_chunked(headers),
-        _ => false,
-    };
-    if !is_sound {
-        Framing::Doubtful
-    } else if response.version() == Version::HTTP_11 && !closes(headers) {
-        Framing::Sound
-    } else {
-        Framing::SoundThenClose
+    }
+
+    /// The next `size` bytes.
+    async fn piece(&mut self, size: usize, end_max: usize) -> Result<&[u8], Unreadable> {
+        while self.buffer.len() - self.at < size {
+            self.read(end_max).await?;
+        }
+        let start = self.at;
+        self.at += size;
+        Ok(&self.buffer[start..self.at])
+    }
+
+    /// Reads what is there, so that the buffer has at most `end_max` bytes.
+    async fn read(&mut self, end_max: usize) -> Result<(), Unreadable> {
+        let start = self.buffer.len();
+        if start >= end_max {
+            return Err(Unreadable);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if start == buffer.capacity() {
+            buffer.reserve_exact(start);
+        }
+        let end = buffer.capacity().min(end_max);
+        let (result, slice) = self.io.read(buffer.slice_mut(start..end)).await;
+        self.buffer = slice.into_inner();
+        match result {
+            Ok(1..) => Ok(()),
+            Ok(0) | Err(_) => Err(Unreadable),
+        }
     }
 }
 
-fn content_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+/// Reads a whole head, and nothing but a head.
+fn parse_head(bytes: &[u8]) -> Result<Head, Unreadable> {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADER_COUNT_MAX];
+    let mut response = Response::new(&mut []);
+    let parsed =
+        ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut headers);
+    // httparse passes over empty lines before a head, and ends it where a lone LF makes an empty one.
+    if parsed != Ok(Status::Complete(bytes.len())) || !bytes.starts_with(b"HTTP/") {
+        return Err(Unreadable);
+    }
+    let status = response.code.filter(|status| *status >= 100).ok_or(Unreadable)?;
+    let values = |name: &'static str| {
+        let named = response.headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
+        named.map(|header| header.value)
+    };
+    let (lengths, encodings) = (values("content-length"), values("transfer-encoding"));
+    let is_chunked = match encodings.clone().next() {
+        Some(encoding) if encoding.eq_ignore_ascii_case(b"chunked") => true,
+        Some(encoding) if !encoding.eq_ignore_ascii_case(b"identity") => return Err(Unreadable),
+        Some(_) | None => false,
+    };
+    let length = match lengths.clone().next() {
+        Some(length) if !is_chunked => Some(parse_length(length).ok_or(Unreadable)?),
+        Some(_) | None => None,
+    };
+    let size_max = if matches!(status, 204 | 304) { 0 } else { BODY_SIZE_MAX };
+    let body = match (lengths.count(), encodings.count()) {
+        // Without either, such an answer has no body, and any other's ends with the stream.
+        (0, 0) if size_max == 0 => Some(Body::Length(0)),
+        (1, 0) => length.filter(|size| *size <= size_max).map(Body::Length),
+        (0, 1) if is_chunked && size_max > 0 => Some(Body::Chunked),
+        _ => None,
+    };
+    let closes = values("connection")
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
+    Ok(Head { status, body, keep_alive: response.version == Some(1) && !closes })
 }
 
-fn is_chunked(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::TRANSFER_ENCODING)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+fn parse_length(text: &[u8]) -> Option<usize> {
+    str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
-/// Whether any `Connection` header has the token `close`.
-fn closes(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+/// The chunk's size and that of the line which says so; `None` while the line is not whole.
+fn parse_chunk_line(bytes: &[u8]) -> Result<Option<(usize, usize)>, Unreadable> {
+    let digit_count = bytes.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (digits, rest) = bytes.split_at(digit_count);
+    match rest {
+        _ if digit_count > CHUNK_DIGITS_MAX => Err(Unreadable),
+        [] | [b'\r'] => Ok(None),
+        [b'\r', b'\n', ..] => {
+            let size = str::from_utf8(digits).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
+            // No digit is no size either.
+            let size = size.filter(|size| *size <= BODY_SIZE_MAX).ok_or(Unreadable)?;
+            Ok(Some((size, digit_count + 2)))
+        }
+        _ => Err(Unreadable),
+    }
 }

@@ -15,9 +15,9 @@
 //! The last row: a processor decides before it sends a head, so a body cut short does not put its status in doubt.
 //! It does end the connection.
 //!
-//! Memory: a lane holds its task (under 4 KiB), a request of 300 bytes and the decoder's 8 KiB, so 400 lanes (the
-//! default bound) take about 5 MB. The worst that a hostile processor can make of it is 32 KiB for a head and 32 KiB
-//! for a body in each lane at once, 26 MB; such a connection is closed after its answer.
+//! Memory: a lane holds its task (under 4 KiB), a request of 300 bytes and 4 KiB for an answer, so 400 lanes
+//! (the default bound) take about 3.4 MB. The worst that a hostile processor can make of it is 32 KiB for an answer in each
+//! lane at once, 13 MB; such a connection is closed after its answer.
 //!
 //! It must never send an attempt twice. The one request that is written again is one of which the kernel took no
 //! byte, because the peer had closed the idle connection. Whatever goes wrong, `on_end` is called exactly once for
@@ -373,7 +373,7 @@ impl Client {
         let Ok(head) = connection.read_head().await else { return };
         progress.set(Progress::Answered(head.status));
         let body_wait = Duration::from_millis(BODY_WAIT_MS_MAX);
-        if let Ok(Ok(true)) = timeout(body_wait, connection.read_body(head, drop)).await
+        if let Ok(Ok(true)) = timeout(body_wait, connection.read_body(head, |_| {})).await
             && !self.is_closing.get()
         {
             connection.set_idle();

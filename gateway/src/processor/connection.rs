@@ -10,12 +10,11 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use monoio::buf::IoBuf;
 use monoio::io::AsyncWriteRent;
 use monoio::net::TcpStream;
 
-use super::answer::{AnswerError, AnswerReader, Head};
+use super::answer::{AnswerReader, Head, Unreadable};
 
 /// One open connection.
 pub(super) struct Connection {
@@ -97,7 +96,7 @@ impl Connection {
     }
 
     /// See [`AnswerReader::read_head`].
-    pub(super) async fn read_head(&mut self) -> Result<Head, AnswerError> {
+    pub(super) async fn read_head(&mut self) -> Result<Head, Unreadable> {
         self.reader.read_head().await
     }
 
@@ -105,8 +104,8 @@ impl Connection {
     pub(super) async fn read_body(
         &mut self,
         head: Head,
-        take: impl FnMut(Bytes),
-    ) -> Result<bool, AnswerError> {
+        take: impl FnMut(&[u8]),
+    ) -> Result<bool, Unreadable> {
         self.reader.read_body(head, take).await
     }
 }

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `client` | [`Client`]: lanes, their idle stack, timeouts, drain and shutdown |
 //! | `connection` | one TCP connection: the write, the check that nothing waits unread, the answer |
-//! | `answer` | an answer's bytes to a status through monoio-http's decoder, with budgets |
+//! | `answer` | an answer's bytes to a status, with budgets |
 //! | `request` | requests rendered into a reused buffer |
 //! | `connector` | addresses, connecting, resolving the name again |
 //! | `endpoint` | a processor's URL |

@@ -35,7 +35,7 @@ pub fn read_answer(bytes: &[u8], piece_size: usize) -> ReadAnswer {
         };
         let reply = Reply::Answered { status: head.status };
         let mut body = Vec::new();
-        match reader.read_body(head, |piece| body.extend_from_slice(&piece)).await {
+        match reader.read_body(head, |piece| body.extend_from_slice(piece)).await {
             Ok(is_kept) => ReadAnswer { reply, body: Some(body), is_kept },
             Err(_) => ReadAnswer { reply, body: None, is_kept: false },
         }

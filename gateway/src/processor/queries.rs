@@ -16,7 +16,7 @@ use simd_json::StaticNode;
 use simd_json::tape::Node;
 use thiserror::Error;
 
-use super::answer::AnswerError;
+use super::answer::Unreadable;
 use super::client::Client;
 
 /// How long a lookup may take. The processors' delay does not apply to it.
@@ -122,7 +122,7 @@ impl Client {
     }
 
     /// Sends a request on a connection of its own: the status once it is known, and the body if it came whole.
-    async fn query(&self, request: Vec<u8>) -> Option<(u16, Result<Vec<u8>, AnswerError>)> {
+    async fn query(&self, request: Vec<u8>) -> Option<(u16, Result<Vec<u8>, Unreadable>)> {
         let _place = Place::take(&self.queries)?;
         let mut connection = self.connector.connect().await.ok()?;
         let (result, _) = connection.send(request).await;
@@ -130,7 +130,7 @@ impl Client {
         let head = connection.read_head().await.ok()?;
         let status = head.status;
         let mut body = Vec::new();
-        let result = connection.read_body(head, |piece| body.extend_from_slice(&piece)).await;
+        let result = connection.read_body(head, |piece| body.extend_from_slice(piece)).await;
         Some((status, result.map(|_| body)))
     }
 }

@@ -4,14 +4,17 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use galo_engine::outcome::Reply;
 use monoio::BufResult;
 use monoio::buf::{IoBufMut, IoVecBufMut};
 use monoio::io::AsyncReadRent;
 use monoio::io::stream::Stream;
+use monoio_http::common::body::Body;
 use monoio_http::h1::codec::decoder::ClientResponseDecoder;
 use proptest::prelude::*;
 
 use super::super::answer::{AnswerReader, HEAD_SIZE_MAX};
+use super::super::offline::read_answer;
 use super::{ANSWER_200, ANSWER_500};
 
 /// Bytes that arrive in pieces of at most so many.
@@ -43,7 +46,30 @@ fn read(bytes: &[u8], size: usize) -> Read {
         let mut reader = AnswerReader::new(Pieces { rest: bytes, size });
         let head = reader.read_head().await.ok()?;
         let status = head.status;
-        Some((status, reader.read_body(head, drop).await.ok()))
+        Some((status, reader.read_body(head, |_| {}).await.ok()))
+    })
+}
+
+/// What monoio-http makes of an answer: the status if its head was read, and the body if that came whole.
+fn by_monoio_http(bytes: &[u8]) -> Option<(u16, Option<Vec<u8>>)> {
+    now(async {
+        let mut decoder = ClientResponseDecoder::new(bytes);
+        loop {
+            let response = decoder.next().await?.ok()?;
+            let status = response.status().as_u16();
+            if (100..=199).contains(&status) && status != 101 {
+                continue;
+            }
+            let mut payload = response.into_body().with_io(&mut decoder);
+            let mut body = Vec::new();
+            while let Some(piece) = payload.next_data().await {
+                match piece {
+                    Ok(piece) => body.extend_from_slice(&piece),
+                    Err(_) => return Some((status, None)),
+                }
+            }
+            return Some((status, Some(body)));
+        }
     })
 }
 
@@ -53,16 +79,6 @@ fn now<F: Future>(future: F) -> F::Output {
         Poll::Ready(output) => output,
         Poll::Pending => panic!("reading from memory never waits"),
     }
-}
-
-/// The premise of the size limit: without it, this answer ends the process. Should this stop panicking after an
-/// upgrade, the limit is still needed for memory.
-#[test]
-#[should_panic(expected = "InvalidHeaderName")]
-fn a_header_name_of_64_kib_panics_without_the_limit() {
-    let answer = format!("HTTP/1.1 200 OK\r\n{}: x\r\n\r\n", "n".repeat(70_000));
-    let bytes: &'static [u8] = answer.leak().as_bytes();
-    now(async { drop(ClientResponseDecoder::new(bytes).next().await) });
 }
 
 #[test]
@@ -81,7 +97,6 @@ fn a_header_name_of_any_length_is_survived() {
     }
 }
 
-/// The two crates that look at a header must agree on what one is, or the decoder's `unwrap` panics.
 #[test]
 fn every_byte_in_every_place_of_a_head_is_survived() {
     let mut accepted = 0;
@@ -118,6 +133,46 @@ fn every_status_is_survived() {
             0..=100 | 102..=199 => assert_eq!(read, None, "{status}"),
             _ => assert_eq!(read, Some((status, Some(true))), "{status}"),
         }
+    }
+}
+
+/// httparse passes over empty lines before a head, and ends one where a lone LF makes an empty line. Then it is not sure what the
+/// status belongs to.
+#[test]
+fn what_may_not_be_the_head_that_it_seems_has_no_status() {
+    for answer in [
+        "\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 100 Continue\n\nHTTP/1.1 500 X\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\n\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 0\n\nHTTP/1.1 500 X\r\n\r\n",
+    ] {
+        for piece in [1, 2, 19, 26, usize::MAX] {
+            assert_eq!(read(answer.as_bytes(), piece), None, "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_chunk_says_its_size_in_hexadecimal_digits_and_nothing_else() {
+    let chunked = |chunks: &str| {
+        let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+        read(answer.as_bytes(), usize::MAX).and_then(|(_, kept)| kept)
+    };
+    let with_line = |line: &str| chunked(&format!("{line}\r\nabcdefghij\r\n0\r\n\r\n"));
+    for line in ["a", "A", "0a", "000000000000000a"] {
+        assert_eq!(with_line(line), Some(true), "{line:?}");
+    }
+    for line in
+        ["", "+a", "-a", "0xa", "a;b=c", "a ", " a", "a\r", "a\n", "0000000000000000a", "9", "b", "4000"]
+    {
+        assert_eq!(with_line(line), None, "{line:?}");
+    }
+    assert_eq!(chunked("00\r\n\r\n"), Some(true));
+    for last in ["\r\n\r\n", "0\r\n\n", "0\n\r\n", "0\r\nname: x\r\n\r\n"] {
+        assert_eq!(chunked(last), None, "{last:?}");
     }
 }
 
@@ -173,7 +228,16 @@ proptest! {
             }
         }
         // No panic is the property; that the pieces' size changes nothing is the other.
-        prop_assert_eq!(read(&answer, piece).map(|(status, _)| status), read(&answer, usize::MAX).map(|(status, _)| status));
+        let ours = read_answer(&answer, piece);
+        prop_assert_eq!(ours.reply, read_answer(&answer, usize::MAX).reply);
+        // What is read at all, another reader reads likewise.
+        let theirs = by_monoio_http(&answer);
+        if let Reply::Answered { status } = ours.reply {
+            prop_assert_eq!(theirs.as_ref().map(|(status, _)| *status), Some(status));
+        }
+        if let Some(body) = ours.body {
+            prop_assert_eq!(theirs.and_then(|(_, body)| body), Some(body));
+        }
     }
 
     /// Bytes that were never an answer.
