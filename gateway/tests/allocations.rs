@@ -1,4 +1,4 @@
-//! What a payment costs the gateway in allocations once it is warm: what monoio-http takes, and nothing of ours.
+//! What a payment costs the gateway in allocations once it is warm: none.
 //!
 //! The real process, built with a counting allocator (as every build with debug assertions is), which shows its count among its
 //! metrics; around it an aggregator that grants everything, a processor that answers at once, and a client. Reading the
@@ -18,9 +18,6 @@ use std::time::{Duration, Instant};
 
 use galo_wire::record::{Acknowledgement, Grant, Hello, Role, Verdict};
 use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
-
-/// Two for the table of a request's headers and one for the channel in which its body is passed on; all else is reused.
-const MONOIO_HTTP_PER_PAYMENT: u64 = 3;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -151,7 +148,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_payment_allocates_only_what_monoio_http_takes() {
+fn a_payment_allocates_nothing() {
     let folder = std::env::temp_dir().join(format!("galo-gateway-allocations-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let mut place = Place { folder: folder.clone(), gateway: None };
@@ -194,7 +191,6 @@ fn a_payment_allocates_only_what_monoio_http_takes() {
     pay_many(1_000);
     let of_payments = (allocations(&socket) - second) - (second - first);
     println!("{of_payments} allocations for 1,000 payments");
-    // Some more that have nothing to do with payments, such as the clock's ticks; one per payment would be a thousand.
-    let of_monoio_http = 1_000 * MONOIO_HTTP_PER_PAYMENT;
-    assert!((of_monoio_http..of_monoio_http + 100).contains(&of_payments), "{of_payments}");
+    // Some that have nothing to do with payments, such as the clock's ticks; one per payment would be a thousand.
+    assert!(of_payments < 100, "{of_payments}");
 }

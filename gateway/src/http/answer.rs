@@ -2,7 +2,8 @@
 //!
 //! They leave through monoio-http's encoder, in one write (bodies beyond 8 KiB in two). It always states a
 //! `Content-Length` that it counts itself, which is right for every answer but two: to HEAD, whose length is that of the
-//! body that GET would get, and 204, which has none. Those two are rendered here, by [`render_head`].
+//! body that GET would get, and 204, which has none. Those two are rendered here, by [`render_head`]; and the hot one,
+//! [`ACCEPTED`], is there already.
 //!
 //! No `Date` (RFC 9110, section 6.6.1, asks for it only from servers with a clock that clients may trust, and HAProxy or
 //! the client stamps what it needs) and no `Server`: the hot answer, a 202 without a body, is 44 bytes.
@@ -22,6 +23,9 @@ const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM: HeaderValue = HeaderValue::from_static(problem::CONTENT_TYPE);
+
+/// The hot answer, as the encoder would write it.
+pub(super) const ACCEPTED: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
 
 /// What a request gets.
 pub(super) type Answer = Response<AnswerBody>;
@@ -54,6 +58,11 @@ pub(super) fn empty(status: StatusCode) -> Answer {
     let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = status;
     answer
+}
+
+/// Whether this is [`ACCEPTED`].
+pub(super) fn is_plain_accepted(answer: &Answer) -> bool {
+    answer.status() == StatusCode::ACCEPTED && answer.headers().is_empty() && answer.body().len() == 0
 }
 
 /// 200 with a JSON body.

@@ -1,8 +1,8 @@
 //! One connection: whole requests in, answers out, in order, until somebody wants it closed.
 //!
-//! The loop reads the socket until `framing` has one whole request, grants it to the codec, has it answered and writes the
-//! answer before it looks at the next; pipelined requests wait in the intake. Whatever cannot be framed is refused and
-//! ends the connection, because nobody knows where the next request would start.
+//! The loop reads the socket until `framing` has one whole request, reads it itself (a payment) or grants it to the codec
+//! (any other), has it answered and writes the answer before it looks at the next; pipelined requests wait in the intake.
+//! Whatever cannot be framed is refused and ends the connection, because nobody knows where the next request would start.
 //!
 //! What it survives: bytes of any kind, at any pace, cut anywhere; a client that never reads; a codec that disagrees
 //! with `framing` (see `gate`). What it must never do: panic, answer a request twice, or read a request out of
@@ -93,21 +93,14 @@ impl<S: Service> Connection<S> {
             };
             let received_at = Instant::now();
             self.ticket.serving();
-            self.intake.borrow_mut().grant(size);
-            let Some((request, body)) = decode(&mut self.codec, &self.intake, head).await else {
+            let Some((mut answer, is_head)) = self.answer(head, size).await else {
                 return self.refuse(&problem::BAD_TARGET).await;
             };
-            let service = &*self.shared.service;
-            if let Some(shift) = head.shift {
-                service.in_shift(shift);
-            }
-            let mut answer =
-                routes::answer(service, &self.shared.reader, request.method(), request.uri(), &body).await;
             let stays = head.keep_alive && !self.ticket.is_leaving();
             answer::set_connection(&mut answer, stays, head.http_10);
             let status = answer.status();
             self.ticket.writing();
-            self.write(answer, request.method() == Method::HEAD).await?;
+            self.write(answer, is_head).await?;
             let elapsed_us = u64::try_from(received_at.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.shared.service.observe(status.as_u16(), elapsed_us);
             if !stays {
@@ -116,6 +109,31 @@ impl<S: Service> Connection<S> {
                 return if is_clean { Ok(()) } else { self.linger().await };
             }
         }
+    }
+
+    /// Has the whole request at the front of the intake answered, and says whether it asked for the head alone; `None` if
+    /// the codec cannot read it.
+    async fn answer(&mut self, head: Head, size: usize) -> Option<(Answer, bool)> {
+        let Shared { service, reader, .. } = &*self.shared;
+        if let Some(shift) = head.shift {
+            service.in_shift(shift);
+        }
+        let payment = {
+            let mut intake = self.intake.borrow_mut();
+            let body = head.payment(&intake.pending()[..size]);
+            let payment = body.map(|body| reader.borrow_mut().read(body));
+            match payment {
+                Some(_) => intake.skip(size),
+                None => intake.grant(size),
+            }
+            payment
+        };
+        if let Some(payment) = payment {
+            return Some((routes::pay(&**service, payment).await, false));
+        }
+        let (request, body) = decode(&mut self.codec, &self.intake, head).await?;
+        let answer = routes::answer(&**service, reader, request.method(), request.uri(), &body).await;
+        Some((answer, request.method() == Method::HEAD))
     }
 
     /// Reads until one whole request is there.
@@ -178,6 +196,9 @@ impl<S: Service> Connection<S> {
     }
 
     async fn write(&mut self, answer: Answer, is_head: bool) -> io::Result<()> {
+        if answer::is_plain_accepted(&answer) {
+            return self.raw_writer.write_all(answer::ACCEPTED).await.0.map(drop);
+        }
         if is_head || answer.status() == StatusCode::NO_CONTENT {
             return self.raw_writer.write_all(answer::render_head(&answer)).await.0.map(drop);
         }

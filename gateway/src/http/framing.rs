@@ -55,6 +55,15 @@ pub(super) struct Head {
     pub(super) expects_continue: bool,
     /// The number of HAProxy's shift in which it came (`Galo-Shift`), if it has one.
     pub(super) shift: Option<u64>,
+    /// `POST /payments`, spelled so, with a body that stands there as it is.
+    is_payment: bool,
+}
+
+impl Head {
+    /// The body of `request`, of which this is the head, if it is a payment of which the codec could say no more.
+    pub(super) fn payment(self, request: &[u8]) -> Option<&[u8]> {
+        self.is_payment.then(|| &request[self.size..])
+    }
 }
 
 /// How far a request has come.
@@ -132,6 +141,7 @@ impl Framer {
 /// What the lines read so far have said.
 #[derive(Default)]
 struct HeadLines {
+    is_payment: bool,
     http_10: bool,
     header_count: usize,
     host_count: usize,
@@ -165,6 +175,7 @@ impl HeadLines {
         if !method_is_good || !target_is_good {
             return Err(&problem::BAD_REQUEST_LINE);
         }
+        self.is_payment = method == b"POST" && target == b"/payments";
         match version {
             b"HTTP/1.1" => Ok(()),
             b"HTTP/1.0" => {
@@ -252,6 +263,7 @@ impl HeadLines {
             http_10: self.http_10,
             expects_continue: self.expects_continue && !self.http_10,
             shift: self.shift,
+            is_payment: self.is_payment && !self.chunked,
         })
     }
 }
@@ -421,6 +433,34 @@ mod tests {
                 .map(|p| matches!(p, Progress::Incomplete(Some(_)))),
             Ok(true)
         );
+    }
+
+    #[test]
+    fn only_a_payment_that_stands_there_as_it_is_goes_past_the_codec() {
+        let payment = |request: &str| match frame(request.as_bytes()) {
+            Ok(Progress::Complete(head, end)) => head.payment(&request.as_bytes()[..end]).map(<[u8]>::to_vec),
+            other => panic!("{other:?}"),
+        };
+        let sent = |line: &str| payment(&format!("{line}\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}GET"));
+        assert_eq!(sent("POST /payments HTTP/1.1").as_deref(), Some(b"{}".as_slice()));
+        assert_eq!(sent("POST /payments HTTP/1.0").as_deref(), Some(b"{}".as_slice()));
+        assert_eq!(payment("POST /payments HTTP/1.1\r\nHost: a\r\n\r\n{}").as_deref(), Some(b"".as_slice()));
+        for line in [
+            "PUT /payments HTTP/1.1",
+            "post /payments HTTP/1.1",
+            "POST /payment HTTP/1.1",
+            "POST /payments/ HTTP/1.1",
+            "POST /payments? HTTP/1.1",
+            "POST /payments# HTTP/1.1",
+            "POST //payments HTTP/1.1",
+            "POST /Payments HTTP/1.1",
+            "POST http://a/payments HTTP/1.1",
+        ] {
+            assert_eq!(sent(line), None, "{line}");
+        }
+        let chunked =
+            "POST /payments HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        assert_eq!(payment(chunked), None);
     }
 
     #[test]

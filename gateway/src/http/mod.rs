@@ -8,6 +8,9 @@
 //!              ▲ watch: deadlines, stop                       answer / problem ─▶ monoio-http ─▶ socket
 //! ```
 //!
+//! The hot request leaves the codec out, both ways: of a `POST /payments` whose body stands there as it is `framing` has read
+//! all that there is to know, and its 202 is always the same 44 bytes. So a payment allocates nothing here.
+//!
 //! What it must never do: panic on input (that would end the process), read a second request out of a body, or wait
 //! without a bound for a client. What it survives: hostile bytes, slow and vanishing clients, running out of descriptors.
 //!

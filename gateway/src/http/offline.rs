@@ -49,6 +49,8 @@ pub struct ReadRequest {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Its body, without chunks' framing.
     pub body: Vec<u8>,
+    /// Its body as a payment's is read, without the codec; `None` where the codec is asked.
+    pub payment: Option<Vec<u8>>,
 }
 
 /// Reads the request at the beginning of `bytes`, which arrive in pieces of `piece_size`; `None` when it is not all there.
@@ -88,6 +90,7 @@ pub fn read_request(bytes: &[u8], piece_size: usize) -> Result<Option<ReadReques
                         .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
                         .collect(),
                     body: body.to_vec(),
+                    payment: head.payment(&bytes[..size]).map(<[u8]>::to_vec),
                 }));
             }
         }

@@ -16,7 +16,7 @@
 use std::cell::RefCell;
 use std::fmt::Write;
 
-use galo_engine::money::{DECIMAL_TEXT_SIZE, write_decimal};
+use galo_engine::money::{AmountCents, DECIMAL_TEXT_SIZE, write_decimal};
 use galo_engine::time::UnixMillis;
 use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
 use galo_engine::{AttemptState, CorrelationId, History, Processor, Reason, Stage};
@@ -25,7 +25,7 @@ use http::{Method, StatusCode, Uri};
 
 use super::answer::{self, Answer};
 use super::payment::PaymentReader;
-use super::problem;
+use super::problem::{self, Refusal};
 use super::query::Range;
 use super::service::{Accepted, PaymentState, PaymentView, PurgeError, Service, Summary, Unreachable};
 
@@ -95,10 +95,7 @@ pub(super) async fn answer<S: Service>(
     match route {
         Route::Payments => {
             let payment = reader.borrow_mut().read(body);
-            match payment {
-                Ok((id, amount)) => accepted(service.accept(id, amount).await),
-                Err(problem) => answer::refuse(problem),
-            }
+            pay(service, payment).await
         }
         Route::Payment(text) => match CorrelationId::parse(text.as_bytes()) {
             Some(id) => payment(id, service.lookup(id).await),
@@ -122,8 +119,16 @@ pub(super) async fn answer<S: Service>(
     }
 }
 
-fn accepted(accepted: Accepted) -> Answer {
-    match accepted {
+/// Answers `POST /payments`, whose body was this payment or is refused.
+pub(super) async fn pay<S: Service>(
+    service: &S,
+    payment: Result<(CorrelationId, AmountCents), Refusal>,
+) -> Answer {
+    let (id, amount) = match payment {
+        Ok(payment) => payment,
+        Err(problem) => return answer::refuse(problem),
+    };
+    match service.accept(id, amount).await {
         Accepted::Granted => answer::empty(StatusCode::ACCEPTED),
         Accepted::Replayed => answer::with_header(
             answer::empty(StatusCode::ACCEPTED),

@@ -88,6 +88,62 @@ fn bodies_come_chunked_or_by_length_with_any_content_type_or_none() {
     }
 }
 
+/// With the first of these the codec has nothing to do, with the others it reads the request: nobody may tell by the answer.
+#[test]
+fn a_payment_gets_the_same_answer_whoever_reads_it() {
+    let request =
+        |line: &str, framing: &str, body: &str| format!("POST {line}\r\nHost: a\r\n{framing}\r\n\r\n{body}");
+    let with_length =
+        |line: &str, body: &str| request(line, &format!("Content-Length: {}", body.len()), body);
+    let ways: [&dyn Fn(&str) -> String; 4] = [
+        &|body| with_length("/payments HTTP/1.1", body),
+        &|body| with_length("/payments?x HTTP/1.1", body),
+        &|body| with_length("http://galo/payments HTTP/1.1", body),
+        &|body| {
+            let chunk =
+                if body.is_empty() { String::new() } else { format!("{:x}\r\n{body}\r\n", body.len()) };
+            request("/payments HTTP/1.1", "Transfer-Encoding: chunked", &format!("{chunk}0\r\n\r\n"))
+        },
+    ];
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let answers = |number: usize, way: &dyn Fn(&str) -> String| -> Vec<String> {
+            let mut client = front.connect();
+            // Granted, replayed, a conflict, refused by the ledger, refused by itself.
+            ["19.90", "19.90", "20", "0.02", "0.03", "0", "x"]
+                .map(|amount| payment(&id(number), amount))
+                .into_iter()
+                .chain([String::new(), "[]".to_owned()])
+                .map(|body| {
+                    client.send(way(&body).as_bytes());
+                    let reply = client.reply();
+                    reply.head + &reply.body
+                })
+                .collect()
+        };
+        let by_way: Vec<_> = ways.iter().enumerate().map(|(number, way)| answers(number, way)).collect();
+        assert_eq!(by_way[0][0].as_bytes(), answer::ACCEPTED);
+        assert_eq!(by_way[0][0].as_bytes(), answer::render_head(&answer::empty(http::StatusCode::ACCEPTED)));
+        assert!(by_way.iter().all(|answers| *answers == by_way[0]), "{by_way:#?}");
+        // A version or a wish of its own is heard.
+        for (number, (version, wish, header)) in
+            [("1.0", "keep-alive", Some("keep-alive")), ("1.0", "x", None), ("1.1", "close", Some("close"))]
+                .into_iter()
+                .enumerate()
+        {
+            let mut client = front.connect();
+            let body = payment(&id(100 + number), "19.90");
+            let line = format!("/payments HTTP/{version}\r\nConnection: {wish}");
+            client.send(with_length(&line, &body).as_bytes());
+            let reply = client.reply();
+            assert_eq!((reply.status, reply.header("connection")), (202, header));
+            if wish != "keep-alive" {
+                client.ends();
+            }
+        }
+    }
+}
+
 #[test]
 fn a_body_of_the_whole_budget_is_read() {
     for driver in drivers() {
