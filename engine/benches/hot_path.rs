@@ -1,12 +1,14 @@
-//! What the decisions about one payment cost: `cargo bench --profile fast -p galo-engine --bench hot_path`.
+//! What the decisions about one payment cost: `cargo xtask microbench hot_path`.
 //!
 //! A route; a payment's whole way through a gateway's dispatcher; grant and completion in the aggregator's coordinator, beside 1,000 to
-//! 800,000 ids that it remembers (each look is a miss of cache and TLB then) and beside up to 100,000 open payments. Allocations are shown: only the
-//! time buckets may have some, one list per second.
+//! 10,000,000 ids that it remembers (each look is a miss of cache and TLB then) and beside up to 1,000,000 open payments. Every table is as full as
+//! it gets before the first sample, so that the last one finds what the first one found.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
 
-use divan::{AllocProfiler, Bencher, black_box};
+use std::hint::black_box;
+
+use criterion::BenchmarkId;
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig};
 use galo_engine::ledger::LedgerConfig;
@@ -16,17 +18,29 @@ use galo_engine::random::Random;
 use galo_engine::router::{Reason, RouterConfig, Situation, View, route};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_microbench::Group;
 use galo_wire::record::{Accept, Acknowledgement, Completion, Grant, Hello, Ready, Role, Verdict};
 use galo_wire::{Message, PROTOCOL_VERSION};
-
-#[global_allocator]
-static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 const ROUTER: RouterConfig =
     RouterConfig { fee_bps: [500, 1500], patience_us: 2_000_000, slow_us: 1_000_000 };
 
 fn main() {
-    divan::main();
+    galo_microbench::run("hot_path", |group| {
+        route_one(group);
+        dispatcher_payment(group);
+        for known in [1_000, 100_000, 800_000, 10_000_000] {
+            ledger_payment(group, BenchmarkId::new("ledger_payment_beside_known_ids", known), 0, known);
+        }
+        for open in [0, 1_000, 100_000, 400_000, 1_000_000] {
+            ledger_payment(
+                group,
+                BenchmarkId::new("ledger_payment_beside_open_ones", open),
+                open,
+                KNOWN_LEN_MAX,
+            );
+        }
+    });
 }
 
 /// Time that passes by 200 µs with each payment: 5,000 a second.
@@ -46,8 +60,7 @@ fn id(random: &mut Random) -> CorrelationId {
     CorrelationId(id)
 }
 
-#[divan::bench]
-fn route_one(bencher: Bencher<'_, '_>) {
+fn route_one(group: &mut Group<'_>) {
     let works = View {
         closed: true,
         slow: false,
@@ -60,12 +73,13 @@ fn route_one(bencher: Bencher<'_, '_>) {
     };
     let views = [View { has_capacity: false, ..works }, works];
     let situation = Situation { views, waited_us: 0, waited_by_choice_us: 0, quiet: false, probed: false };
-    bencher.bench_local(|| route(black_box(&ROUTER), black_box(&situation)));
+    group.bench_function("route_one", |bencher| {
+        bencher.iter(|| route(black_box(&ROUTER), black_box(&situation)));
+    });
 }
 
 /// Accept, grant, attempt, completion, acknowledgement.
-#[divan::bench]
-fn dispatcher_payment(bencher: Bencher<'_, '_>) {
+fn dispatcher_payment(group: &mut Group<'_>) {
     let mut clock = Clock(1_000_000);
     let mut random = Random::new(1);
     let mut dispatcher = Dispatcher::new(DispatcherConfig {
@@ -99,12 +113,15 @@ fn dispatcher_payment(bencher: Bencher<'_, '_>) {
         dispatcher.actions().clear();
     };
     (0..10_000).for_each(|_| payment());
-    bencher.bench_local(payment);
+    group.bench_function("dispatcher_payment", |bencher| bencher.iter(&mut payment));
 }
 
 /// `OPEN_LEN_MAX` and `KNOWN_LEN_MAX` as they are unless told otherwise.
 const OPEN_LEN_MAX: usize = 450_000;
 const KNOWN_LEN_MAX: usize = 800_000;
+
+/// At 2.5 payments a millisecond the time buckets have all the milliseconds that they can keep after 3,000,000 payments, and roll up from there.
+const BUCKETS_FULL_AFTER: usize = 3_200_000;
 
 /// A coordinator with a gateway.
 struct Aggregator {
@@ -164,28 +181,25 @@ impl Aggregator {
     }
 }
 
-/// Grant and completion of one payment.
-#[divan::bench(args = [1_000, 100_000, 800_000, 10_000_000], sample_size = 1_000)]
-fn ledger_payment_beside_known_ids(bencher: Bencher<'_, '_>, known: usize) {
-    let mut aggregator = Aggregator::new(OPEN_LEN_MAX, known.max(KNOWN_LEN_MAX));
-    for _ in 0..known {
-        let payment = aggregator.accept();
-        aggregator.complete(payment);
-    }
-    bencher.bench_local(|| {
-        let payment = aggregator.accept();
-        aggregator.complete(payment);
-    });
-}
-
-#[divan::bench(args = [0, 1_000, 100_000, 400_000, 1_000_000], sample_size = 1_000)]
-fn ledger_payment_beside_open_ones(bencher: Bencher<'_, '_>, open: usize) {
-    let mut aggregator = Aggregator::new((open + 1).max(OPEN_LEN_MAX), KNOWN_LEN_MAX);
-    for _ in 0..open {
-        aggregator.accept();
-    }
-    bencher.bench_local(|| {
-        let payment = aggregator.accept();
-        aggregator.complete(payment);
+/// Grant and completion of one payment, beside `open` payments and `known` ids, of which each payment adds one and the oldest is forgotten.
+fn ledger_payment(group: &mut Group<'_>, id: BenchmarkId, open: usize, known: usize) {
+    // Made once, and only if this one is to run.
+    let mut full = None;
+    group.bench_function(id, |bencher| {
+        let aggregator = full.get_or_insert_with(|| {
+            let mut aggregator = Aggregator::new((open + 1).max(OPEN_LEN_MAX), known);
+            for _ in 0..open {
+                aggregator.accept();
+            }
+            for _ in 0..known.max(BUCKETS_FULL_AFTER) {
+                let payment = aggregator.accept();
+                aggregator.complete(payment);
+            }
+            aggregator
+        });
+        bencher.iter(|| {
+            let payment = aggregator.accept();
+            aggregator.complete(payment);
+        });
     });
 }

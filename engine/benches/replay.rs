@@ -1,18 +1,17 @@
-//! How fast a journal is read: `cargo bench --profile fast -p galo-engine --bench replay [-- PAYMENTS]`.
+//! How fast a journal is read: `cargo xtask microbench replay`.
 //!
-//! Bytes in memory to a ledger, as a start does it but for reading the files; and a snapshot, written and read. The median of
-//! seven.
+//! Bytes in memory to a ledger, as a start does it but for reading the files; and a snapshot, written and read. The journal holds a
+//! million payments. What is freed afterwards does not count.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark may panic")]
-#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
-use std::time::{Duration, Instant};
-
+use criterion::{BatchSize, Throughput};
 use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Ledger, LedgerConfig};
 use galo_engine::random::Random;
 use galo_engine::recovery::{FileId, Recovery};
 use galo_engine::{CorrelationId, Outcome, Processor, Reason, Stage};
+use galo_microbench::Group;
 use galo_wire::journal::{Header, Record};
 
 /// The aggregator's defaults.
@@ -21,6 +20,8 @@ const CONFIG: LedgerConfig =
 
 /// Read in one go, as the aggregator does.
 const PIECE: usize = 4_096 * 48;
+
+const PAYMENT_COUNT: u64 = 1_000_000;
 
 fn header(id: FileId) -> [u8; 48] {
     let known_len_max = CONFIG.known_len_max as u64;
@@ -66,73 +67,36 @@ fn read(files: &[(FileId, &[u8])]) -> (Ledger, u64) {
     (recovered.ledger, recovered.records)
 }
 
-/// CPU time of this process's one thread: the machine may be busy with other things.
-fn cpu_now() -> Duration {
-    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap();
-    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
-}
-
-fn measure<T>(what: &str, rows: u64, mut run: impl FnMut() -> T) {
-    let mut times: Vec<(Duration, Duration)> = (0..7)
-        .map(|_| {
-            let (begin, cpu_begin) = (Instant::now(), cpu_now());
-            let result = run();
-            let times = (cpu_now() - cpu_begin, begin.elapsed());
-            drop(result);
-            times
-        })
-        .collect();
-    times.sort();
-    let (cpu, wall) = times[3];
-    let (nanos, rows) = (cpu.as_nanos(), u128::from(rows));
-    println!(
-        "{what}: {rows} records, median {} ms CPU (least {}, most {}; {} ms by the clock), {} ns a record, {} thousand records/s",
-        cpu.as_millis(),
-        times[0].0.as_millis(),
-        times[6].0.as_millis(),
-        wall.as_millis(),
-        nanos / rows,
-        rows * 1_000_000 / nanos,
-    );
-}
-
 fn main() {
-    let payments = std::env::args().filter_map(|text| text.parse().ok()).next().unwrap_or(1_000_000);
-    let bytes = journal(payments);
-    let first = FileId::segment(1);
-    let (mut ledger, records) = read(&[(first, &bytes)]);
-    println!("{payments} payments, {} MB of journal", bytes.len() / 1_000_000);
-    measure("replay of a journal", records, || read(&[(first, &bytes)]));
+    galo_microbench::run("replay", |group| {
+        // Half a second each: fewer samples.
+        group.sample_size(15);
+        let (first, bytes) = (FileId::segment(1), journal(PAYMENT_COUNT));
+        let (mut ledger, records) = read(&[(first, &bytes)]);
+        measure(group, "replay_of_a_journal", records, || read(&[(first, &bytes)]));
+        group.sample_size(30);
+        snapshots(group, &mut ledger, records);
+    });
+}
 
-    let id = FileId::snapshot(records + 1);
-    let segment = header(FileId::segment(records + 1));
-    let mut snapshot = header(id).to_vec();
+fn snapshots(group: &mut Group<'_>, ledger: &mut Ledger, records: u64) {
+    let (id, next) = (FileId::snapshot(records + 1), FileId::segment(records + 1));
+    let segment = header(next);
+    let mut snapshot = Vec::new();
+    write(ledger, id, &mut snapshot);
+    let (_, rows) = read(&[(id, &snapshot), (next, &segment)]);
+    measure(group, "reading_a_snapshot", rows, || read(&[(id, &snapshot), (next, &segment)]));
+    measure(group, "writing_a_snapshot", rows, || write(ledger, id, &mut snapshot));
+}
+
+fn write(ledger: &mut Ledger, id: FileId, snapshot: &mut Vec<u8>) {
+    snapshot.clear();
+    snapshot.extend(header(id));
     ledger.begin_export();
-    while ledger.export(1_024, &mut snapshot) == Progress::More {}
-    let (_, rows) = read(&[(id, &snapshot), (FileId::segment(records + 1), &segment)]);
-    println!("{rows} rows, {} MB of snapshot", snapshot.len() / 1_000_000);
-    let mut slices = Vec::new();
-    measure("writing a snapshot", rows, || {
-        snapshot.clear();
-        snapshot.extend(header(id));
-        ledger.begin_export();
-        loop {
-            let begin = Instant::now();
-            let progress = ledger.export(1_024, &mut snapshot);
-            slices.push(begin.elapsed());
-            if progress == Progress::Done {
-                break;
-            }
-        }
-    });
-    slices.sort();
-    println!(
-        "slices of 1,024: median {} µs, p99 {} µs, longest {} µs",
-        slices[slices.len() / 2].as_micros(),
-        slices[slices.len() * 99 / 100].as_micros(),
-        slices[slices.len() - 1].as_micros()
-    );
-    measure("reading a snapshot", rows, || {
-        read(&[(id, &snapshot), (FileId::segment(records + 1), &segment)])
-    });
+    while ledger.export(1_024, snapshot) == Progress::More {}
+}
+
+fn measure<T>(group: &mut Group<'_>, name: &str, records: u64, mut run: impl FnMut() -> T) {
+    group.throughput(Throughput::Elements(records));
+    group.bench_function(name, |bencher| bencher.iter_batched(|| (), |()| run(), BatchSize::PerIteration));
 }

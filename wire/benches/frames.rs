@@ -1,21 +1,27 @@
-//! What the frames between gateway and aggregator cost: `cargo bench --profile fast -p galo-wire --bench frames`.
+//! What the frames between gateway and aggregator cost: `cargo xtask microbench frames`.
 //!
-//! Batches of 1 (a quiet minute), 16 and 256 records; the time is a batch's, the throughput counts records. Allocations are shown, and there
-//! must be none.
+//! Batches of 1 (a quiet minute), 16 and 256 records; the time is a batch's, the throughput counts records.
 
-use divan::counter::ItemsCount;
-use divan::{AllocProfiler, Bencher, black_box};
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Throughput};
+use galo_microbench::Group;
 use galo_wire::journal::{Fact, Record};
 use galo_wire::record::{Accept, Completion, Grant, Verdict};
 use galo_wire::{CorrelationId, FrameWriter, Message, Outcome, Processor, Reason, Stage, decode_frames};
 
-#[global_allocator]
-static ALLOCATOR: AllocProfiler = AllocProfiler::system();
-
 const BATCHES: [usize; 3] = [1, 16, 256];
 
 fn main() {
-    divan::main();
+    galo_microbench::run("frames", |group| {
+        for count in BATCHES {
+            encode(group, "encode_accepts", &accepts(count));
+            decode(group, "decode_accepts", &accepts(count));
+            encode(group, "encode_grants", &grants(count));
+            decode(group, "decode_completions", &completions(count));
+        }
+        journal_records(group);
+    });
 }
 
 fn id(number: usize) -> CorrelationId {
@@ -51,60 +57,44 @@ fn completions(count: usize) -> Vec<Message> {
     (0..count).map(|number| completion(number).into()).collect()
 }
 
-fn encode(bencher: Bencher<'_, '_>, messages: &[Message]) {
+fn encode(group: &mut Group<'_>, name: &str, messages: &[Message]) {
     let mut frames = FrameWriter::with_capacity(64 << 10);
     let mut spare = Vec::with_capacity(64 << 10);
-    bencher.counter(ItemsCount::new(messages.len())).bench_local(|| {
-        for message in black_box(messages) {
-            frames.push(*message);
-        }
-        let bytes = frames.take(std::mem::take(&mut spare));
-        spare = black_box(bytes);
+    group.throughput(Throughput::Elements(messages.len() as u64));
+    group.bench_function(BenchmarkId::new(name, messages.len()), |bencher| {
+        bencher.iter(|| {
+            for message in black_box(messages) {
+                frames.push(*message);
+            }
+            let bytes = frames.take(std::mem::take(&mut spare));
+            spare = black_box(bytes);
+        });
     });
 }
 
-fn decode(bencher: Bencher<'_, '_>, messages: &[Message]) {
+fn decode(group: &mut Group<'_>, name: &str, messages: &[Message]) {
     let mut frames = FrameWriter::default();
     for message in messages {
         frames.push(*message);
     }
     let bytes = frames.take(Vec::new());
-    bencher.counter(ItemsCount::new(messages.len())).bench_local(|| {
-        let mut kinds = 0;
-        let used = decode_frames(black_box(&bytes), |message| kinds ^= message.kind() as u8);
-        (kinds, used)
+    group.throughput(Throughput::Elements(messages.len() as u64));
+    group.bench_function(BenchmarkId::new(name, messages.len()), |bencher| {
+        bencher.iter(|| {
+            let mut kinds = 0;
+            let used = decode_frames(black_box(&bytes), |message| kinds ^= message.kind() as u8);
+            (kinds, used)
+        });
     });
 }
 
-#[divan::bench(args = BATCHES)]
-fn encode_accepts(bencher: Bencher<'_, '_>, count: usize) {
-    encode(bencher, &accepts(count));
-}
-
-#[divan::bench(args = BATCHES)]
-fn decode_accepts(bencher: Bencher<'_, '_>, count: usize) {
-    decode(bencher, &accepts(count));
-}
-
-#[divan::bench(args = BATCHES)]
-fn encode_grants(bencher: Bencher<'_, '_>, count: usize) {
-    encode(bencher, &grants(count));
-}
-
-#[divan::bench(args = BATCHES)]
-fn decode_completions(bencher: Bencher<'_, '_>, count: usize) {
-    decode(bencher, &completions(count));
-}
-
-#[divan::bench]
-fn encode_journal_record(bencher: Bencher<'_, '_>) {
-    bencher.bench_local(|| record().encode());
-}
-
-#[divan::bench]
-fn decode_journal_record(bencher: Bencher<'_, '_>) {
+fn journal_records(group: &mut Group<'_>) {
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("encode_journal_record", |bencher| bencher.iter(|| record().encode()));
     let block = record().encode();
-    bencher.bench_local(|| Record::decode(black_box(&block)));
+    group.bench_function("decode_journal_record", |bencher| {
+        bencher.iter(|| Record::decode(black_box(&block)));
+    });
 }
 
 fn record() -> Record {
