@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::results::{FLOOR, K6Run, Process, Results, Run, Surroundings, SyscallRun};
+use crate::results::{FLOOR, K6Run, Machine, Process, Results, Run, Surroundings, SyscallRun};
 use crate::{budget, plot};
 
 /// A generator whose own lag is more than this part of a row's p99 is named below the table.
@@ -183,22 +183,24 @@ pub(crate) fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("a string takes whatever is written");
 }
 
+/// When, at which commit, and on which machine, without a full stop.
+#[must_use]
+pub fn describe_host(machine: &Machine) -> String {
+    format!(
+        "{}, commit {}, profile `{}`. {}, {} processors, {} MiB, Linux {}",
+        machine.date,
+        machine.commit,
+        machine.profile,
+        machine.processor,
+        machine.processor_count,
+        machine.memory_bytes >> 20,
+        machine.kernel,
+    )
+}
+
 fn describe_machine(text: &mut String, results: &Results) {
     let machine = &results.machine;
-    push(
-        text,
-        format_args!(
-            "{}, commit {}, profile `{}`. {}, {} processors, {} MiB, Linux {}, {}.\n\n",
-            machine.date,
-            machine.commit,
-            machine.profile,
-            machine.processor,
-            machine.processor_count,
-            machine.memory_bytes >> 20,
-            machine.kernel,
-            machine.haproxy,
-        ),
-    );
+    push(text, format_args!("{}, {}.\n\n", describe_host(machine), machine.haproxy));
     let runs = results.runs.iter().map(|run| &run.surroundings);
     let loads: Vec<u64> = runs
         .chain(results.k6.iter().map(|run| &run.surroundings))

@@ -15,6 +15,7 @@ mod http;
 mod lab;
 mod limits;
 mod metrics;
+mod microbench;
 mod process;
 mod repo;
 mod rinha;
@@ -72,6 +73,8 @@ enum Command {
     Bench(bench::Options),
     /// Measure what a payment and a summary cost beside many payments, processed or open
     Grow(grow::Options),
+    /// Measure parts of a payment by themselves, and say what has changed since an earlier run
+    Microbench(microbench::Options),
     /// Hostile requests, bodies, crowds and processors against the real programs, case by case
     Hostile(hostile::Options),
     /// Give the decoders and the engine what a fuzzer makes up, and hold each answer against a second reading
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
         Command::Schedule(options) => schedule::schedule(&options),
         Command::Bench(options) => bench::bench(&options),
         Command::Grow(options) => grow::grow(&options),
+        Command::Microbench(options) => microbench::microbench(&options),
         Command::Chaos(options) => chaos::chaos(&options),
         Command::Hostile(options) => hostile::hostile(&options),
         Command::Fuzz(options) => fuzz::fuzz(&options),

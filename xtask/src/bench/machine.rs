@@ -13,6 +13,18 @@ use crate::{limits, tools, up};
 
 /// Reads it all; what cannot be read is left empty.
 pub(super) fn describe(profile: up::Profile, limited: bool) -> Fallible<Machine> {
+    let haproxy = tools::haproxy()?;
+    let version = output(haproxy.to_str().unwrap_or("haproxy"), &["-v"]);
+    let version: Vec<&str> = version.split(' ').take(3).collect();
+    Ok(Machine {
+        haproxy: version.join(" "),
+        limits: if limited { read_limits(&up::compose_file())? } else { BTreeMap::new() },
+        ..describe_host(profile)
+    })
+}
+
+/// Likewise, where neither HAProxy nor limits take part.
+pub(crate) fn describe_host(profile: up::Profile) -> Machine {
     let status = output("git", &["status", "--porcelain", "--untracked-files=no"]);
     let dirty = if status.is_empty() { "" } else { "-dirty" };
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -20,22 +32,19 @@ pub(super) fn describe(profile: up::Profile, limited: bool) -> Fallible<Machine>
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory =
         values(&meminfo, "MemTotal").next().and_then(|text| text.trim_end_matches(" kB").parse().ok());
-    let haproxy = tools::haproxy()?;
-    let version = output(haproxy.to_str().unwrap_or("haproxy"), &["-v"]);
-    let version: Vec<&str> = version.split(' ').take(3).collect();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    Ok(Machine {
+    Machine {
         date: output("date", &["-u", "+%-d %B %Y, %H:%M UTC"]),
         commit: format!("{}{dirty}", output("git", &["rev-parse", "--short", "HEAD"])),
         kernel: output("uname", &["-r"]),
         processor: models.first().map(|name| (*name).to_owned()).unwrap_or_default(),
         processor_count: models.len(),
         memory_bytes: memory.unwrap_or(0_u64) * 1024,
-        haproxy: version.join(" "),
+        haproxy: String::new(),
         profile: profile.name().to_owned(),
         command: format!("cargo xtask {}", arguments.join(" ")),
-        limits: if limited { read_limits(&up::compose_file())? } else { BTreeMap::new() },
-    })
+        limits: BTreeMap::new(),
+    }
 }
 
 fn read_limits(compose: &Path) -> Fallible<BTreeMap<String, String>> {

@@ -13,7 +13,7 @@
 //! interrupted benchmark has lost nothing.
 
 mod budget;
-mod machine;
+pub(crate) mod machine;
 mod meter;
 mod syscalls;
 
