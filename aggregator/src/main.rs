@@ -163,6 +163,7 @@ async fn run(
         config.socket.display()
     );
     tokio::task::spawn_local(server::tick(Rc::clone(&shared)));
+    tokio::task::spawn_local(server::flush(Rc::clone(&shared)));
     let stopped = tokio::select! {
         result = server::serve(gateways, driver, Rc::clone(&shared)) => result,
         result = http::serve(http, Rc::clone(&shared), metrics) => result,

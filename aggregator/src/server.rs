@@ -7,7 +7,6 @@
 //! still is connected and claims what it holds; its answers wait like everybody's.
 
 use std::cell::{Cell, RefCell};
-use std::ops::RangeInclusive;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,9 +34,11 @@ const ANSWERS_SIZE_MAX: usize = 8 << 20;
 /// What each connection may be owed before all of them are looked at: 8 MiB for 1,024 of them.
 const OUTBOX_SIZE_SMALL: usize = ANSWERS_SIZE_MAX / SESSION_COUNT_MAX;
 
-/// Between two ticks: the former when something is due, the latter when nothing is. What could wait for company waits as long, and what
-/// that is, acknowledgements, nobody is in need of.
-const TICK_US: RangeInclusive<u64> = 50_000..=250_000;
+/// Between two ticks, however much is due: who has no gateway to give it to tries no more often.
+const TICK_US_MIN: u64 = 50_000;
+
+/// How long what can wait for company waits for it. Those are acknowledgements, which nobody is in need of but a gateway that stops.
+const COMPANY_WAIT: Duration = Duration::from_millis(100);
 
 /// How long a new connection may take to say hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -104,6 +105,8 @@ pub struct Shared {
     tick_at_us: Cell<u64>,
     /// Something is due before that.
     due_earlier: Notify,
+    /// Something waits for company.
+    waits_for_company: Notify,
     journal: Option<Rc<Journal>>,
     clock: Clock,
 }
@@ -120,6 +123,7 @@ impl Shared {
             outboxes_size_max,
             tick_at_us: Cell::default(),
             due_earlier: Notify::default(),
+            waits_for_company: Notify::default(),
             journal,
             clock,
         })
@@ -176,18 +180,8 @@ impl Shared {
                 }
             }
             outbox.frames.borrow_mut().push(message);
-            if !message.can_wait() {
-                outbox.wake.notify_one();
-            }
-        }
-    }
-
-    /// Lets go what could wait for company and had none.
-    fn flush(&self) {
-        for outbox in self.outboxes.borrow().iter().flatten() {
-            if !outbox.frames.borrow().is_empty() {
-                outbox.wake.notify_one();
-            }
+            let whom = if message.can_wait() { &self.waits_for_company } else { &outbox.wake };
+            whom.notify_one();
         }
     }
 
@@ -260,13 +254,12 @@ pub async fn serve(listener: UnixListener, driver: Driver, shared: Rc<Shared>) -
     }
 }
 
-/// Gives out leases and ownerless payments as time passes, and lets go what could wait for company.
+/// Gives out leases, ownerless payments and late summaries when they are due.
 pub async fn tick(shared: Rc<Shared>) {
     loop {
         let ticked_us = shared.now().monotonic_us;
         loop {
-            let due_us = shared.look(Coordinator::tick_due_us);
-            let tick_at_us = due_us.clamp(ticked_us + TICK_US.start(), ticked_us + TICK_US.end());
+            let tick_at_us = shared.look(Coordinator::tick_due_us).max(ticked_us + TICK_US_MIN);
             shared.tick_at_us.set(tick_at_us);
             let wait = Duration::from_micros(tick_at_us.saturating_sub(shared.now().monotonic_us));
             if tokio::time::timeout(wait, shared.due_earlier.notified()).await.is_err() {
@@ -275,7 +268,19 @@ pub async fn tick(shared: Rc<Shared>) {
         }
         shared.coordinator.borrow_mut().tick(shared.now());
         shared.publish();
-        shared.flush();
+    }
+}
+
+/// Lets go what waited for company and had none.
+pub async fn flush(shared: Rc<Shared>) {
+    loop {
+        shared.waits_for_company.notified().await;
+        tokio::time::sleep(COMPANY_WAIT).await;
+        for outbox in shared.outboxes.borrow().iter().flatten() {
+            if !outbox.frames.borrow().is_empty() {
+                outbox.wake.notify_one();
+            }
+        }
     }
 }
 
