@@ -24,6 +24,7 @@ mod action;
 mod gauges;
 mod payment;
 mod routing;
+mod waits;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -74,13 +75,6 @@ const GRANT_RETURN_SHARE: u64 = 10;
 /// Each success pays for two more tries, so that what an outage left in doubt is settled as fast as the processor says
 /// yes; one that goes on saying nothing is asked twenty times a second, however many payments it holds.
 const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per_second: 20, saved_max: 400 };
-
-/// Between two ticks while a payment's moment may be the next one: the queue's pace, a try's back-off.
-const TICK_NEAR_US: u64 = 5_000;
-
-/// Between two ticks while something is held: POSTs that wait for a grant, of which the first to be given up has waited for a second; a
-/// queue whose processors are not to be asked yet, by back-offs of 50 ms and more.
-const TICK_US: u64 = 25_000;
 
 /// A slot's lower bits are the payment's place, the upper eight count how often that place was used before.
 const PLACE_BITS: u32 = 24;
@@ -189,22 +183,6 @@ impl Dispatcher {
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.payments.len() < self.config.queue_len_max
-    }
-
-    /// How long it may be until the next [`Self::tick`], µs, if no event comes before; `None` when time alone changes nothing.
-    #[must_use]
-    pub fn tick_wait_us(&self) -> Option<u64> {
-        let is_near = self.is_paced || self.doubtful.iter().any(|doubtful| !doubtful.is_empty());
-        let is_held = !(self.waiting.is_empty() && self.deadlines.is_empty());
-        is_near.then_some(TICK_NEAR_US).or(is_held.then_some(TICK_US))
-    }
-
-    /// Whether a payment waits for what a processor says to others: then its answers are worth a wake-up. Those that leave the queue
-    /// at its pace do not.
-    #[must_use]
-    pub fn awaits_processors(&self) -> bool {
-        let is_held = !self.waiting.is_empty() && !self.is_paced;
-        is_held || self.doubtful.iter().any(|doubtful| !doubtful.is_empty())
     }
 
     /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
