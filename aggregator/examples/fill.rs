@@ -1,6 +1,6 @@
 //! Fills the ledger of a running aggregator, as one more gateway: `cargo run --release -p galo-aggregator --example fill -- --help`.
 //!
-//! For measuring beside many payments: no client, no HAProxy and no processor has a part in it, so that ten million take about a minute. Every
+//! For measuring beside many payments: no client, no HAProxy and no processor has a part in it, so that ten million take about half a minute. Every
 //! payment must be granted, and the summary must have grown by exactly the number and the cents of what was processed, else
 //! this ends with a failure. Payments that are left open go to the real gateways when this ends, as those of any gateway that dies.
 //!

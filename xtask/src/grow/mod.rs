@@ -19,9 +19,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use galo_bench::report::describe_host;
 use galo_bench::results::{Outcome, Percentiles};
 use serde_json::{Value, json};
 
+use crate::bench::machine;
 use crate::limits::{self, Cgroup};
 use crate::metrics::Samples;
 use crate::repo::{self, Fallible};
@@ -118,7 +120,8 @@ pub(crate) fn grow(options: &Options) -> Fallible<()> {
         build(&options.up(0))?;
     }
     // Before the first start, which is a load too.
-    let (machine, load_average) = (report::machine(), report::load_average());
+    let (machine, load_average) =
+        (describe_host(&machine::describe_host(up::Profile::Release)), report::load_average());
     let mut ledgers = fill_ledgers(options)?;
     for round in 0..options.runs as usize {
         for turn in 0..ledgers.len() {

@@ -1,30 +1,7 @@
 //! The report of `cargo xtask grow`: medians over the rounds, and the least and the most where they say something.
 
-use std::process::Command;
-
 use super::{Backlog, Ledger, Load, Options, RANGES};
-use crate::{limits, repo, up};
-
-/// Where and with what: date, commit, processors, kernel.
-pub(super) fn machine() -> String {
-    let first = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).current_dir(repo::root()).output();
-        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-        text.unwrap_or_default().lines().next().unwrap_or_default().to_owned()
-    };
-    let dirty = first("git", &["status", "--porcelain", "--untracked-files=no"]);
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let models: Vec<_> = cpuinfo.lines().filter_map(|line| line.strip_prefix("model name\t: ")).collect();
-    format!(
-        "{}, commit {}{}, release profile, {} × {}, Linux {}",
-        first("date", &["-u", "+%-d %B %Y, %H:%M UTC"]),
-        first("git", &["rev-parse", "--short", "HEAD"]),
-        if dirty.is_empty() { "" } else { "-dirty" },
-        models.len(),
-        models.first().unwrap_or(&"?"),
-        first("uname", &["-r"]),
-    )
-}
+use crate::{limits, up};
 
 /// How many processes wanted to run, on the average of the last minute.
 pub(super) fn load_average() -> String {
