@@ -23,6 +23,7 @@ pub mod retry;
 pub mod router;
 pub mod time;
 pub mod timestamp;
+pub mod verdict;
 
 pub use galo_wire::{
     AttemptState, CorrelationId, DECISIONS_LEN_MAX, History, Outcome, PastDecision, Processor, Reason, Stage,

@@ -56,6 +56,13 @@ pub fn parse(text: &str) -> Result<UnixMillis, TimestampError> {
     Ok(UnixMillis(u64::try_from(millis).unwrap_or(0)))
 }
 
+/// Reads a date of HTTP's (RFC 9110, section 5.6.7) in the form that is sent today: `Wed, 21 Oct 2015 07:28:00 GMT`.
+#[must_use]
+pub fn parse_http_date(text: &str) -> Option<UnixMillis> {
+    let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
+    u64::try_from(zoned.timestamp().as_millisecond()).ok().map(UnixMillis)
+}
+
 /// Writes `2025-07-15T12:34:56.789Z`. Beyond [`WRITABLE_MAX`] it writes that.
 pub fn write(at: UnixMillis, out: &mut [u8; TIMESTAMP_TEXT_SIZE]) -> &str {
     let at_ms = at.0.min(WRITABLE_MAX.0);
