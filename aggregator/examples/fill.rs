@@ -86,8 +86,5 @@ fn main() -> ExitCode {
 /// Payments and cents of everything processed.
 fn totals(gateway: &mut Gateway) -> (u64, u64) {
     let summary = gateway.summary(0, u64::MAX);
-    (
-        summary.default_requests + summary.fallback_requests,
-        summary.default_amount_cents + summary.fallback_amount_cents,
-    )
+    (summary.requests.iter().sum(), summary.amount_cents.iter().sum())
 }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use galo_engine::coordinator::CoordinatorConfig;
 use galo_engine::ledger::LedgerConfig;
+use galo_engine::router::ProcessorSet;
 use galo_shell::env::{Env, EnvError};
+use galo_shell::processors::{self, Listed, Names, ProcessorsError};
+use galo_wire::record::processors_fingerprint;
 
 use crate::journal::{JournalConfig, Sync};
 
@@ -26,6 +29,8 @@ pub struct Config {
     pub http_socket: PathBuf,
     /// How the journal is kept.
     pub journal: JournalConfig,
+    /// The processors' names.
+    pub names: Names,
     /// The engine's share.
     pub coordinator: CoordinatorConfig,
 }
@@ -35,9 +40,11 @@ impl Config {
     ///
     /// # Errors
     /// The first variable that is not as expected.
-    pub fn read(env: &Env, incarnation: u64) -> Result<Self, EnvError> {
+    pub fn read(env: &Env, incarnation: u64) -> Result<Self, ConfigError> {
         let path = |name, default: &str| PathBuf::from(env.text(name).unwrap_or_else(|| default.to_owned()));
         let health_interval_ms = env.number("HEALTH_INTERVAL_MS", 5_000, 100..=3_600_000_u64)?;
+        let Listed { names, health_checked } = processors::read_names(env)?;
+        let processors: ProcessorSet = names.iter().map(|(processor, _)| processor).collect();
         Ok(Self {
             socket: path("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock"),
             http_socket: path("AGGREGATOR_HTTP_SOCKET", "/run/galo/aggregator-http.sock"),
@@ -48,10 +55,13 @@ impl Config {
                 snapshot_every_bytes: env.number("SNAPSHOT_EVERY_BYTES", 6 << 20, 4_096..=1 << 40)?,
             },
             coordinator: CoordinatorConfig {
+                processors_fingerprint: processors_fingerprint(names.iter()),
+                health_checked: health_checked.into_iter().collect(),
                 ledger: LedgerConfig {
                     open_len_max: env.number("OPEN_LEN_MAX", 450_000, 1..=100_000_000)?,
                     known_len_max: env.number("KNOWN_LEN_MAX", 800_000, 1..=1_000_000_000)?,
                     bucket_bytes_max: env.number("BUCKET_BYTES_MAX", 32 << 20, (1 << 20)..=(1 << 40))?,
+                    processors,
                     // The incarnation is told to others and follows from the clock; this is nobody's to guess.
                     hash_seed: RandomState::new().hash_one(incarnation),
                 },
@@ -59,8 +69,20 @@ impl Config {
                 claim_grace_us: CLAIM_GRACE_US,
                 incarnation,
             },
+            names,
         })
     }
+}
+
+/// Why the aggregator does not start.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A variable.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// What the processors are.
+    #[error(transparent)]
+    Processors(#[from] ProcessorsError),
 }
 
 #[cfg(test)]

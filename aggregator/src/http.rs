@@ -1,4 +1,5 @@
-//! The aggregator's own HTTP: metrics, liveness, readiness, on a unix socket behind HAProxy's stats port.
+//! The aggregator's own HTTP: metrics, liveness, readiness, and what an operator needs, on a unix socket. HAProxy's stats port shows the
+//! metrics alone.
 //!
 //! Not on any payment's way, so a well-kept server (hyper) rather than a fast one. Whoever reaches the socket can take no more than
 //! [`CONNECTIONS_MAX`] connections, each for one request and [`REQUEST_TIMEOUT`]; others wait in the listener's backlog.
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -18,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
+use crate::operator;
 use crate::server::Shared;
 
 /// HAProxy's, a healthcheck's and an engineer's, many times over.
@@ -46,10 +49,8 @@ pub async fn serve(listener: UnixListener, shared: Rc<Shared>, metrics: Rc<Metri
         };
         let (shared, metrics) = (Rc::clone(&shared), Rc::clone(&metrics));
         tokio::task::spawn_local(async move {
-            let service = service_fn(|request| {
-                let response = respond(&request, &shared, &metrics);
-                async { Ok::<_, Infallible>(response) }
-            });
+            let service =
+                service_fn(async |request| Ok::<_, Infallible>(respond(request, &shared, &metrics).await));
             let mut server = hyper::server::conn::http1::Builder::new();
             server.max_buf_size(16 << 10).half_close(false).keep_alive(false);
             let serving = server.serve_connection(TokioIo::new(stream), service);
@@ -65,34 +66,60 @@ pub async fn serve(listener: UnixListener, shared: Rc<Shared>, metrics: Rc<Metri
     }
 }
 
-fn respond<B>(request: &Request<B>, shared: &Shared, metrics: &Metrics) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    if !matches!(path, "/metrics" | "/health" | "/ready") {
-        return problem(StatusCode::NOT_FOUND, "not-found", "No such path");
+async fn respond(request: Request<Incoming>, shared: &Shared, metrics: &Metrics) -> Response<Full<Bytes>> {
+    let (parts, body) = request.into_parts();
+    let (path, method) = (parts.uri.path(), parts.method);
+    if let Some(id) = operator::settled_id(path) {
+        return match method {
+            Method::POST => operator::settle(shared, &metrics.names, id, body).await,
+            _ => method_not_allowed("POST"),
+        };
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response =
-            problem(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed");
-        response.headers_mut().insert(ALLOW, "GET, HEAD".parse().expect("a valid header value"));
-        return response;
+    if !matches!(path, "/metrics" | "/health" | "/ready" | "/payments") {
+        return problem(StatusCode::NOT_FOUND, "not-found", "Not found", "there is nothing at this path");
     }
-    // Ready as soon as it listens: there is nothing that it waits for.
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return method_not_allowed("GET, HEAD");
+    }
     match path {
-        "/metrics" => body(
-            StatusCode::OK,
-            "text/plain; version=0.0.4",
-            shared.look(|c| metrics.render(c, shared.journal().map(Rc::as_ref))),
-        ),
-        _ => body(StatusCode::OK, "application/json", r#"{"status":"ok"}"#.to_owned()),
+        "/metrics" => {
+            let oldest = metrics.oldest_in_doubt(shared).await;
+            let page = shared.look(|c| metrics.render(c, oldest, shared.journal().map(Rc::as_ref)));
+            respond_with(StatusCode::OK, "text/plain; version=0.0.4", page)
+        }
+        "/payments" => operator::list(shared, &metrics.names, parts.uri.query().unwrap_or("")).await,
+        // Ready as soon as it listens: there is nothing that it waits for.
+        _ => json(r#"{"status":"ok"}"#.to_owned()),
     }
 }
 
-fn problem(status: StatusCode, kind: &str, title: &str) -> Response<Full<Bytes>> {
-    let text = format!(r#"{{"type":"/problems/{kind}","title":"{title}","status":{}}}"#, status.as_u16());
-    body(status, "application/problem+json", text)
+fn method_not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
+    let mut response = problem(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method-not-allowed",
+        "Method not allowed",
+        "this path serves other methods; Allow lists them",
+    );
+    response.headers_mut().insert(ALLOW, allow.parse().expect("a valid header value"));
+    response
 }
 
-fn body(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+/// A refusal; the texts are ours and stand in JSON as they are, but for quotes.
+pub fn problem(status: StatusCode, kind: &str, title: &str, detail: &str) -> Response<Full<Bytes>> {
+    let detail = detail.replace('"', r#"\""#);
+    let text = format!(
+        r#"{{"type":"/problems/{kind}","title":"{title}","status":{},"detail":"{detail}"}}"#,
+        status.as_u16()
+    );
+    respond_with(status, "application/problem+json", text)
+}
+
+/// An answer.
+pub fn json(text: String) -> Response<Full<Bytes>> {
+    respond_with(StatusCode::OK, "application/json", text)
+}
+
+fn respond_with(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type.parse().expect("a valid header value"));

@@ -8,6 +8,7 @@ mod config;
 mod http;
 mod journal;
 mod metrics;
+mod operator;
 mod server;
 mod stream;
 
@@ -144,7 +145,10 @@ async fn run(
         }
         None => (None, Ledger::new(config.coordinator.ledger)),
     };
-    let coordinator = Coordinator::recovered(config.coordinator, ledger, clock.now());
+    let mut coordinator = Coordinator::recovered(config.coordinator, ledger, clock.now());
+    if let Err(error) = coordinator.introduce(config.names.iter()) {
+        exit::fatal(error, exit::CONFIGURATION);
+    }
     let shared = Shared::new(coordinator, journal.clone(), clock);
     if let Some(journal) = &journal {
         let deliver = {
@@ -155,7 +159,11 @@ async fn run(
         tokio::task::spawn_local(writer::sync_at_interval(Rc::clone(journal)));
         tokio::task::spawn_local(snapshot::run(Rc::clone(&shared), Rc::clone(journal)));
     }
-    let metrics = Rc::new(Metrics { driver, start_us: clock.now().monotonic_us - start_us });
+    let metrics = Rc::new(Metrics {
+        names: config.names.clone(),
+        driver,
+        start_us: clock.now().monotonic_us - start_us,
+    });
     tracing::info!(
         "ready after {} µs on {}; gateways connect at {}",
         metrics.start_us,

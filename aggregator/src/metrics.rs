@@ -1,28 +1,56 @@
 //! The aggregator's metrics, read from the coordinator when somebody asks.
 //!
 //! Conservation (invariant 5) can be checked from outside at any time:
-//! `galo_payments_accepted_total = sum(galo_payments_processed_total) + galo_payments_open`, and the same in cents.
+//! `galo_payments_accepted_total = sum(galo_payments_processed_total) +
+//! galo_payments_declined_total + galo_payments_open`, and the same in cents.
 
 use galo_engine::coordinator::Coordinator;
+use galo_engine::ledger::listing::Which;
 use galo_shell::metrics::{Exposition, Seconds};
-use galo_wire::Processor;
+use galo_shell::processors::Names;
+use galo_wire::{PROCESSORS_LEN_MAX, Processor};
 
 use crate::journal::writer::Journal;
+use crate::operator;
+use crate::server::Shared;
 use crate::stream::Driver;
 
 /// What does not change after the start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
+    /// The processors' names.
+    pub names: Names,
     /// How this process does its I/O.
     pub driver: Driver,
     /// From the start of the process to its readiness, µs.
     pub start_us: u64,
 }
 
+/// How long ago, by the wall clock; 0 if never.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Age {
+    ms: u64,
+}
+
 impl Metrics {
+    /// How long ago the oldest attempt in doubt was made. Looks through all open payments, if any is in doubt.
+    pub async fn oldest_in_doubt(&self, shared: &Shared) -> Age {
+        if shared.look(|coordinator| coordinator.ledger().conservation().in_doubt_count) == 0 {
+            return Age::default();
+        }
+        let oldest = operator::find(shared, Which::InDoubt, 1).await;
+        let at = oldest.first().and_then(|listed| listed.at.time());
+        Age { ms: at.map_or(0, |at| shared.now().unix_ms.0.saturating_sub(at.0)) }
+    }
+
     /// The whole page.
     #[must_use]
-    pub fn render(&self, coordinator: &Coordinator, journal: Option<&Journal>) -> String {
+    pub fn render(
+        &self,
+        coordinator: &Coordinator,
+        oldest_in_doubt: Age,
+        journal: Option<&Journal>,
+    ) -> String {
         let mut page = Exposition::default();
         if let Some(journal) = journal {
             render_journal(&mut page, journal);
@@ -30,9 +58,15 @@ impl Metrics {
         page.allocations();
         let ledger = coordinator.ledger();
         let books = ledger.conservation();
-        let by_processor = |values: [u64; 2]| {
-            Processor::ALL
-                .map(|processor| (format!("processor=\"{}\"", processor.name()), values[processor.index()]))
+        // Those that are configured, and those that have processed something and are not any more.
+        let by_processor = |values: [u64; PROCESSORS_LEN_MAX]| {
+            let known = |processor: &Processor| {
+                self.names.has(*processor) || books.processed[processor.index()].count > 0
+            };
+            let value = |processor: Processor| {
+                (format!("processor=\"{}\"", self.names.of(processor)), values[processor.index()])
+            };
+            Processor::ALL.into_iter().filter(known).map(value).collect::<Vec<_>>()
         };
         let driver = format!("driver=\"{}\"", self.driver.name());
         page.family(
@@ -70,14 +104,33 @@ impl Metrics {
             "Their sum in cents.",
             by_processor(processed.map(|tally| tally.amount_cents)),
         );
-        page.gauge("galo_payments_open", "Payments accepted and not processed yet.", books.open.count);
+        page.counter(
+            "galo_payments_declined_total",
+            "Payments that ended without being processed since start or purge.",
+            books.declined.count,
+        );
+        page.counter(
+            "galo_payments_declined_cents_total",
+            "Their sum in cents.",
+            books.declined.amount_cents,
+        );
+        page.gauge("galo_payments_open", "Payments accepted and not ended yet.", books.open.count);
         page.gauge("galo_payments_open_cents", "Their sum in cents.", books.open.amount_cents);
         page.gauge(
             "galo_payments_in_doubt",
             "Open payments with an attempt whose outcome is unknown; they stay with its processor.",
             books.in_doubt_count,
         );
-        page.gauge("galo_ledger_known_ids", "Processed ids remembered.", ledger.known_len());
+        page.gauge(
+            "galo_payments_in_doubt_oldest_seconds",
+            "Since the oldest of their attempts was made; 0 if none is in doubt.",
+            Seconds(oldest_in_doubt.ms * 1_000),
+        );
+        page.gauge(
+            "galo_ledger_known_ids",
+            "Ids of processed and declined payments remembered.",
+            ledger.known_len(),
+        );
         page.gauge("galo_ledger_bucket_bytes", "Memory of the time buckets.", ledger.bucket_bytes());
         let counters = coordinator.counters();
         for (name, help, value) in [
@@ -118,8 +171,14 @@ impl Metrics {
             ),
             (
                 "galo_contradictions_total",
-                "Payments processed elsewhere than recorded; always 0.",
-                counters.contradictions,
+                "Payments that a processor has otherwise than the ledger: elsewhere, with another amount, or although declined; always 0.",
+                counters.contradictions + counters.other_amounts,
+            ),
+            ("galo_payments_cancelled_total", "Payments that clients cancelled.", counters.cancelled),
+            (
+                "galo_payments_settled_total",
+                "Payments in doubt of which an operator said how they ended.",
+                counters.settled,
             ),
             (
                 "galo_unconfirmed_summaries_total",

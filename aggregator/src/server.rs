@@ -7,15 +7,16 @@
 //! still is connected and claims what it holds; its answers wait like everybody's.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use galo_engine::coordinator::{Coordinator, Rejection, SESSION_COUNT_MAX, SessionId};
+use galo_engine::coordinator::{Coordinator, Rejection, SESSION_COUNT_MAX, SessionId, Settled, Settlement};
 use galo_engine::time::Now;
 use galo_shell::clock::Clock;
 use galo_wire::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message, decode_frames};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::journal::queue::Answers;
 use crate::journal::writer::Journal;
@@ -108,6 +109,8 @@ pub struct Shared {
     /// Something waits for company.
     waits_for_company: Notify,
     journal: Option<Rc<Journal>>,
+    /// Settlements that are under way, by their numbers.
+    settlements: RefCell<HashMap<u32, (String, oneshot::Sender<Settled>)>>,
     clock: Clock,
 }
 
@@ -116,17 +119,20 @@ impl Shared {
     #[must_use]
     pub fn new(coordinator: Coordinator, journal: Option<Rc<Journal>>, clock: Clock) -> Rc<Self> {
         let outboxes_size_max = ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * coordinator.ledger().open_len_max();
-        let coordinator = RefCell::new(coordinator);
-        Rc::new(Self {
-            coordinator,
+        let shared = Rc::new(Self {
+            coordinator: RefCell::new(coordinator),
             outboxes: RefCell::default(),
             outboxes_size_max,
             tick_at_us: Cell::default(),
             due_earlier: Notify::default(),
             waits_for_company: Notify::default(),
             journal,
+            settlements: RefCell::default(),
             clock,
-        })
+        });
+        // What it decided before it was shared.
+        shared.publish();
+        shared
     }
 
     /// The journal, unless it is kept in memory alone.
@@ -145,7 +151,8 @@ impl Shared {
         change(&mut self.coordinator.borrow_mut())
     }
 
-    fn now(&self) -> Now {
+    /// The present.
+    pub fn now(&self) -> Now {
         self.clock.now()
     }
 
@@ -156,12 +163,42 @@ impl Shared {
         if coordinator.tick_due_us() < self.tick_at_us.get() {
             self.due_earlier.notify_one();
         }
+        self.pass_on(coordinator.settlements());
         let (entries, messages) = coordinator.decided();
         match &self.journal {
             Some(journal) => journal.push(entries, messages),
             None => entries.clear(),
         }
         self.deliver(messages);
+    }
+
+    /// Has a payment settled, unless an attempt may be on its way. What is done is true once it is [written](Self::written).
+    pub async fn settle(&self, settlement: Settlement) -> Settled {
+        let (sender, receiver) = oneshot::channel();
+        let text = settlement.to_string();
+        let number = self.coordinator.borrow_mut().settle(settlement, self.now());
+        self.settlements.borrow_mut().insert(number, (text, sender));
+        self.publish();
+        receiver.await.expect("the coordinator answers within its wait")
+    }
+
+    /// Waits until everything that has been decided is written.
+    pub async fn written(&self) {
+        if let Some(journal) = &self.journal {
+            journal.written().await;
+        }
+    }
+
+    fn pass_on(&self, settlements: &mut Vec<(u32, Settled)>) {
+        for (number, settled) in settlements.drain(..) {
+            let Some((text, sender)) = self.settlements.borrow_mut().remove(&number) else { continue };
+            if settled == Settled::Done {
+                tracing::info!("an operator settled {text}");
+            }
+            if sender.send(settled).is_err() {
+                tracing::debug!("an operator did not wait for {settled:?} of {text}");
+            }
+        }
     }
 
     /// Moves messages into the outboxes, and wakes their writers.
@@ -436,6 +473,7 @@ mod tests {
 
     use galo_engine::coordinator::CoordinatorConfig;
     use galo_engine::ledger::LedgerConfig;
+    use galo_engine::router::ProcessorSet;
     use galo_wire::record::{Accept, Hello, Role};
     use galo_wire::{CorrelationId, PROTOCOL_VERSION, Reason, Stage};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -445,7 +483,15 @@ mod tests {
     use crate::journal::{JournalConfig, Sync, directory};
 
     const CONFIG: CoordinatorConfig = CoordinatorConfig {
-        ledger: LedgerConfig { open_len_max: 10, known_len_max: 10, bucket_bytes_max: 1 << 20, hash_seed: 1 },
+        processors_fingerprint: 0,
+        health_checked: ProcessorSet::PAIR,
+        ledger: LedgerConfig {
+            open_len_max: 10,
+            known_len_max: 10,
+            bucket_bytes_max: 1 << 20,
+            processors: ProcessorSet::PAIR,
+            hash_seed: 1,
+        },
         health_interval_us: 5_000_000,
         claim_grace_us: 300_000,
         incarnation: 1,
@@ -468,7 +514,7 @@ mod tests {
 
     fn hello(instance: u8) -> Hello {
         let (protocol_version, role) = (PROTOCOL_VERSION, Role::Gateway);
-        Hello { protocol_version, role, instance, thread: 0, reserved: 0, incarnation: 1 }
+        Hello { protocol_version, role, instance, thread: 0, processors: 0, incarnation: 1 }
     }
 
     /// Whether one hello, and nothing else, has come.

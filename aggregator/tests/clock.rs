@@ -6,7 +6,7 @@ mod common;
 
 use common::{Folder, NOON_MS, id};
 use galo_wire::Message;
-use galo_wire::record::Verdict;
+use galo_wire::record::Admission;
 
 const NO_LEASE: &[(&str, &str)] = &[("HEALTH_INTERVAL_MS", "3600000")];
 
@@ -27,7 +27,7 @@ fn a_summary_does_not_wait_for_a_gateway_that_stands_still() {
 fn a_payment_without_an_owner_goes_to_whoever_is_there_once_claims_have_had_their_time() {
     let folder = Folder::new("clock-orphans");
     let aggregator = folder.start(NO_LEASE);
-    assert_eq!(folder.connect(1).accept(id(1), 1_990), Verdict::Granted);
+    assert_eq!(folder.connect(1).accept(id(1), 1_990), Admission::Granted);
     aggregator.kill();
     let aggregator = folder.start(NO_LEASE);
     let mut other = folder.connect(2);

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, id, outcome};
-use galo_wire::record::{Claim, Standing, Verdict};
+use galo_wire::record::{Admission, Claim, Standing};
 use galo_wire::{AttemptState, Message, Outcome, PastDecision, Processor, Reason, Stage};
 
 /// Exit status: the journal could not be written, or not be believed.
@@ -34,7 +34,7 @@ impl Promises {
         for (&number, &requested_at_ms) in &self.processed {
             let found = gateway.lookup(id(number));
             assert_eq!(found.standing, Standing::Processed, "payment {number} was acknowledged");
-            assert_eq!((found.requested_at_ms, found.stage), (requested_at_ms, Stage::AtDefault));
+            assert_eq!((found.requested_at_ms, found.stage), (requested_at_ms, Stage::At0));
         }
     }
 }
@@ -52,7 +52,7 @@ fn work(gateway: &mut Gateway, promises: &mut Promises, mut number: u64, batch: 
         }
         for granted in first..number {
             let Some(grant) = gateway.next_grant() else { return number };
-            assert_eq!((grant.correlation_id, grant.verdict), (id(granted), Verdict::Granted));
+            assert_eq!((grant.correlation_id, grant.admission), (id(granted), Admission::Granted));
             promises.granted.insert(granted, 1 + granted % 1_000);
         }
         // Every second one is processed.
@@ -96,7 +96,7 @@ fn kill_at_random_moments(name: &str, variables: &[(&str, &str)]) {
     promises.check(&mut gateway);
     assert!(promises.granted.len() > 100, "only {} grants", promises.granted.len());
     assert!(promises.processed.len() > 10, "only {} acknowledgements", promises.processed.len());
-    let processed = gateway.summary(0, u64::MAX).default_requests;
+    let processed = gateway.summary(0, u64::MAX).requests[0];
     assert!(processed >= promises.processed.len() as u64);
     drop(aggregator);
 }
@@ -126,8 +126,8 @@ fn duplicates_and_conflicts_are_known_across_restarts() {
     let folder = Folder::new("duplicates");
     let aggregator = folder.start(&[]);
     let mut gateway = folder.connect(1);
-    assert_eq!(gateway.accept(id(1), 500), Verdict::Granted);
-    assert_eq!(gateway.accept(id(2), 600), Verdict::Granted);
+    assert_eq!(gateway.accept(id(1), 500), Admission::Granted);
+    assert_eq!(gateway.accept(id(2), 600), Admission::Granted);
     let sequence = gateway.push_completion(id(2), NOON_MS, Outcome::Processed);
     gateway.flush().unwrap();
     gateway.acknowledged(sequence).unwrap();
@@ -136,16 +136,16 @@ fn duplicates_and_conflicts_are_known_across_restarts() {
     let aggregator = folder.start(&[]);
     let mut gateway = folder.connect(1);
     for (number, amount_cents) in [(1, 500), (2, 600)] {
-        assert_eq!(gateway.accept(id(number), amount_cents), Verdict::Replayed);
-        assert_eq!(gateway.accept(id(number), 1), Verdict::Conflict);
+        assert_eq!(gateway.accept(id(number), amount_cents), Admission::Replayed);
+        assert_eq!(gateway.accept(id(number), 1), Admission::Conflict);
     }
-    assert_eq!(gateway.accept(id(3), 1), Verdict::Granted);
+    assert_eq!(gateway.accept(id(3), 1), Admission::Granted);
     // What it says it has processed, it has: not twice after another restart either.
     assert_eq!(aggregator.terminate().code(), Some(0));
     let aggregator = folder.start(&[]);
     let mut gateway = folder.connect(1);
     let summary = gateway.summary(0, u64::MAX);
-    assert_eq!((summary.default_requests, summary.default_amount_cents), (1, 600));
+    assert_eq!((summary.requests[0], summary.amount_cents[0]), (1, 600));
     assert_eq!(gateway.lookup(id(1)).standing, Standing::Open);
     drop(aggregator);
 }
@@ -155,9 +155,9 @@ fn recorded_attempts_and_doubt_survive_and_orphans_are_handed_over() {
     let folder = Folder::new("doubt");
     let aggregator = folder.start(&[]);
     let mut gateway = folder.connect(1);
-    assert_eq!(gateway.accept(id(1), 500), Verdict::Granted);
+    assert_eq!(gateway.accept(id(1), 500), Admission::Granted);
     gateway.push_completion(id(1), NOON_MS + 500, Outcome::Refused);
-    gateway.push_intent(id(1), NOON_MS + 999, Processor::Fallback);
+    gateway.push_intent(id(1), NOON_MS + 999, Processor::FALLBACK);
     gateway.flush().unwrap();
     gateway.wait(|message| matches!(message, Message::IntentRecorded(_)).then_some(())).unwrap();
     aggregator.kill();
@@ -170,7 +170,7 @@ fn recorded_attempts_and_doubt_survive_and_orphans_are_handed_over() {
         .wait(|message| if let Message::Assignment(assignment) = message { Some(assignment) } else { None })
         .unwrap();
     assert_eq!(assignment.correlation_id, id(1));
-    assert_eq!((assignment.stage, assignment.requested_at_ms), (Stage::AtFallback, NOON_MS + 999));
+    assert_eq!((assignment.stage, assignment.requested_at_ms), (Stage::At1, NOON_MS + 999));
     assert!(assignment.in_doubt, "the gateway that is gone may have sent it");
     aggregator.kill();
 
@@ -182,7 +182,7 @@ fn recorded_attempts_and_doubt_survive_and_orphans_are_handed_over() {
     let first = PastDecision {
         at_ms: NOON_MS + 500,
         waited_for_ms: 0,
-        stage: Stage::AtDefault,
+        stage: Stage::At0,
         reason: Reason::Cheaper,
         attempt: AttemptState::Refused,
         was_in_doubt: false,
@@ -190,7 +190,7 @@ fn recorded_attempts_and_doubt_survive_and_orphans_are_handed_over() {
     let second = PastDecision {
         at_ms: NOON_MS + 999,
         waited_for_ms: 1_234,
-        stage: Stage::AtFallback,
+        stage: Stage::At1,
         reason: Reason::PatienceOver,
         attempt: AttemptState::InDoubt,
         was_in_doubt: true,
@@ -209,9 +209,9 @@ fn a_purge_survives_and_leaves_little_behind() {
         gateway.push_accept(id(number), 5);
     }
     gateway.flush().unwrap();
-    (0..5_000).for_each(|_| assert_eq!(gateway.next_grant().unwrap().verdict, Verdict::Granted));
+    (0..5_000).for_each(|_| assert_eq!(gateway.next_grant().unwrap().admission, Admission::Granted));
     gateway.purge();
-    assert_eq!(gateway.accept(id(1), 6), Verdict::Granted);
+    assert_eq!(gateway.accept(id(1), 6), Admission::Granted);
     wait_until("older segments go with what was purged", || folder.metric("galo_journal_bytes") < 10_000.0);
     aggregator.kill();
     let aggregator = folder.start(&[]);
@@ -219,7 +219,7 @@ fn a_purge_survives_and_leaves_little_behind() {
     assert_eq!(gateway.lookup(id(1)).amount_cents, 6);
     assert_eq!(gateway.lookup(id(2)).standing, Standing::Absent);
     // Nor does a gateway bring back what it was not told of: the snapshot knows that there was a purge.
-    let (requested_at_ms, stage, in_doubt) = (NOON_MS, Stage::AtDefault, false);
+    let (requested_at_ms, stage, in_doubt) = (NOON_MS, Stage::At0, false);
     gateway.push_claim(Claim {
         slot: 1,
         correlation_id: id(3),
@@ -247,7 +247,7 @@ fn hundred(folder: &Folder) {
     let aggregator = folder.start(&[]);
     let mut gateway = folder.connect(1);
     for number in 0..100 {
-        assert_eq!(gateway.accept(id(number), 5), Verdict::Granted);
+        assert_eq!(gateway.accept(id(number), 5), Admission::Granted);
     }
     aggregator.kill();
 }
@@ -276,7 +276,8 @@ fn damage_in_the_middle_stops_the_start_and_says_what_to_do() {
     hundred(&folder);
     let segment = &folder.files(".journal")[0];
     let mut bytes = std::fs::read(segment).unwrap();
-    let offset = 48 * 31;
+    // Behind the header and the names of two processors.
+    let offset = 48 * 33;
     bytes[offset + 20] ^= 1;
     std::fs::write(segment, &bytes).unwrap();
     let (status, said) = folder.refusal(&[]);
@@ -307,7 +308,7 @@ fn a_second_aggregator_on_the_same_journal_is_refused() {
     assert_eq!(status.code(), Some(71));
     assert!(said.contains("is in use by another aggregator"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert_eq!(gateway.accept(id(1), 5), Verdict::Granted);
+    assert_eq!(gateway.accept(id(1), 5), Admission::Granted);
     drop(aggregator);
 }
 
@@ -332,8 +333,8 @@ fn a_write_that_fails_ends_the_process_and_nothing_is_granted_any_more() {
     let (status, said) = outcome(child);
     assert_eq!(status.code(), JOURNAL, "{said}");
     assert!(said.contains("the journal: cannot write"), "{said}");
-    // 16 KiB (or, where the unit is 512 bytes, 8) hold a header and so many records.
-    assert!([16_384 / 48 - 1, 8_192 / 48 - 1].contains(&granted), "{granted} were granted");
+    // 16 KiB (or, where the unit is 512 bytes, 8) hold a header, two names and so many records.
+    assert!([16_384 / 48 - 3, 8_192 / 48 - 3].contains(&granted), "{granted} were granted");
     let aggregator = folder.start(&[]);
     let mut gateway = folder.connect(1);
     assert_eq!(gateway.lookup(id(granted - 1)).standing, Standing::Open);
@@ -348,7 +349,7 @@ fn files_are_private_and_a_stop_is_clean() {
     let folder = Folder::new("private");
     let aggregator = folder.start(SMALL);
     let mut gateway = folder.connect(1);
-    assert_eq!(gateway.accept(id(1), 5), Verdict::Granted);
+    assert_eq!(gateway.accept(id(1), 5), Admission::Granted);
     assert_eq!(aggregator.terminate().code(), Some(0));
     for entry in std::fs::read_dir(folder.journal()).unwrap() {
         let entry = entry.unwrap();
@@ -362,7 +363,7 @@ fn without_a_journal_nothing_is_kept() {
     let folder = Folder::new("memory");
     let aggregator: Aggregator = folder.start(&[("JOURNAL_SYNC", "memory")]);
     let mut gateway = folder.connect(1);
-    assert_eq!(gateway.accept(id(1), 5), Verdict::Granted);
+    assert_eq!(gateway.accept(id(1), 5), Admission::Granted);
     assert!(!folder.journal().exists());
     aggregator.kill();
     let aggregator = folder.start(&[("JOURNAL_SYNC", "memory")]);

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, id};
-use galo_wire::record::{Standing, Verdict};
+use galo_wire::record::{Admission, Standing};
 
 const KEEP_ALL: &[(&str, &str)] = &[("SEGMENT_BYTES", "16384"), ("SNAPSHOT_EVERY_BYTES", "1000000000")];
 const SNAPSHOT_NOW: &[(&str, &str)] = &[("SEGMENT_BYTES", "16384"), ("SNAPSHOT_EVERY_BYTES", "4096")];
@@ -31,8 +31,8 @@ fn check(gateway: &mut Gateway, count: u64) {
         let summary = gateway.summary(from, to);
         let counted = (0..count).filter(|number| number % 10 != 0);
         let within: Vec<_> = counted.filter(|number| (from..=to).contains(&(NOON_MS + number))).collect();
-        assert_eq!(summary.default_requests, within.len() as u64);
-        assert_eq!(summary.default_amount_cents, within.iter().map(|number| 1 + number).sum::<u64>());
+        assert_eq!(summary.requests[0], within.len() as u64);
+        assert_eq!(summary.amount_cents[0], within.iter().map(|number| 1 + number).sum::<u64>());
     }
 }
 
@@ -182,14 +182,14 @@ fn fewer_ids_are_remembered_when_told_so_and_a_replay_forgets_what_was_forgotten
     fill(&mut gateway, 1..10);
     fill(&mut gateway, 11..20);
     // Forgotten, and so accepted again.
-    assert_eq!(gateway.accept(id(1), 2), Verdict::Granted);
+    assert_eq!(gateway.accept(id(1), 2), Admission::Granted);
     aggregator.kill();
     // A process that remembers more replays the same: with its own bound it would find id 1 accepted twice.
     let aggregator = folder.start(SNAPSHOT_NOW);
     let mut gateway = folder.connect(1);
     assert_eq!(gateway.lookup(id(1)).standing, Standing::Open);
     assert_eq!(gateway.lookup(id(19)).standing, Standing::Processed);
-    assert_eq!(gateway.summary(0, u64::MAX).default_requests, 18);
+    assert_eq!(gateway.summary(0, u64::MAX).requests[0], 18);
     fill(&mut gateway, 21..60);
     wait_until("a snapshot is taken", || folder.metric("galo_snapshots_total") > 0.0);
     aggregator.kill();
@@ -197,7 +197,7 @@ fn fewer_ids_are_remembered_when_told_so_and_a_replay_forgets_what_was_forgotten
     let mut gateway = folder.connect(1);
     assert_eq!(gateway.lookup(id(19)).standing, Standing::Absent);
     assert_eq!(gateway.lookup(id(59)).standing, Standing::Processed);
-    assert_eq!(gateway.summary(0, u64::MAX).default_requests, 18 + 36);
+    assert_eq!(gateway.summary(0, u64::MAX).requests[0], 18 + 36);
     assert_eq!(folder.metric("galo_ledger_known_ids"), 10.0);
     drop(aggregator);
 }

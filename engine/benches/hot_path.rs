@@ -10,20 +10,19 @@ use std::hint::black_box;
 
 use criterion::BenchmarkId;
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
-use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig};
+use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig, ProcessorPolicy};
 use galo_engine::ledger::LedgerConfig;
 use galo_engine::money::AmountCents;
-use galo_engine::outcome::Reply;
 use galo_engine::random::Random;
-use galo_engine::router::{Reason, RouterConfig, Situation, View, route};
+use galo_engine::router::{ProcessorSet, Reason, RouterConfig, Situation, View, route};
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_engine::verdict::{End, Rules};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_microbench::Group;
-use galo_wire::record::{Accept, Acknowledgement, Completion, Grant, Hello, Ready, Role, Verdict};
+use galo_wire::record::{Accept, Acknowledgement, Admission, Completion, Grant, Hello, Ready, Role};
 use galo_wire::{Message, PROTOCOL_VERSION};
 
-const ROUTER: RouterConfig =
-    RouterConfig { fee_bps: [500, 1500], patience_us: 2_000_000, slow_us: 1_000_000 };
+const ROUTER: RouterConfig = RouterConfig { patience_us: 2_000_000, ..RouterConfig::pair([500, 1500]) };
 
 fn main() {
     galo_microbench::run("hot_path", |group| {
@@ -61,18 +60,19 @@ fn id(random: &mut Random) -> CorrelationId {
 }
 
 fn route_one(group: &mut Group<'_>) {
-    let works = View {
-        closed: true,
-        slow: false,
-        has_capacity: true,
-        silent: false,
-        probe_ready: false,
-        bad_since_other_works: false,
-        drain_us: 0,
-        expected_us: 1_000,
+    let works =
+        View { closed: true, has_capacity: true, worked_us: 60_000_000, expected_us: 1_000, ..View::NONE };
+    let mut views = [View::NONE; PROCESSORS_LEN_MAX];
+    views[..2].copy_from_slice(&[View { has_capacity: false, ..works }, works]);
+    let situation = Situation {
+        views,
+        allowed: ProcessorSet::PAIR,
+        amount_cents: 1_990,
+        waited_us: 0,
+        quiet: false,
+        probed: false,
+        may_probe: true,
     };
-    let views = [View { has_capacity: false, ..works }, works];
-    let situation = Situation { views, waited_us: 0, waited_by_choice_us: 0, quiet: false, probed: false };
     group.bench_function("route_one", |bencher| {
         bencher.iter(|| route(black_box(&ROUTER), black_box(&situation)));
     });
@@ -85,7 +85,7 @@ fn dispatcher_payment(group: &mut Group<'_>) {
     let mut dispatcher = Dispatcher::new(DispatcherConfig {
         router: ROUTER,
         queue_len_max: 225_000,
-        concurrency_max: 400,
+        processors: [ProcessorPolicy::contest(400); PROCESSORS_LEN_MAX],
         accept_wait_us_max: 1_000_000,
         seed: 1,
     });
@@ -99,11 +99,11 @@ fn dispatcher_payment(group: &mut Group<'_>) {
             panic!("no accept")
         };
         dispatcher.actions().clear();
-        let grant = Grant { slot: accept.slot, correlation_id, verdict: Verdict::Granted };
+        let grant = Grant { slot: accept.slot, correlation_id, admission: Admission::Granted };
         dispatcher.handle(grant.into(), clock.next());
         let attempted = dispatcher.actions().drain(..).any(|action| matches!(action, Action::Attempt { .. }));
         assert!(attempted, "no attempt");
-        dispatcher.attempt_ended(accept.slot, Reply::Answered { status: 200 }, 900, clock.next());
+        dispatcher.attempt_ended(accept.slot, End::of_status(&Rules::contest(), 200), 900, clock.next());
         let sequence = dispatcher.actions().drain(..).find_map(|action| match action {
             Action::Send(Message::Completion(completion)) => Some(completion.sequence),
             _ => None,
@@ -136,7 +136,15 @@ impl Aggregator {
     fn new(open_len_max: usize, known_len_max: usize) -> Self {
         let mut clock = Clock(1_000_000);
         let config = CoordinatorConfig {
-            ledger: LedgerConfig { open_len_max, known_len_max, bucket_bytes_max: 32 << 20, hash_seed: 7 },
+            processors_fingerprint: 0,
+            health_checked: ProcessorSet::PAIR,
+            ledger: LedgerConfig {
+                open_len_max,
+                known_len_max,
+                bucket_bytes_max: 32 << 20,
+                processors: ProcessorSet::PAIR,
+                hash_seed: 7,
+            },
             health_interval_us: u64::MAX / 2,
             claim_grace_us: 0,
             incarnation: 1,
@@ -147,7 +155,7 @@ impl Aggregator {
             role: Role::Gateway,
             instance: 1,
             thread: 0,
-            reserved: 0,
+            processors: 0,
             incarnation: 1,
         };
         let session = coordinator.connect(hello).unwrap();
@@ -169,15 +177,15 @@ impl Aggregator {
         let correlation_id = id(&mut self.random);
         let decided_at_ms = 1_752_580_800_000 + self.clock.0 / 1_000;
         let (amount_cents, expires_at_us) = (1_990, u64::MAX);
-        let (slot, stage, reason) = (1, Stage::AtDefault, Reason::Cheaper);
+        let (slot, stage, reason) = (1, Stage::At0, Reason::Cheaper);
         self.tell(Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason });
         (correlation_id, decided_at_ms)
     }
 
     fn complete(&mut self, (correlation_id, requested_at_ms): (CorrelationId, u64)) {
         self.sequence += 1;
-        let (sequence, processor, outcome) = (self.sequence, Processor::Default, Outcome::Processed);
-        self.tell(Completion { sequence, correlation_id, requested_at_ms, processor, outcome });
+        let (sequence, processor, outcome) = (self.sequence, Processor::DEFAULT, Outcome::Processed);
+        self.tell(Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status: 0 });
     }
 }
 

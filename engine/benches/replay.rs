@@ -10,13 +10,19 @@ use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Ledger, LedgerConfig};
 use galo_engine::random::Random;
 use galo_engine::recovery::{FileId, Recovery};
+use galo_engine::router::ProcessorSet;
 use galo_engine::{CorrelationId, Outcome, Processor, Reason, Stage};
 use galo_microbench::Group;
 use galo_wire::journal::{Header, Record};
 
 /// The aggregator's defaults.
-const CONFIG: LedgerConfig =
-    LedgerConfig { open_len_max: 450_000, known_len_max: 800_000, bucket_bytes_max: 32 << 20, hash_seed: 7 };
+const CONFIG: LedgerConfig = LedgerConfig {
+    open_len_max: 450_000,
+    known_len_max: 800_000,
+    bucket_bytes_max: 32 << 20,
+    processors: ProcessorSet::PAIR,
+    hash_seed: 7,
+};
 
 /// Read in one go, as the aggregator does.
 const PIECE: usize = 4_096 * 48;
@@ -43,14 +49,14 @@ fn journal(payments: u64) -> Vec<u8> {
         id[..8].copy_from_slice(&random.next_u64().to_le_bytes());
         id[8..].copy_from_slice(&random.next_u64().to_le_bytes());
         let (correlation_id, requested_at_ms) = (CorrelationId(id), 1_752_580_800_000 + number);
-        let (amount_cents, stage, reason) = (1_990, Stage::AtDefault, Reason::Cheaper);
+        let (amount_cents, stage, reason) = (1_990, Stage::At0, Reason::Cheaper);
         let (decided_at_ms, in_doubt) = (requested_at_ms, false);
         push(Entry::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason });
         under_way.push_back((correlation_id, requested_at_ms));
         if under_way.len() > 50 || number + 1 == payments {
             let (correlation_id, requested_at_ms) = under_way.pop_front().unwrap();
-            let (processor, outcome) = (Processor::Default, Outcome::Processed);
-            push(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+            let (processor, outcome) = (Processor::DEFAULT, Outcome::Processed);
+            push(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status: 0 });
         }
     }
     bytes

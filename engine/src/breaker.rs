@@ -19,7 +19,8 @@
 //! back-off. News and late successes shorten the wait, and never let more than a probe through.
 //!
 //! What it must never do: decide where a payment may go. A payment in doubt stays with its processor, breaker or not.
-//! A 429 is not a failure here: a processor that has too much to do is not broken, and `capacity` deals with it.
+//! Too much to do is no failure here: such a processor is not broken, and `capacity` deals with it. But one that says for how long it
+//! takes nothing *rests*: nothing passes until then, whatever else is heard of it, and then a single payment finds out.
 
 use crate::random::Random;
 
@@ -36,14 +37,15 @@ pub enum FailureKind {
     Refused,
     /// It did not answer as it should: reset, garbage, no answer in time.
     Broken,
-    /// It had too much to do: 429. Says that it lives, and nothing else: neither opens the breaker nor closes it.
+    /// It had too much to do, or the attempt was not made. Says nothing: neither opens the breaker nor closes it.
     Overloaded,
 }
 
 /// Where the breaker stands, in the electrical sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub enum BreakerState {
     /// Passes traffic.
+    #[default]
     Closed,
     /// Stops it.
     Open,
@@ -129,6 +131,8 @@ struct Trip {
     backoff_since_us: u64,
     next_probe_at_us: u64,
     probes_succeeded: u32,
+    /// Until when it asked to be left alone; 0 if it did not.
+    rests_until_us: u64,
 }
 
 impl Window {
@@ -190,6 +194,16 @@ impl Breaker {
                 self.trip(now_us);
             }
         }
+    }
+
+    /// How many of a hundred of the last [`WINDOW_LEN`] results were failures, so many of these left out; 0 while it is not closed. Where there were fewer
+    /// results, the others are taken for successes: two payments that are refused for ever are all that is known at the start.
+    #[must_use]
+    pub fn failure_percent(&self, without: u32) -> u32 {
+        let Circuit::Closed(window) = &self.circuit else { return 0 };
+        let failures = window.failures.count_ones();
+        let without = without.min(failures);
+        (failures - without) * 100 / (WINDOW_LEN - without).max(1)
     }
 
     /// Where it stands. Half-open from the moment that a probe may go until the breaker closes, except that a refused
@@ -267,6 +281,26 @@ impl Breaker {
         }
     }
 
+    /// The processor asks to be left alone until then: nothing passes before, and afterwards a probe.
+    pub fn on_rest(&mut self, now_us: u64, until_us: u64) {
+        if let Circuit::Closed(_) = self.circuit {
+            self.trip(now_us);
+        }
+        if let Circuit::Tripped(trip) = &mut self.circuit {
+            trip.rests_until_us = trip.rests_until_us.max(until_us);
+            trip.next_probe_at_us = trip.next_probe_at_us.max(until_us);
+        }
+    }
+
+    /// For how long it asks to be left alone yet, in microseconds.
+    #[must_use]
+    pub fn rests_us(&self, now_us: u64) -> u64 {
+        match &self.circuit {
+            Circuit::Closed(_) => 0,
+            Circuit::Tripped(trip) => trip.rests_until_us.saturating_sub(now_us),
+        }
+    }
+
     /// When [`Self::try_probe`] will next say yes, if nothing happens before. `None` while closed, and while as many
     /// probes as may be are without an answer.
     #[must_use]
@@ -287,6 +321,7 @@ impl Breaker {
             backoff_since_us: now_us,
             next_probe_at_us: now_us,
             probes_succeeded: 0,
+            rests_until_us: 0,
         };
         trip.wait(now_us, &self.config, &mut self.random);
         self.circuit = Circuit::Tripped(trip);
@@ -296,12 +331,12 @@ impl Breaker {
 impl Trip {
     fn wait(&mut self, since_us: u64, config: &BreakerConfig, random: &mut Random) {
         self.backoff_since_us = since_us;
-        self.next_probe_at_us =
-            since_us.saturating_add(random.jitter(self.backoff_us, config.jitter_percent));
+        let pause_us = random.jitter(self.backoff_us, config.jitter_percent);
+        self.next_probe_at_us = since_us.saturating_add(pause_us).max(self.rests_until_us);
     }
 
     fn hasten(&mut self, now_us: u64) {
-        self.next_probe_at_us = self.next_probe_at_us.min(now_us);
+        self.next_probe_at_us = self.next_probe_at_us.min(now_us.max(self.rests_until_us));
     }
 }
 
@@ -364,6 +399,20 @@ mod tests {
     }
 
     #[test]
+    fn the_share_of_failures_leaves_out_what_it_is_told() {
+        let mut breaker = Breaker::new(BreakerConfig::default(), 1);
+        assert_eq!(breaker.failure_percent(3), 0);
+        results(&mut breaker, "x.");
+        assert_eq!((breaker.failure_percent(0), breaker.failure_percent(1)), (5, 0), "18 are yet to come");
+        (0..18).for_each(|_| breaker.on_failure(0, FailureKind::Refused));
+        assert_eq!(breaker.failure_percent(0), 0, "open");
+        let mut breaker = Breaker::new(BreakerConfig::default(), 1);
+        results(&mut breaker, "xx.xx.xx.xx.xx.xx.xx");
+        assert_eq!((breaker.failure_percent(0), breaker.failure_percent(5)), (70, 60));
+        assert_eq!(breaker.failure_percent(u32::MAX), 0);
+    }
+
+    #[test]
     fn only_the_last_twenty_results_count() {
         let mut breaker = Breaker::new(BreakerConfig { failures_to_open: 5, breaks_to_open: 5, ..CONFIG }, 1);
         results(&mut breaker, "xx.xx...............");
@@ -406,6 +455,26 @@ mod tests {
         let mut breaker = Breaker::new(CONFIG, 1);
         (0..100).for_each(|_| breaker.on_failure(0, FailureKind::Overloaded));
         assert_eq!(breaker.state(0), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_rest_is_kept_whatever_else_is_heard() {
+        let mut breaker = Breaker::new(CONFIG, 1);
+        breaker.on_rest(0, 5_000_000);
+        assert_eq!((breaker.state(0), breaker.rests_us(1_000_000)), (BreakerState::Open, 4_000_000));
+        breaker.on_news(1, false);
+        breaker.on_success(2);
+        breaker.on_rest(3, 1_000_000);
+        assert_eq!(breaker.next_probe_at_us(), Some(5_000_000), "neither good news nor a shorter rest");
+        assert!(!breaker.try_probe(4_999_999));
+        assert!(breaker.try_probe(5_000_000));
+        assert!(!breaker.try_probe(5_000_000), "one at a time");
+        breaker.on_probe_result(5_001_000, Err(FailureKind::Overloaded));
+        breaker.on_rest(5_001_000, 10_001_000);
+        assert_eq!(breaker.next_probe_at_us(), Some(10_001_000));
+        assert!(breaker.try_probe(10_001_000));
+        breaker.on_probe_result(10_002_000, Ok(()));
+        assert_eq!((breaker.state(10_002_000), breaker.rests_us(10_002_000)), (BreakerState::Closed, 0));
     }
 
     #[test]

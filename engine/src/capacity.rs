@@ -8,7 +8,9 @@
 //! - It grows only when it was the limit that held attempts back: a quiet hour proves nothing about what the processor
 //!   can take.
 //! - Attempts that were in flight when it shrank do not shrink it again: they are one overload, not many.
-//! - It must never let more than `limit_max` through, and every acquired place is released exactly once. Both are
+//! - Attempts that hang, later than what the processor's answers take, leave the count of places ([`Capacity::hang`]): they say nothing of what the
+//!   processor can take, and would hold up the others for as long as their timeout. They go on counting against `limit_max`, the hard limit.
+//! - It must never let more than `limit_max` through, hanging ones included, and every acquired place is released exactly once. Both are
 //!   asserted, in release too: an attempt that is lost here is a payment that is lost.
 
 /// How an attempt that held a place ended, as far as the processor's capacity is concerned.
@@ -18,6 +20,8 @@ pub enum Release {
     Success,
     /// It had too much to do: 429, or no answer in time.
     Overload,
+    /// It was [hanging](Capacity::hang), and ends.
+    Hanging,
     /// The end says nothing about load: the failure switch, a connection that could not be opened, a gateway that stops.
     Neutral,
 }
@@ -30,6 +34,8 @@ pub struct Capacity {
     limit_max: u32,
     limit: u32,
     in_flight: u32,
+    /// Attempts that hang, beside those in flight.
+    hanging: u32,
     /// Below this the limit doubles each round; from here on it grows by one each round.
     slow_start_until: u32,
     /// How many more successes may make it grow, since the limit was last reached. One round's worth at most.
@@ -57,6 +63,7 @@ impl Capacity {
             limit_max,
             limit: limit_start,
             in_flight: 0,
+            hanging: 0,
             slow_start_until: limit_max,
             growth_left: 0,
             credit: 0,
@@ -71,12 +78,33 @@ impl Capacity {
             self.growth_left = self.limit;
             return false;
         }
+        if self.in_flight + self.hanging >= self.limit_max {
+            return false;
+        }
         self.in_flight += 1;
-        assert!(self.in_flight <= self.limit_max, "more attempts in flight than the limit's maximum");
+        assert!(
+            self.in_flight + self.hanging <= self.limit_max,
+            "more attempts in flight than the limit's maximum"
+        );
         if self.in_flight == self.limit {
             self.growth_left = self.limit;
         }
         true
+    }
+
+    /// An attempt is later than what answers take: it leaves its place to another one.
+    ///
+    /// # Panics
+    /// If no place was taken: a bug of the caller's.
+    pub fn hang(&mut self) {
+        self.release(Release::Neutral);
+        self.hanging += 1;
+    }
+
+    /// Whether [`Self::try_acquire`] would say yes.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.in_flight < self.limit && self.in_flight + self.hanging < self.limit_max
     }
 
     /// Gives a place back, and learns from how its attempt ended.
@@ -84,6 +112,10 @@ impl Capacity {
     /// # Panics
     /// If no place was taken: a bug of the caller's.
     pub fn release(&mut self, outcome: Release) {
+        if outcome == Release::Hanging {
+            self.hanging = self.hanging.checked_sub(1).expect("an attempt that hung is counted as that");
+            return;
+        }
         assert!(self.in_flight > 0, "a place was released that nobody had taken");
         self.in_flight -= 1;
         let shrunk_already = self.shrunk_for > 0;
@@ -92,14 +124,20 @@ impl Capacity {
             Release::Success => self.grow(),
             Release::Overload if shrunk_already => {}
             Release::Overload => self.shrink(),
-            Release::Neutral => {}
+            Release::Neutral | Release::Hanging => {}
         }
     }
 
-    /// Attempts in flight.
+    /// Attempts in flight, those that hang left out.
     #[must_use]
     pub const fn in_flight(&self) -> u32 {
         self.in_flight
+    }
+
+    /// Attempts that hang.
+    #[must_use]
+    pub const fn hanging(&self) -> u32 {
+        self.hanging
     }
 
     /// Attempts that may be in flight. After it shrank, more than this may be on their way still.
@@ -227,6 +265,22 @@ mod tests {
         Capacity::new(1, 1, 1).release(Release::Neutral);
     }
 
+    #[test]
+    fn attempts_that_hang_leave_their_places_and_count_against_the_hard_limit() {
+        let mut capacity = Capacity::new(2, 8, 10);
+        assert_eq!(fill(&mut capacity), 8);
+        (0..6).for_each(|_| capacity.hang());
+        assert_eq!((capacity.in_flight(), capacity.hanging(), capacity.limit()), (2, 6, 8));
+        assert_eq!(fill(&mut capacity), 2, "8 places are free, and the hard limit of 10 leaves 2");
+        assert!(!capacity.has_room());
+        capacity.release(Release::Hanging);
+        assert_eq!(
+            (capacity.limit(), fill(&mut capacity)),
+            (8, 1),
+            "its end neither shrinks nor grows the limit"
+        );
+    }
+
     proptest! {
         #[test]
         fn stays_within_its_bounds(
@@ -257,7 +311,7 @@ mod tests {
                 match outcome {
                     Release::Success => prop_assert!(capacity.limit() == limit || capacity.limit() == limit + 1),
                     Release::Overload => prop_assert!(capacity.limit() == limit || capacity.limit() == (limit / 2).max(2)),
-                    Release::Neutral => prop_assert_eq!(capacity.limit(), limit),
+                    Release::Neutral | Release::Hanging => prop_assert_eq!(capacity.limit(), limit),
                 }
             }
         }

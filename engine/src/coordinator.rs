@@ -17,18 +17,27 @@
 //! A gateway's death at any moment, its return with the same payments (claims), two gateways accepting one id at the
 //! same time, a gateway that speaks of payments which are not its own.
 
+mod endings;
+mod names;
+mod questions;
 mod summaries;
 
 use galo_wire::record::{
-    Accept, Acknowledgement, Assignment, Claim, Completion, Flush, Grant, HealthNews, HealthReport, Hello,
-    Intent, IntentRecorded, Lease, LookupReply, PurgeReply, Purged, Role, Standing, SummaryQuery,
-    SummaryReply, Verdict, Withdrawal,
+    Accept, Acknowledgement, Admission, Assignment, Claim, Completion, Flush, Grant, HealthNews,
+    HealthReport, Hello, Intent, IntentRecorded, Lease, PurgeReply, Purged, Role, Withdrawal,
 };
-use galo_wire::{CorrelationId, History, Message, Outcome, PROTOCOL_VERSION, Processor, Reason, Stage};
+use galo_wire::{
+    CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Processor, Reason,
+    STATUS_CANCELLED, Stage,
+};
 
 use crate::ledger::{Entry, Known, Ledger, LedgerConfig, OpenPayment};
 use crate::money::AmountCents;
-use crate::time::{Now, UnixMillis};
+use crate::router::ProcessorSet;
+use crate::time::Now;
+use endings::Endings;
+pub use endings::{REASON_SIZE_MAX, Settled, Settlement, Verdict};
+pub use names::NamesError;
 use summaries::Summaries;
 
 /// A gateway's connection: an index that is used again after the connection closed.
@@ -43,6 +52,10 @@ pub const SESSION_COUNT_MAX: usize = 1024;
 pub struct CoordinatorConfig {
     /// The ledger's bounds.
     pub ledger: LedgerConfig,
+    /// What gateways that know the same processors say of them: [`galo_wire::record::processors_fingerprint`].
+    pub processors_fingerprint: u16,
+    /// The processors that have a health check.
+    pub health_checked: ProcessorSet,
     /// Between two health checks of one processor, µs.
     pub health_interval_us: u64,
     /// How long payments without an owner wait for a claim after a start, µs.
@@ -62,6 +75,9 @@ pub enum Rejection {
         /// The peer's.
         theirs: u16,
     },
+    /// It means others by the processors' numbers.
+    #[error("it knows other processors than this aggregator: both must read the same GALO_PROCESSORS")]
+    Processors,
     /// It is no gateway.
     #[error("a peer with role {0:?}, expected a gateway")]
     Role(Role),
@@ -82,13 +98,13 @@ pub enum Rejection {
 /// Counts of what happened, for metrics.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct CoordinatorCounters {
-    /// Accepts answered [`Verdict::Replayed`].
+    /// Accepts answered [`Admission::Replayed`].
     pub replayed: u64,
-    /// Accepts answered [`Verdict::Conflict`].
+    /// Accepts answered [`Admission::Conflict`].
     pub conflicts: u64,
-    /// Accepts answered [`Verdict::Full`].
+    /// Accepts answered [`Admission::Full`].
     pub full: u64,
-    /// Accepts answered [`Verdict::Expired`].
+    /// Accepts answered [`Admission::Expired`].
     pub expired: u64,
     /// Payments handed to another gateway.
     pub handed_over: u64,
@@ -98,12 +114,18 @@ pub struct CoordinatorCounters {
     pub withdrawn: u64,
     /// Completions about payments that are processed already or unknown.
     pub stale_completions: u64,
-    /// Payments said to be processed elsewhere than where the ledger has their attempt: should stay 0.
+    /// Payments that a processor has otherwise than the ledger (elsewhere, with another amount, although declined): should stay 0.
     pub contradictions: u64,
+    /// Payments that a processor has with another amount, as gateways told: nothing is booked.
+    pub other_amounts: u64,
     /// Leases given out, by [`Processor::index`].
-    pub leases: [u64; 2],
+    pub leases: [u64; PROCESSORS_LEN_MAX],
     /// Summaries made although a gateway had not said whether it knew of more.
     pub unconfirmed_summaries: u64,
+    /// Payments that clients cancelled.
+    pub cancelled: u64,
+    /// Payments that an operator settled.
+    pub settled: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,9 +149,10 @@ pub struct Coordinator {
     started_us: u64,
     /// There may be payments that nobody works on.
     orphans: bool,
-    next_lease_us: [u64; 2],
+    next_lease_us: [u64; PROCESSORS_LEN_MAX],
     purge_generation: u32,
     summaries: Summaries,
+    endings: Endings,
     counters: CoordinatorCounters,
     entries: Vec<Entry>,
     messages: Vec<(SessionId, Message)>,
@@ -147,9 +170,10 @@ impl Coordinator {
             turn: 0,
             started_us: now.monotonic_us,
             orphans: false,
-            next_lease_us: [now.monotonic_us + config.health_interval_us; 2],
+            next_lease_us: [now.monotonic_us + config.health_interval_us; PROCESSORS_LEN_MAX],
             purge_generation: 0,
             summaries: Summaries::default(),
+            endings: Endings::default(),
             counters: CoordinatorCounters::default(),
             entries: Vec::with_capacity(1024),
             messages: Vec::with_capacity(1024),
@@ -220,6 +244,9 @@ impl Coordinator {
         if hello.protocol_version != PROTOCOL_VERSION {
             return Err(Rejection::Version { theirs: hello.protocol_version });
         }
+        if hello.processors != self.config.processors_fingerprint {
+            return Err(Rejection::Processors);
+        }
         self.supersede(hello);
         let index = match self.sessions.iter().position(Option::is_none) {
             Some(index) => index,
@@ -231,6 +258,8 @@ impl Coordinator {
         };
         self.sessions[index] = Some(Session { hello, ready: false, superseded: false, strayed: 0 });
         let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
+        // It may be one that was cut off, with an attempt on its way.
+        self.refuse_settlements();
         if let Some(number) = self.summaries.join(session) {
             self.send(session, Flush { number });
         }
@@ -263,7 +292,7 @@ impl Coordinator {
             role: Role::Aggregator,
             instance: 0,
             thread: 0,
-            reserved: 0,
+            processors: 0,
             incarnation: self.config.incarnation,
         }
     }
@@ -284,6 +313,7 @@ impl Coordinator {
     pub fn disconnect(&mut self, session: SessionId, now: Now) {
         self.sessions[usize::from(session.0)] = None;
         self.abandon(session);
+        self.refuse_settlements();
         self.hand_over(now);
         self.answer_summaries(now);
     }
@@ -296,6 +326,7 @@ impl Coordinator {
         }
         self.messages.retain(|(to, _)| *to != session);
         self.summaries.leave(session);
+        self.endings.leave(session);
     }
 
     /// One record of a gateway.
@@ -325,6 +356,8 @@ impl Coordinator {
                 if let Some(known) = &mut self.sessions[usize::from(session.0)] {
                     known.ready = true;
                 }
+                // Its claims are heard: what is not withdrawn by now is its own.
+                self.send(session, Acknowledgement { sequence: 0 });
                 self.hand_over(now);
             }
             Message::Release(release) => {
@@ -347,16 +380,12 @@ impl Coordinator {
                 self.summaries.flushed(session, flushed.number);
                 self.answer_summaries(now);
             }
-            Message::LookupQuery(query) => {
-                let id = query.correlation_id;
-                let known = self.ledger.lookup(id);
-                let history = match known {
-                    Known::Absent => History::EMPTY,
-                    Known::Open(_) | Known::Processed { .. } => self.ledger.history(id),
-                };
-                history.decisions().iter().for_each(|decision| self.send(session, *decision));
-                self.send(session, lookup_reply(query.slot, id, known, &history));
+            Message::LookupQuery(query) => self.tell(session, query.slot, query.correlation_id),
+            Message::CancelQuery(query) => {
+                self.cancel(query.correlation_id, now);
+                self.tell(session, query.slot, query.correlation_id);
             }
+            Message::Yielded(yielded) => self.yielded(session, yielded, now),
             Message::PurgeQuery(query) => {
                 self.apply(Entry::Purged);
                 self.purge_generation = self.purge_generation.wrapping_add(1);
@@ -366,12 +395,14 @@ impl Coordinator {
                 self.send(session, PurgeReply { slot: query.slot });
             }
             Message::HealthReport(report) => self.spread(session, report),
+            Message::Contradiction(_) => self.counters.other_amounts += 1,
             Message::Hello(_)
             | Message::Grant(_)
             | Message::IntentRecorded(_)
             | Message::Acknowledgement(_)
             | Message::Assignment(_)
             | Message::Withdrawal(_)
+            | Message::SummaryTotal(_)
             | Message::SummaryReply(_)
             | Message::PastDecision(_)
             | Message::LookupReply(_)
@@ -379,6 +410,7 @@ impl Coordinator {
             | Message::PurgeReply(_)
             | Message::Lease(_)
             | Message::Flush(_)
+            | Message::Yield(_)
             | Message::HealthNews(_) => return Err(Rejection::Unexpected(Box::new(message))),
         }
         Ok(())
@@ -388,14 +420,15 @@ impl Coordinator {
     /// has waited long enough.
     #[must_use]
     pub fn tick_due_us(&self) -> u64 {
-        let [default, fallback] = self.next_lease_us;
+        let leases = self.config.health_checked.iter().map(|it| self.next_lease_us[it.index()]);
         let round_us = self.summaries.until_us().unwrap_or(u64::MAX);
-        if self.orphans { 0 } else { default.min(fallback).min(round_us) }
+        let round_us = round_us.min(self.endings.until_us().unwrap_or(u64::MAX));
+        if self.orphans { 0 } else { leases.min().unwrap_or(u64::MAX).min(round_us) }
     }
 
     /// To be called within 100 ms of [`Self::tick_due_us`]: gives out leases, payments that nobody works on, and answers that waited long enough.
     pub fn tick(&mut self, now: Now) {
-        for processor in Processor::ALL {
+        for processor in self.config.health_checked.iter() {
             if now.monotonic_us < self.next_lease_us[processor.index()] {
                 continue;
             }
@@ -407,19 +440,22 @@ impl Coordinator {
         }
         self.hand_over(now);
         self.answer_summaries(now);
+        self.end_settlements(now);
     }
 
     fn accept(&mut self, session: SessionId, accept: Accept, now: Now) {
         let Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason } =
             accept;
         let same_amount_is = |known_cents: u64| {
-            if known_cents == amount_cents { Verdict::Replayed } else { Verdict::Conflict }
+            if known_cents == amount_cents { Admission::Replayed } else { Admission::Conflict }
         };
-        let verdict = match self.ledger.lookup(correlation_id) {
+        let admission = match self.ledger.lookup(correlation_id) {
             Known::Open(payment) => same_amount_is(payment.amount_cents),
-            Known::Processed { amount_cents, .. } => same_amount_is(amount_cents),
+            Known::Processed { amount_cents, .. } | Known::Declined { amount_cents, .. } => {
+                same_amount_is(amount_cents)
+            }
             // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
-            Known::Absent if now.monotonic_us > expires_at_us => Verdict::Expired,
+            Known::Absent if now.monotonic_us > expires_at_us => Admission::Expired,
             Known::Absent if self.ledger.has_room(amount_cents) => {
                 self.apply(Entry::Accepted {
                     correlation_id,
@@ -430,18 +466,18 @@ impl Coordinator {
                     reason,
                 });
                 self.ledger.set_owner(correlation_id, Some(session));
-                Verdict::Granted
+                Admission::Granted
             }
-            Known::Absent => Verdict::Full,
+            Known::Absent => Admission::Full,
         };
-        match verdict {
-            Verdict::Granted => {}
-            Verdict::Replayed => self.counters.replayed += 1,
-            Verdict::Conflict => self.counters.conflicts += 1,
-            Verdict::Full => self.counters.full += 1,
-            Verdict::Expired => self.counters.expired += 1,
+        match admission {
+            Admission::Granted => {}
+            Admission::Replayed => self.counters.replayed += 1,
+            Admission::Conflict => self.counters.conflicts += 1,
+            Admission::Full => self.counters.full += 1,
+            Admission::Expired => self.counters.expired += 1,
         }
-        self.send(session, Grant { slot, correlation_id, verdict });
+        self.send(session, Grant { slot, correlation_id, admission });
     }
 
     fn intend(&mut self, session: SessionId, intent: Intent) {
@@ -465,7 +501,9 @@ impl Coordinator {
                 self.withdraw(session, slot, correlation_id);
                 self.assign(session, correlation_id, payment);
             }
-            Known::Open(_) | Known::Processed { .. } | Known::Absent => {
+            // Cancelled a moment ago: no gateway's mistake.
+            Known::Declined { status: STATUS_CANCELLED, .. } => self.withdraw(session, slot, correlation_id),
+            Known::Open(_) | Known::Processed { .. } | Known::Declined { .. } | Known::Absent => {
                 self.stray(session);
                 self.withdraw(session, slot, correlation_id);
             }
@@ -473,13 +511,14 @@ impl Coordinator {
     }
 
     fn complete(&mut self, session: SessionId, completion: Completion) {
-        let Completion { sequence, correlation_id, requested_at_ms, processor, outcome } = completion;
+        let Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status } = completion;
+        let entry = Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status };
         match (self.ledger.lookup(correlation_id), outcome) {
             (Known::Open(payment), Outcome::Processed) => {
                 if payment.stage != Stage::at(processor) {
                     self.counters.contradictions += 1;
                 }
-                self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                self.apply(entry);
             }
             (Known::Open(payment), Outcome::Refused)
                 if payment.owner == Some(session)
@@ -487,14 +526,33 @@ impl Coordinator {
                     && payment.requested_at_ms == requested_at_ms
                     && !payment.in_doubt =>
             {
-                self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                self.apply(entry);
             }
             (Known::Open(payment), Outcome::Unknown) if payment.stage == Stage::at(processor) => {
                 if !payment.in_doubt {
-                    self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                    self.apply(entry);
                 }
             }
-            (Known::Open(_) | Known::Processed { .. } | Known::Absent, _) => {
+            // Only the owner knows that nothing is on its way any more.
+            (Known::Open(payment), Outcome::Absent)
+                if payment.owner == Some(session)
+                    && payment.stage == Stage::at(processor)
+                    && payment.requested_at_ms == requested_at_ms
+                    && payment.in_doubt =>
+            {
+                self.apply(entry);
+            }
+            (Known::Open(payment), Outcome::Declined)
+                if payment.owner == Some(session) && payment.stage == Stage::Waiting && !payment.in_doubt =>
+            {
+                self.apply(entry);
+            }
+            // It ended as not charged, and a processor has it.
+            (Known::Declined { .. }, Outcome::Processed) => self.counters.contradictions += 1,
+            (Known::Processed { processor: known, .. }, Outcome::Processed) if known != processor => {
+                self.counters.contradictions += 1;
+            }
+            (Known::Open(_) | Known::Processed { .. } | Known::Declined { .. } | Known::Absent, _) => {
                 self.counters.stale_completions += 1
             }
         }
@@ -523,7 +581,7 @@ impl Coordinator {
     /// | with nobody, at the same stage, and no later attempt is known | its own |
     /// | with nobody, at the attempt that the gateway last had, which it saw refused or never sent | its own, waiting |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
-    /// | with somebody, or processed | withdrawn |
+    /// | with somebody, processed or declined | withdrawn |
     fn claim(&mut self, session: SessionId, claim: Claim) -> Result<(), Rejection> {
         let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
         // A claim that waits names the attempt that it gave up, if there was one.
@@ -556,7 +614,7 @@ impl Coordinator {
                 {
                     // Nobody else has had it since: whoever takes over a recorded attempt has it in doubt.
                     let outcome = Outcome::Refused;
-                    self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                    self.resolve(correlation_id, processor, requested_at_ms, outcome);
                     self.ledger.set_owner(correlation_id, Some(session));
                 } else if payment.stage == stage
                     && (payment.requested_at_ms == requested_at_ms
@@ -567,7 +625,7 @@ impl Coordinator {
                         && let Some(processor) = stage.processor()
                     {
                         let outcome = Outcome::Unknown;
-                        self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                        self.resolve(correlation_id, processor, requested_at_ms, outcome);
                     }
                     self.ledger.set_owner(correlation_id, Some(session));
                 } else {
@@ -576,7 +634,7 @@ impl Coordinator {
                 }
             }
             Known::Open(payment) if payment.owner == Some(session) => {}
-            Known::Open(_) | Known::Processed { .. } => {
+            Known::Open(_) | Known::Processed { .. } | Known::Declined { .. } => {
                 self.stray(session);
                 self.withdraw(session, slot, correlation_id);
             }
@@ -606,18 +664,13 @@ impl Coordinator {
         if let Some(processor) = payment.stage.processor()
             && !payment.in_doubt
         {
-            let requested_at_ms = payment.requested_at_ms;
-            self.apply(Entry::Resolved {
-                correlation_id,
-                processor,
-                requested_at_ms,
-                outcome: Outcome::Unknown,
-            });
+            self.resolve(correlation_id, processor, payment.requested_at_ms, Outcome::Unknown);
         }
     }
 
     fn assign(&mut self, session: SessionId, correlation_id: CorrelationId, payment: OpenPayment) {
         self.doubt(correlation_id, payment);
+        self.refuse_settlement_of(correlation_id, session);
         self.ledger.set_owner(correlation_id, Some(session));
         self.counters.handed_over += 1;
         let OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, .. } = payment;
@@ -659,29 +712,17 @@ impl Coordinator {
         }
     }
 
-    fn summarize(&mut self, session: SessionId, query: SummaryQuery) {
-        let summary = self.ledger.summarize(UnixMillis(query.from_ms), UnixMillis(query.to_ms));
-        let [default, fallback] = summary.totals;
-        self.send(
-            session,
-            SummaryReply {
-                slot: query.slot,
-                resolution_ms: summary.resolution_ms,
-                default_requests: default.count,
-                default_amount_cents: default.amount_cents,
-                fallback_requests: fallback.count,
-                fallback_amount_cents: fallback.amount_cents,
-            },
-        );
-    }
-
     fn spread(&mut self, from: SessionId, report: HealthReport) {
-        let HealthReport { processor, source, failing, response_ms } = report;
+        let HealthReport { processor, source, failing, response_ms, retry_after_ms } = report;
         for other in
             self.session_ids(|session| !session.superseded).into_iter().filter(|other| *other != from)
         {
-            self.send(other, HealthNews { processor, source, failing, response_ms });
+            self.send(other, HealthNews { processor, source, failing, response_ms, retry_after_ms });
         }
+    }
+
+    fn resolve(&mut self, id: CorrelationId, processor: Processor, requested_at_ms: u64, outcome: Outcome) {
+        self.apply(Entry::Resolved { correlation_id: id, processor, requested_at_ms, outcome, status: 0 });
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -707,29 +748,5 @@ impl Coordinator {
         let index = (0..count).map(|step| (self.turn + 1 + step) % count).find(ready)?;
         self.turn = index;
         Some(SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits")))
-    }
-}
-
-fn lookup_reply(slot: u32, correlation_id: CorrelationId, known: Known, history: &History) -> LookupReply {
-    let (standing, amount_cents, requested_at_ms, stage, in_doubt) = match known {
-        Known::Absent => (Standing::Absent, 0, 0, Stage::Waiting, false),
-        Known::Open(payment) => {
-            let requested_at_ms = if payment.stage == Stage::Waiting { 0 } else { payment.requested_at_ms };
-            (Standing::Open, payment.amount_cents, requested_at_ms, payment.stage, payment.in_doubt)
-        }
-        Known::Processed { amount_cents, requested_at_ms, processor } => {
-            (Standing::Processed, amount_cents, requested_at_ms, Stage::at(processor), false)
-        }
-    };
-    LookupReply {
-        slot,
-        correlation_id,
-        standing,
-        amount_cents,
-        requested_at_ms,
-        stage,
-        in_doubt,
-        decision_count: u8::try_from(history.decisions().len()).expect("a few"),
-        decisions_forgotten: history.forgotten,
     }
 }

@@ -3,16 +3,22 @@
 //! ```text
 //!            Grant                    route             IntentRecorded
 //! Accepting ───────▶ Waiting ──────────────▶ Intending ───────────────▶ Attempting ──▶ processed: Completion
-//!     │                 ▲                                                │   ▲   │
-//!     │ Grant, planned  └──────────────── refused ───────────────────────┘   │   └─▶ unknown: Doubtful ─┐
-//!     └──────────────────────────────────────────────────────────────────────┘◀───── same processor ────┘
+//!     │                 ▲   ▲        ▲                                   │   ▲   │
+//!     │                 │   └── Deferred ◀── refused again, declined ────┤   │   ├─▶ unknown: Doubtful ─┐
+//!     │ Grant, planned  └──────────────── refused ───────────────────────┘   │   │    ▲  same processor │
+//!     └──────────────────────────────────────────────────────────────────────┘◀──┼────┼────────────────┤
+//!                                                                  duplicate,    ▼    │                ▼
+//!                                                                  pending:   Verifying ◀── look-up ───┘
 //! ```
+//!
+//! A payment that processors refuse while they take others is *deferred*: it leaves the queue, comes back after growing pauses, and finds out
+//! nothing where it was refused. So nothing that one payment does stops another.
 //!
 //! The usual payment takes the short cut: its accept already carries the planned attempt, so that one round trip to the
 //! ledger both grants it and records the intent, and the answer to the client and the attempt leave together.
 //!
-//! Must never: send a byte to a processor before the ledger has the intent; send a payment in doubt to the other
-//! processor, or with another `requestedAt`; forget a completion that the ledger has not acknowledged.
+//! Must never: send a byte to a processor before the ledger has the intent; send a payment in doubt to another
+//! processor, or with another `requestedAt`; look at a status code; forget a completion that the ledger has not acknowledged.
 //!
 //! Survives: the loss of the ledger's connection (keeps dispatching what was granted, claims it after the reconnect,
 //! repeats unacknowledged completions), processors that fail, hang or lie, withdrawal of a payment while its attempt
@@ -21,49 +27,43 @@
 //! Events come in as method calls with the time; actions pile up in [`Dispatcher::actions`] for the shell to carry out.
 
 mod action;
+mod config;
+mod doubts;
+mod ends;
 mod gauges;
 mod payment;
+mod reunion;
 mod routing;
+mod troubles;
 mod waits;
+mod yields;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use galo_wire::record::{
-    Accept, Assignment, Claim, Completion, Flushed, Grant, HealthReport, HealthSource, Intent,
-    IntentRecorded, Ready, Release, Verdict, Withdrawal,
+    ANY_SLOT, Accept, Admission, Assignment, Completion, Flushed, Grant, HealthReport, HealthSource, Intent,
+    IntentRecorded, Release, Withdrawal,
 };
-use galo_wire::{CorrelationId, Message, Outcome, Processor, Stage};
+use galo_wire::{CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use slab::Slab;
 
 use crate::arrivals::Arrivals;
 use crate::money::AmountCents;
-use crate::outcome::{Reply, classify};
 use crate::outlook::{Outlook, OutlookConfig, Reservation, Sent};
 use crate::pace::Pace;
 use crate::random::Random;
-use crate::retry::{Backoff, Budget, BudgetConfig};
-use crate::router::{Reason, RouterConfig};
+use crate::retry::Budget;
+use crate::router::{ProcessorSet, Reason, RouterConfig};
 use crate::time::{Now, UnixMillis};
 
-pub use action::{Action, Answer, Verification};
+pub use action::{Action, Answer, Stored, Verification};
+pub use config::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
 pub use gauges::{DispatcherCounters, DispatcherGauges};
-use payment::{Payment, Place, State, Unacknowledged};
-
-/// What the dispatcher is told at start.
-#[derive(Clone, Copy, Debug)]
-pub struct DispatcherConfig {
-    /// Fees and patience.
-    pub router: RouterConfig,
-    /// Payments held at most. Memory: 80 bytes a payment, and 20 in the queue it waits in.
-    pub queue_len_max: usize,
-    /// Attempts in flight per processor at most.
-    pub concurrency_max: u32,
-    /// How long a POST waits for the ledger, µs.
-    pub accept_wait_us_max: u64,
-    /// Drawn at each start.
-    pub seed: u64,
-}
+use payment::{Doubt, Payment, Place, State, Unacknowledged};
+use troubles::Troubles;
+use waits::NextDue;
+use yields::Recalled;
 
 /// A planned attempt whose grant took longer than this is planned anew, so that its `requestedAt` is not stale.
 const PLAN_AGE_MS_MAX: u64 = 250;
@@ -72,19 +72,12 @@ const PLAN_AGE_MS_MAX: u64 = 250;
 /// times what it takes. Whatever the ledger grants before, the client hears of; afterwards it grants nothing.
 const GRANT_RETURN_SHARE: u64 = 10;
 
-/// Each success pays for two more tries, so that what an outage left in doubt is settled as fast as the processor says
-/// yes; one that goes on saying nothing is asked twenty times a second, however many payments it holds.
-const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per_second: 20, saved_max: 400 };
-
 /// A slot's lower bits are the payment's place, the upper eight count how often that place was used before.
 const PLACE_BITS: u32 = 24;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 
 /// The `requestedAt` of a payment that waits without an attempt that was recorded and refused, of which a claim would tell.
 const NO_ATTEMPT: UnixMillis = UnixMillis(0);
-
-/// How often a 422 whose payment cannot be looked up is asked again before our own `requestedAt` is taken.
-const VERIFY_COUNT_MAX: u16 = 5;
 
 /// See the module's documentation.
 pub struct Dispatcher {
@@ -95,23 +88,40 @@ pub struct Dispatcher {
     /// The queue. An entry whose payment is elsewhere by now is skipped.
     waiting: VecDeque<(u32, CorrelationId)>,
     /// Payments in doubt by the time of their next try, per processor. Entries may be outdated, as above.
-    doubtful: [BinaryHeap<Reverse<(u64, u32)>>; 2],
+    doubtful: Vec<BinaryHeap<Reverse<(u64, u32)>>>,
+    /// Likewise those that are to be looked up: what keeps an attempt from being made again keeps nobody from asking.
+    looked_up: Vec<BinaryHeap<Reverse<(u64, u32)>>>,
+    /// Payments that left the queue for a while, by when they come back. Entries may be outdated, as above.
+    deferred: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Payments that came by an assignment and are still this gateway's: it must not hold one twice.
+    assigned: HashMap<CorrelationId, u32>,
+    /// Payments that have ended otherwise, and are still here.
+    recalled: Recalled,
+    /// What is remembered of payments that were refused.
+    troubles: Troubles,
+    /// Processors that must show that they take any payment, since they declined one.
+    proofs: ProcessorSet,
     /// POSTs that wait for a grant, by deadline.
     deadlines: VecDeque<(u64, u32, CorrelationId)>,
     unacknowledged: VecDeque<Unacknowledged>,
-    outlooks: [Outlook; 2],
+    /// By [`Processor::index`].
+    outlooks: Vec<Outlook>,
     arrivals: Arrivals,
     /// Of what leaves the queue.
     pace: Pace,
     /// The queue's first waits for that alone.
     is_paced: bool,
+    next_due: NextDue,
     /// Which payment, by its arrival, was told to wait last, and why.
     last_wait: Option<(u64, Reason)>,
-    backoff: Backoff,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
-    budgets: [Budget; 2],
+    budgets: Vec<Budget>,
     random: Random,
     connected: bool,
+    /// The ledger has heard the claims: what is not ours has been withdrawn.
+    claimed: bool,
+    /// The last completion that was said before them.
+    claimed_sequence: u64,
     draining: bool,
     completion_sequence: u64,
     counters: DispatcherCounters,
@@ -122,35 +132,59 @@ impl Dispatcher {
     /// A dispatcher that holds nothing and knows nothing.
     #[must_use]
     pub fn new(config: DispatcherConfig) -> Self {
-        let outlook_config =
-            OutlookConfig { concurrency_max: config.concurrency_max, slow_us: config.router.slow_us };
         let mut random = Random::new(config.seed);
-        let outlooks = [
-            Outlook::new(outlook_config, random.next_u64()),
-            Outlook::new(outlook_config, random.next_u64()),
-        ];
+        let numbers_len = config.router.processors.iter().last().map_or(0, |last| last.index() + 1);
+        let outlooks = config.processors[..numbers_len]
+            .iter()
+            .map(|policy| {
+                let concurrency_max = policy.concurrency_max;
+                let thresholds = config.router.thresholds;
+                Outlook::new(OutlookConfig { concurrency_max, thresholds }, random.next_u64())
+            })
+            .collect();
         Self {
             config,
             payments: Slab::with_capacity(1024),
             uses: Vec::with_capacity(1024),
             waiting: VecDeque::with_capacity(1024),
-            doubtful: [BinaryHeap::new(), BinaryHeap::new()],
+            doubtful: (0..numbers_len).map(|_| BinaryHeap::new()).collect(),
+            looked_up: (0..numbers_len).map(|_| BinaryHeap::new()).collect(),
+            deferred: BinaryHeap::new(),
+            assigned: HashMap::new(),
+            recalled: Recalled::default(),
+            troubles: Troubles::default(),
+            proofs: ProcessorSet::EMPTY,
             deadlines: VecDeque::with_capacity(1024),
             unacknowledged: VecDeque::with_capacity(1024),
             outlooks,
             arrivals: Arrivals::default(),
             pace: Pace::default(),
             is_paced: false,
+            next_due: NextDue::NEVER,
             last_wait: None,
-            backoff: Backoff { base_ms: 20, max_ms: 1000, factor_percent: 200 },
-            budgets: [Budget::new(RETRY_BUDGET), Budget::new(RETRY_BUDGET)],
+            budgets: (0..numbers_len).map(|_| Budget::new(doubts::RETRY_BUDGET)).collect(),
             random,
             connected: false,
+            claimed: false,
+            claimed_sequence: 0,
             draining: false,
             completion_sequence: 0,
             counters: DispatcherCounters::default(),
             actions: Vec::with_capacity(1024),
         }
+    }
+
+    /// Goes on with other costs, thresholds and treatments of the same processors.
+    ///
+    /// # Panics
+    /// If the processors or their hard limits are others.
+    pub fn reconfigure(&mut self, router: RouterConfig, processors: [ProcessorPolicy; PROCESSORS_LEN_MAX]) {
+        let limits = |all: &[ProcessorPolicy; PROCESSORS_LEN_MAX]| all.map(|policy| policy.concurrency_max);
+        assert_eq!(self.config.router.processors, router.processors, "the same processors");
+        assert_eq!(limits(&self.config.processors), limits(&processors), "with the same hard limits");
+        self.config.router = router;
+        self.config.processors = processors;
+        self.outlooks.iter_mut().for_each(|outlook| outlook.set_thresholds(router.thresholds));
     }
 
     /// What the shell is to do, in order. It empties the list.
@@ -166,17 +200,23 @@ impl Dispatcher {
 
     /// The present state, for metrics.
     pub fn gauges(&mut self, now: Now) -> DispatcherGauges {
-        let [default, fallback] = &mut self.outlooks;
-        DispatcherGauges {
+        let mut gauges = DispatcherGauges {
             held: self.payments.len(),
             waiting: self.waiting.len(),
-            doubtful: [self.doubtful[0].len(), self.doubtful[1].len()],
+            deferred: self.deferred.len(),
             unacknowledged: self.unacknowledged.len(),
-            in_flight: [default.in_flight(), fallback.in_flight()],
-            limit: [default.limit(), fallback.limit()],
-            breaker: [default.breaker_state(now), fallback.breaker_state(now)],
-            expected_us: [default.expected_us(now), fallback.expected_us(now)],
+            ..DispatcherGauges::default()
+        };
+        for (index, outlook) in self.outlooks.iter_mut().enumerate() {
+            gauges.doubtful[index] = self.doubtful[index].len() + self.looked_up[index].len();
+            gauges.in_flight[index] = outlook.in_flight();
+            gauges.hanging[index] = outlook.hanging();
+            gauges.limit[index] = outlook.limit();
+            gauges.breaker[index] = outlook.breaker_state(now);
+            gauges.expected_us[index] = outlook.expected_us(now);
+            gauges.rests_us[index] = outlook.rests_us(now);
         }
+        gauges
     }
 
     /// Whether one more POST would be taken.
@@ -192,7 +232,7 @@ impl Dispatcher {
             self.answer(ticket, Answer::Full);
             return;
         }
-        let (plan, reason) = self.plan(now);
+        let (plan, reason) = self.plan(amount, now);
         let slot = self.insert(Payment {
             slot: 0,
             correlation_id,
@@ -205,92 +245,12 @@ impl Dispatcher {
             in_doubt: false,
             probed: plan.is_some_and(|place| place.reservation == Reservation::Probe),
             withdrawn: false,
+            is_asked_for: false,
         });
         self.deadlines.push_back((now.monotonic_us + self.config.accept_wait_us_max, slot, correlation_id));
         if self.connected {
             self.send_accept(slot, reason, now);
         }
-    }
-
-    /// The connection to the aggregator stands, hellos are exchanged: say what is held, then ask for work.
-    pub fn connected(&mut self, now: Now) {
-        assert!(!self.connected, "a connection is lost before the next one stands");
-        self.connected = true;
-        // While the ledger was away, its clients waited for their answers.
-        self.arrivals.on_interruption(now.monotonic_us);
-        // Completions first: a claim for a payment that is processed would only be withdrawn. A ledger that has lost its
-        // memory needs the claim before the completion, one that has not ignores it.
-        let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
-        let mut claim_count = unacknowledged.len() as u64;
-        for Unacknowledged { completion, amount_cents } in &mut unacknowledged {
-            self.completion_sequence += 1;
-            completion.sequence = self.completion_sequence;
-            self.actions.push(Action::Send(
-                Claim {
-                    slot: u32::MAX,
-                    correlation_id: completion.correlation_id,
-                    amount_cents: *amount_cents,
-                    requested_at_ms: completion.requested_at_ms,
-                    stage: Stage::at(completion.processor),
-                    in_doubt: false,
-                }
-                .into(),
-            ));
-            self.actions.push(Action::Send((*completion).into()));
-        }
-        self.unacknowledged = unacknowledged;
-        let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
-        for slot in slots {
-            let payment = self.payments[key_of(slot)];
-            let claim = |stage, requested_at: UnixMillis| {
-                Action::Send(
-                    Claim {
-                        slot,
-                        correlation_id: payment.correlation_id,
-                        amount_cents: payment.amount.get(),
-                        requested_at_ms: requested_at.0,
-                        stage,
-                        in_doubt: payment.in_doubt,
-                    }
-                    .into(),
-                )
-            };
-            match payment.state {
-                _ if payment.withdrawn => continue,
-                State::Accepting(plan) => {
-                    if let Some(place) = plan {
-                        self.cancel(place, now);
-                        let payment = self.payment(slot);
-                        (payment.state, payment.requested_at) = (State::Accepting(None), NO_ATTEMPT);
-                    }
-                    self.send_accept(slot, Reason::Queued, now);
-                    continue;
-                }
-                // It may be recorded and was not acted upon, but is not named: the ledger's may be another's, and on its way.
-                State::Intending(place) => {
-                    self.cancel(place, now);
-                    self.payment(slot).requested_at = NO_ATTEMPT;
-                    self.actions.push(claim(Stage::Waiting, NO_ATTEMPT));
-                    self.wait(slot, End::Front);
-                }
-                State::Waiting => self.actions.push(claim(Stage::Waiting, payment.requested_at)),
-                State::Attempting(processor, _)
-                | State::Doubtful(processor)
-                | State::Verifying(processor) => {
-                    self.actions.push(claim(Stage::at(processor), payment.requested_at));
-                }
-            }
-            claim_count += 1;
-        }
-        if !self.draining {
-            self.actions.push(Action::Send(Ready { claim_count }.into()));
-        }
-        self.pump(now);
-    }
-
-    /// The connection to the aggregator is gone. What was granted goes on.
-    pub fn disconnected(&mut self) {
-        self.connected = false;
     }
 
     /// A record of the aggregator. Replies to queries are the shell's and do not come here.
@@ -299,6 +259,10 @@ impl Dispatcher {
             Message::Grant(grant) => self.granted(grant, now),
             Message::IntentRecorded(recorded) => self.intent_recorded(recorded, now),
             Message::Acknowledgement(acknowledgement) => {
+                // To the Ready behind the claims it is one of number 0, or of the first completion after it.
+                if acknowledgement.sequence == 0 || acknowledgement.sequence > self.claimed_sequence {
+                    self.claimed = true;
+                }
                 while self
                     .unacknowledged
                     .front()
@@ -308,14 +272,26 @@ impl Dispatcher {
                 }
             }
             Message::Assignment(assignment) => self.assigned(assignment, now),
+            Message::Withdrawal(Withdrawal { slot: ANY_SLOT, correlation_id }) => self.recall(correlation_id),
             Message::Withdrawal(withdrawal) => self.withdraw(withdrawal, now),
+            Message::Yield(asked) => self.yield_up(asked),
             Message::Purged(_) => self.purged(),
             Message::Lease(lease) => self.actions.push(Action::CheckHealth { processor: lease.processor }),
             // Completions leave as actions in the order in which they were heard of: they are all before this.
             Message::Flush(flush) => self.actions.push(Action::Send(Flushed { number: flush.number }.into())),
             Message::HealthNews(news) => {
-                let outlook = &mut self.outlooks[news.processor.index()];
+                let Some(outlook) = self.outlooks.get_mut(news.processor.index()) else {
+                    self.counters.stale_records += 1;
+                    return;
+                };
                 outlook.news(news.failing, now);
+                if news.retry_after_ms > 0 {
+                    outlook.rest(u64::from(news.retry_after_ms) * 1_000, now);
+                }
+                if !news.failing {
+                    self.hasten_deferred(now);
+                }
+                let outlook = &mut self.outlooks[news.processor.index()];
                 if news.source == HealthSource::Check || !news.failing {
                     outlook.checked(u64::from(news.response_ms) * 1000, now);
                 }
@@ -329,6 +305,8 @@ impl Dispatcher {
             | Message::Ready(_)
             | Message::Release(_)
             | Message::SummaryQuery(_)
+            | Message::Contradiction(_)
+            | Message::SummaryTotal(_)
             | Message::SummaryReply(_)
             | Message::LookupQuery(_)
             | Message::PastDecision(_)
@@ -336,66 +314,10 @@ impl Dispatcher {
             | Message::PurgeQuery(_)
             | Message::PurgeReply(_)
             | Message::Flushed(_)
+            | Message::CancelQuery(_)
+            | Message::Yielded(_)
             | Message::HealthReport(_) => self.counters.stale_records += 1,
         }
-    }
-
-    /// An attempt ended. Called exactly once for each [`Action::Attempt`].
-    pub fn attempt_ended(&mut self, slot: u32, reply: Reply, latency_us: u64, now: Now) {
-        let payment = self.payments[key_of(slot)];
-        let State::Attempting(processor, sent) = payment.state else {
-            unreachable!("an attempt ends once, in state {:?}", payment.state);
-        };
-        let outcome = classify(reply);
-        self.counters.outcomes[processor.index()][outcome as usize] += 1;
-        let change = self.outlooks[processor.index()].ended(slot, sent, reply, latency_us, now);
-        self.tell(processor, change, now);
-        if outcome == Outcome::Processed {
-            self.budgets[processor.index()].on_success();
-        }
-        match outcome {
-            Outcome::Processed if reply == (Reply::Answered { status: 422 }) => {
-                self.payment(slot).tries = 0;
-                self.verify(slot, processor);
-            }
-            Outcome::Processed => self.processed(slot, processor, payment.requested_at),
-            Outcome::Refused if payment.withdrawn => self.free(slot),
-            Outcome::Refused if !payment.in_doubt => {
-                self.complete(&payment, processor, payment.requested_at, Outcome::Refused);
-                self.wait(slot, End::Front);
-            }
-            // In doubt before or now: only a 2xx or a 422 of this processor ends that.
-            Outcome::Refused | Outcome::Unknown => {
-                if !payment.in_doubt {
-                    self.complete(&payment, processor, payment.requested_at, Outcome::Unknown);
-                }
-                if payment.withdrawn {
-                    self.free(slot);
-                } else {
-                    self.doubt(slot, processor, now);
-                }
-            }
-        }
-        self.pump(now);
-    }
-
-    /// A lookup ended. Called exactly once for each [`Action::Verify`].
-    pub fn verified(&mut self, slot: u32, verification: Verification, now: Now) {
-        let payment = self.payments[key_of(slot)];
-        let State::Verifying(processor) = payment.state else {
-            unreachable!("a lookup ends once, in state {:?}", payment.state);
-        };
-        match verification {
-            Verification::Found(requested_at) => self.processed(slot, processor, requested_at),
-            Verification::Unclear if payment.tries >= VERIFY_COUNT_MAX => {
-                self.processed(slot, processor, payment.requested_at);
-            }
-            Verification::Unclear => {
-                self.payment(slot).tries += 1;
-                self.verify(slot, processor);
-            }
-        }
-        self.pump(now);
     }
 
     /// A health check ended: failing and the least response time in ms, or `None` where it gave no answer.
@@ -404,7 +326,11 @@ impl Dispatcher {
         let outlook = &mut self.outlooks[processor.index()];
         outlook.news(failing, now);
         outlook.checked(u64::from(response_ms) * 1000, now);
-        self.report(HealthReport { processor, source: HealthSource::Check, failing, response_ms });
+        if !failing {
+            self.hasten_deferred(now);
+        }
+        let source = HealthSource::Check;
+        self.report(HealthReport { processor, source, failing, response_ms, retry_after_ms: 0 });
         self.pump(now);
     }
 
@@ -424,6 +350,7 @@ impl Dispatcher {
                 self.give_up(slot, now);
             }
         }
+        self.drop_recalled(now);
         self.pump(now);
     }
 
@@ -432,7 +359,8 @@ impl Dispatcher {
         self.draining = true;
         let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {
-            if matches!(self.payments[key_of(slot)].state, State::Waiting | State::Doubtful(_)) {
+            let state = self.payments[key_of(slot)].state;
+            if matches!(state, State::Waiting | State::Deferred | State::Doubtful(_)) {
                 self.release(slot);
             }
         }
@@ -445,7 +373,7 @@ impl Dispatcher {
     }
 
     fn granted(&mut self, grant: Grant, now: Now) {
-        let Grant { slot, correlation_id, verdict } = grant;
+        let Grant { slot, correlation_id, admission } = grant;
         let Some(payment) = self.find(slot, correlation_id, |state| matches!(state, State::Accepting(_)))
         else {
             self.counters.stale_records += 1;
@@ -455,16 +383,16 @@ impl Dispatcher {
         if let Some(ticket) = self.payment(slot).ticket.take() {
             self.answer(
                 ticket,
-                match verdict {
-                    Verdict::Granted => Answer::Granted,
-                    Verdict::Replayed => Answer::Replayed,
-                    Verdict::Conflict => Answer::Conflict,
-                    Verdict::Full => Answer::Full,
-                    Verdict::Expired => Answer::Unreachable,
+                match admission {
+                    Admission::Granted => Answer::Granted,
+                    Admission::Replayed => Answer::Replayed,
+                    Admission::Conflict => Answer::Conflict,
+                    Admission::Full => Answer::Full,
+                    Admission::Expired => Answer::Unreachable,
                 },
             );
         }
-        if verdict != Verdict::Granted {
+        if admission != Admission::Granted {
             if let Some(place) = plan {
                 self.cancel(place, now);
             }
@@ -478,11 +406,11 @@ impl Dispatcher {
             Some(place) => {
                 self.cancel(place, now);
                 self.complete(&payment, place.processor, payment.requested_at, Outcome::Refused);
-                self.wait(slot, End::Back);
+                self.wait(slot, Side::Back);
                 self.pump(now);
             }
             None => {
-                self.wait(slot, End::Back);
+                self.wait(slot, Side::Back);
                 self.pump(now);
             }
         }
@@ -502,7 +430,14 @@ impl Dispatcher {
             self.counters.stale_records += 1;
             return;
         };
+        // Said again to whoever asked about the copy that was withdrawn when this one was assigned: what the ledger knew then, the
+        // present copy knows, and has perhaps acted upon.
+        if self.assigned.contains_key(&correlation_id) {
+            self.counters.stale_records += 1;
+            return;
+        }
         self.counters.assigned += 1;
+        self.recalled.forget(correlation_id);
         // Beyond `queue_len_max` on purpose: a payment that was accepted is not refused afterwards. The ledger's own
         // bound on open payments holds for the sum.
         let slot = self.insert(Payment {
@@ -517,10 +452,17 @@ impl Dispatcher {
             in_doubt,
             probed: false,
             withdrawn: false,
+            is_asked_for: false,
         });
+        self.assigned.insert(correlation_id, slot);
         match stage.processor() {
-            Some(processor) => self.doubt(slot, processor, now),
-            None => self.wait(slot, End::Back),
+            Some(processor) if self.config.router.processors.has(processor) => {
+                // Whoever had it may have sent it until just now.
+                self.doubt(slot, Doubt::sent(processor, now.monotonic_us), now);
+            }
+            // No gateway that knows other processors is let in.
+            Some(_) => self.counters.stale_records += 1,
+            None => self.wait(slot, Side::Back),
         }
         self.pump(now);
     }
@@ -537,29 +479,33 @@ impl Dispatcher {
                 self.cancel(place, now);
                 self.free(slot);
             }
-            State::Waiting | State::Doubtful(_) => self.free(slot),
-            State::Attempting(..) | State::Verifying(_) => self.payment(slot).withdrawn = true,
+            State::Waiting | State::Deferred | State::Doubtful(_) => self.free(slot),
+            State::Attempting(..) | State::Verifying(_) => self.let_go(slot),
             State::Accepting(_) => self.counters.stale_records += 1,
         }
     }
 
     /// The ledger is empty. What was granted before is dropped; what is on its way only frees its place.
     fn purged(&mut self) {
+        self.recalled.clear();
         self.unacknowledged.clear();
         let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {
             match self.payments[key_of(slot)].state {
-                State::Waiting | State::Doubtful(_) => self.free(slot),
-                State::Attempting(..) | State::Verifying(_) => self.payment(slot).withdrawn = true,
+                State::Waiting | State::Deferred | State::Doubtful(_) => self.free(slot),
+                State::Attempting(..) | State::Verifying(_) => self.let_go(slot),
                 // Their answers come after the purge and belong to what comes after it.
                 State::Accepting(_) | State::Intending(_) => {}
             }
         }
     }
 
-    /// Sends what can be sent: payments in doubt first, since their processors have held them longest, then the queue.
+    /// Sends what can be sent: payments in doubt first, since their processors have held them longest, then those that come back, then
+    /// the queue.
     fn pump(&mut self, now: Now) {
         self.retry_doubtful(now);
+        self.retry_deferred(now);
+        self.note_next_due(now);
         self.is_paced = false;
         while self.connected
             && let Some((slot, correlation_id)) = self.waiting.front().copied()
@@ -572,47 +518,29 @@ impl Dispatcher {
                 self.is_paced = true;
                 break;
             }
-            let (Some(place), reason) = self.decide(payment.arrived_us, payment.probed, now) else { break };
+            let asked = self.question(&payment, now);
+            let (Some(place), reason) = self.decide(asked, now) else { break };
             self.pace.take();
-            let processor = place.processor;
             self.waiting.pop_front();
-            let payment = self.payment(slot);
-            payment.state = State::Intending(place);
-            payment.probed |= place.reservation == Reservation::Probe;
-            // No two attempts of a payment share it, whatever the clocks of the gateways that made them said: it is by this
-            // that the ledger tells them apart.
-            payment.requested_at = now.unix_ms.max(UnixMillis(payment.requested_at.0 + 1));
-            let requested_at_ms = payment.requested_at.0;
-            let waited_us = now.monotonic_us.saturating_sub(payment.arrived_us);
-            let waited_for_ms = u32::try_from(waited_us / 1000).unwrap_or(u32::MAX);
-            self.actions.push(Action::Send(
-                Intent { slot, correlation_id, requested_at_ms, processor, reason, waited_for_ms }.into(),
-            ));
+            self.intend(slot, place, reason, now);
         }
     }
 
-    fn retry_doubtful(&mut self, now: Now) {
-        for processor in Processor::ALL {
-            while let Some(Reverse((retry_us, slot))) = self.doubtful[processor.index()].peek().copied() {
-                let is_doubtful = self.payments.get(key_of(slot)).is_some_and(|payment| {
-                    payment.slot == slot && payment.state == State::Doubtful(processor)
-                });
-                if is_doubtful {
-                    if retry_us > now.monotonic_us {
-                        break;
-                    }
-                    let Some(reservation) = self.outlooks[processor.index()].try_reserve(now) else { break };
-                    let place = Place { processor, reservation };
-                    let paced = reservation == Reservation::Probe;
-                    if !paced && !self.budgets[processor.index()].try_spend(now.monotonic_us) {
-                        self.cancel(place, now);
-                        break;
-                    }
-                    self.attempt(slot, place, now);
-                }
-                self.doubtful[processor.index()].pop();
-            }
-        }
+    /// Tells the ledger where a payment is about to be sent.
+    fn intend(&mut self, slot: u32, place: Place, reason: Reason, now: Now) {
+        let processor = place.processor;
+        let payment = self.payment(slot);
+        payment.state = State::Intending(place);
+        payment.probed |= place.reservation == Reservation::Probe;
+        // No two attempts of a payment share it, whatever the clocks of the gateways that made them said: it is by this
+        // that the ledger tells them apart.
+        payment.requested_at = now.unix_ms.max(UnixMillis(payment.requested_at.0 + 1));
+        let (correlation_id, requested_at_ms) = (payment.correlation_id, payment.requested_at.0);
+        let waited_us = now.monotonic_us.saturating_sub(payment.arrived_us);
+        let waited_for_ms = u32::try_from(waited_us / 1000).unwrap_or(u32::MAX);
+        self.actions.push(Action::Send(
+            Intent { slot, correlation_id, requested_at_ms, processor, reason, waited_for_ms }.into(),
+        ));
     }
 
     fn cancel(&mut self, place: Place, now: Now) {
@@ -628,30 +556,7 @@ impl Dispatcher {
         self.actions.push(Action::Attempt { slot, processor, correlation_id, amount, requested_at });
     }
 
-    fn verify(&mut self, slot: u32, processor: Processor) {
-        self.counters.verifications += 1;
-        let payment = self.payment(slot);
-        payment.state = State::Verifying(processor);
-        let correlation_id = payment.correlation_id;
-        self.actions.push(Action::Verify { slot, processor, correlation_id });
-    }
-
-    fn doubt(&mut self, slot: u32, processor: Processor, now: Now) {
-        if self.draining {
-            self.payment(slot).state = State::Doubtful(processor);
-            self.release(slot);
-            return;
-        }
-        let tries = self.payments[key_of(slot)].tries;
-        let retry_us = now.monotonic_us + self.backoff.delay_us(u32::from(tries), &mut self.random);
-        let payment = self.payment(slot);
-        payment.state = State::Doubtful(processor);
-        payment.in_doubt = true;
-        payment.tries = tries.saturating_add(1);
-        self.doubtful[processor.index()].push(Reverse((retry_us, slot)));
-    }
-
-    fn wait(&mut self, slot: u32, end: End) {
+    fn wait(&mut self, slot: u32, side: Side) {
         if self.draining {
             self.payment(slot).state = State::Waiting;
             self.release(slot);
@@ -660,9 +565,9 @@ impl Dispatcher {
         let payment = self.payment(slot);
         payment.state = State::Waiting;
         let entry = (slot, payment.correlation_id);
-        match end {
-            End::Front => self.waiting.push_front(entry),
-            End::Back => self.waiting.push_back(entry),
+        match side {
+            Side::Front => self.waiting.push_front(entry),
+            Side::Back => self.waiting.push_back(entry),
         }
     }
 
@@ -679,6 +584,17 @@ impl Dispatcher {
         requested_at: UnixMillis,
         outcome: Outcome,
     ) {
+        self.complete_with(payment, processor, requested_at, outcome, 0);
+    }
+
+    fn complete_with(
+        &mut self,
+        payment: &Payment,
+        processor: Processor,
+        requested_at: UnixMillis,
+        outcome: Outcome,
+        status: u16,
+    ) {
         self.completion_sequence += 1;
         let completion = Completion {
             sequence: self.completion_sequence,
@@ -686,9 +602,17 @@ impl Dispatcher {
             requested_at_ms: requested_at.0,
             processor,
             outcome,
+            status,
         };
-        if outcome == Outcome::Processed {
-            self.unacknowledged.push_back(Unacknowledged { completion, amount_cents: payment.amount.get() });
+        // What ends a payment is said again to a ledger that has not acknowledged it.
+        let attempted_at_ms = match outcome {
+            Outcome::Processed => Some(requested_at.0),
+            Outcome::Declined => Some(payment.requested_at.0),
+            Outcome::Refused | Outcome::Unknown | Outcome::Absent => None,
+        };
+        if let Some(attempted_at_ms) = attempted_at_ms {
+            let amount_cents = payment.amount.get();
+            self.unacknowledged.push_back(Unacknowledged { completion, amount_cents, attempted_at_ms });
         }
         if self.connected {
             self.actions.push(Action::Send(completion.into()));
@@ -764,8 +688,23 @@ impl Dispatcher {
         slot
     }
 
+    /// A payment is not ours any more; only its attempt's end is awaited.
+    fn let_go(&mut self, slot: u32) {
+        self.payment(slot).withdrawn = true;
+        let correlation_id = self.payments[key_of(slot)].correlation_id;
+        self.forget_assigned(slot, correlation_id);
+    }
+
+    fn forget_assigned(&mut self, slot: u32, correlation_id: CorrelationId) {
+        if self.assigned.get(&correlation_id) == Some(&slot) {
+            self.assigned.remove(&correlation_id);
+        }
+    }
+
     fn free(&mut self, slot: u32) {
-        self.payments.remove(key_of(slot));
+        self.troubles.forget(slot);
+        let payment = self.payments.remove(key_of(slot));
+        self.forget_assigned(slot, payment.correlation_id);
         let uses = &mut self.uses[key_of(slot)];
         *uses = uses.wrapping_add(1);
     }
@@ -782,7 +721,7 @@ impl Dispatcher {
 }
 
 #[derive(Clone, Copy)]
-enum End {
+enum Side {
     Front,
     Back,
 }

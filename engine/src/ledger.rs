@@ -11,16 +11,20 @@
 //!
 //! [`snapshot`] writes the whole state down while entries go on being applied, and reads it back.
 //!
-//! Conservation (invariant 5) is asserted after each entry, in release builds too: accepted = processed + open, in
-//! count and in cents.
+//! Conservation (invariant 5) is asserted after each entry, in release builds too: accepted = processed + declined + open,
+//! in count and in cents.
 
 use std::collections::hash_map::Entry as Vacancy;
 
-use galo_wire::journal::Fact;
-use galo_wire::{CorrelationId, History, Outcome, Processor, Reason, Stage};
+use galo_wire::journal::{Fact, NOTE_SIZE, PROCESSOR_NAME_SIZE};
+use galo_wire::{
+    CorrelationId, History, Outcome, PROCESSORS_LEN_MAX, Processor, Reason, STATUS_CANCELLED, STATUS_SETTLED,
+    Stage,
+};
 
-use crate::buckets::Buckets;
+use crate::buckets::{BYTES_MAX_WORKABLE, Buckets};
 use crate::coordinator::SessionId;
+use crate::router::ProcessorSet;
 use crate::time::UnixMillis;
 
 use self::id_hash::IdHash;
@@ -28,6 +32,7 @@ use self::id_hash::IdHash;
 mod history;
 mod id_hash;
 mod known;
+pub mod listing;
 pub mod replay;
 pub mod snapshot;
 
@@ -40,12 +45,15 @@ pub struct LedgerConfig {
     ///
     /// Memory: 41 bytes an entry in the table, at most 94 with its slack.
     pub open_len_max: usize,
-    /// Processed ids remembered at most; beyond it the one processed first is forgotten, and its id counts as new.
+    /// Ids of processed and declined payments remembered at most; beyond it the one that ended first is forgotten, and its id counts as new.
     ///
     /// Memory: at most 44 bytes an id, see `ledger/known.rs`. Room for up to 900,000 is reserved beforehand.
     pub known_len_max: usize,
-    /// Memory of both processors' time buckets together, bytes.
+    /// Memory of all processors' time buckets together, bytes. Those of a processor that is in the books and not among `processors` take
+    /// [`BYTES_MAX_WORKABLE`] more.
     pub bucket_bytes_max: usize,
+    /// The processors that there are: each has an equal share of that.
+    pub processors: ProcessorSet,
     /// Keeps clients from choosing ids that collide, as long as they cannot guess it.
     pub hash_seed: u64,
 }
@@ -91,9 +99,36 @@ pub enum Entry {
         requested_at_ms: u64,
         /// How.
         outcome: Outcome,
+        /// The HTTP status behind a decline, or [`STATUS_CANCELLED`], [`STATUS_SETTLED`]; else 0.
+        status: u16,
     },
-    /// Everything was forgotten.
+    /// Everything was forgotten, but for the processors' names.
     Purged,
+    /// A processor has this name, now and for ever.
+    Named {
+        /// Which.
+        processor: Processor,
+        /// Filled up with zeros.
+        name: ProcessorName,
+    },
+    /// Part of what an operator wrote about the entry before; it changes nothing.
+    Note {
+        /// Counts from 0.
+        part: u8,
+        /// Filled up with zeros.
+        text: [u8; NOTE_SIZE],
+    },
+}
+
+/// A processor's name: ASCII, filled up with zeros.
+pub type ProcessorName = [u8; PROCESSOR_NAME_SIZE];
+
+/// A name as it stands in the journal; `None` if it is empty or too long.
+#[must_use]
+pub fn processor_name(name: &str) -> Option<ProcessorName> {
+    let mut padded = [0; PROCESSOR_NAME_SIZE];
+    padded.get_mut(..name.len()).filter(|place| !place.is_empty())?.copy_from_slice(name.as_bytes());
+    Some(padded)
 }
 
 impl Entry {
@@ -107,10 +142,12 @@ impl Entry {
             Self::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms } => {
                 Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms }
             }
-            Self::Resolved { correlation_id, processor, requested_at_ms, outcome } => {
-                Fact::Resolved { correlation_id, requested_at_ms, processor, outcome }
+            Self::Resolved { correlation_id, processor, requested_at_ms, outcome, status } => {
+                Fact::Resolved { correlation_id, requested_at_ms, processor, outcome, status }
             }
             Self::Purged => Fact::Purged,
+            Self::Named { processor, name } => Fact::Named { processor, name },
+            Self::Note { part, text } => Fact::Note { part, text },
         }
     }
 
@@ -124,16 +161,19 @@ impl Entry {
             Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms } => {
                 Self::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms }
             }
-            Fact::Resolved { correlation_id, requested_at_ms, processor, outcome } => {
-                Self::Resolved { correlation_id, processor, requested_at_ms, outcome }
+            Fact::Resolved { correlation_id, requested_at_ms, processor, outcome, status } => {
+                Self::Resolved { correlation_id, processor, requested_at_ms, outcome, status }
             }
             Fact::Purged => Self::Purged,
+            Fact::Named { processor, name } => Self::Named { processor, name },
+            Fact::Note { part, text } => Self::Note { part, text },
             Fact::Begin { .. }
             | Fact::Remembered { .. }
             | Fact::Bucket { .. }
             | Fact::Moments { .. }
             | Fact::RememberedPage { .. }
             | Fact::MomentsPage { .. }
+            | Fact::Declines { .. }
             | Fact::End => return None,
         })
     }
@@ -164,34 +204,55 @@ pub struct OpenPayment {
     pub owner: Option<SessionId>,
 }
 
-/// A payment that was processed: 16 bytes, the processor in the top bit of `requestedAt`.
+/// A payment that was processed or declined: 16 bytes. The second word is as in [`galo_wire::page`]: `requestedAt` below the declined bit, and the processor in
+/// the top three.
 #[derive(Clone, Copy)]
-struct ProcessedPayment {
+struct EndedPayment {
     amount_cents: u64,
-    requested_at_and_processor: u64,
+    word: u64,
 }
 
-const FALLBACK_BIT: u64 = 1 << 63;
+const DECLINED_BIT: u64 = 1 << 60;
+const REQUESTED_AT_MASK: u64 = DECLINED_BIT - 1;
 
-impl ProcessedPayment {
-    fn new(amount_cents: u64, requested_at_ms: u64, processor: Processor) -> Self {
-        let bit = match processor {
-            Processor::Default => 0,
-            Processor::Fallback => FALLBACK_BIT,
-        };
-        Self { amount_cents, requested_at_and_processor: (requested_at_ms & !FALLBACK_BIT) | bit }
+/// Of a declined payment: when it ended takes 48 bits, which are 8,900 years; the status stands above.
+const ENDED_AT_BITS: u32 = 48;
+const ENDED_AT_MASK: u64 = (1 << ENDED_AT_BITS) - 1;
+
+impl EndedPayment {
+    const fn new(amount_cents: u64, requested_at_ms: u64, processor: Processor) -> Self {
+        Self { amount_cents, word: (requested_at_ms & REQUESTED_AT_MASK) | processor.to_top_bits() }
     }
 
-    fn processor(self) -> Processor {
-        if self.requested_at_and_processor & FALLBACK_BIT == 0 {
-            Processor::Default
+    fn declined(amount_cents: u64, ended_at_ms: u64, processor: Processor, status: u16) -> Self {
+        let status = u64::from(status.min(999));
+        let at = (ended_at_ms & ENDED_AT_MASK) | status << ENDED_AT_BITS;
+        let payment = Self::new(amount_cents, at, processor);
+        Self { word: payment.word | DECLINED_BIT, ..payment }
+    }
+
+    const fn processor(self) -> Processor {
+        Processor::from_top_bits(self.word)
+    }
+
+    const fn is_declined(self) -> bool {
+        self.word & DECLINED_BIT != 0
+    }
+
+    /// As processors stored it; of a declined one its time and status.
+    const fn requested_at_ms(self) -> u64 {
+        self.word & REQUESTED_AT_MASK
+    }
+
+    fn known(self) -> Known {
+        let Self { amount_cents, .. } = self;
+        let (processor, requested_at_ms) = (self.processor(), self.requested_at_ms());
+        if self.is_declined() {
+            let status = u16::try_from(requested_at_ms >> ENDED_AT_BITS).unwrap_or(0);
+            Known::Declined { amount_cents, ended_at_ms: requested_at_ms & ENDED_AT_MASK, processor, status }
         } else {
-            Processor::Fallback
+            Known::Processed { amount_cents, requested_at_ms, processor }
         }
-    }
-
-    fn requested_at_ms(self) -> u64 {
-        self.requested_at_and_processor & !FALLBACK_BIT
     }
 }
 
@@ -210,6 +271,17 @@ pub enum Known {
         requested_at_ms: u64,
         /// Where.
         processor: Processor,
+    },
+    /// Ended without being processed, and nothing was charged.
+    Declined {
+        /// How much.
+        amount_cents: u64,
+        /// When.
+        ended_at_ms: u64,
+        /// Who refused it last; of a cancelled one it means nothing.
+        processor: Processor,
+        /// The HTTP status of that refusal, 0 if it is not known; or [`STATUS_CANCELLED`], [`STATUS_SETTLED`].
+        status: u16,
     },
 }
 
@@ -246,18 +318,31 @@ pub struct Conservation {
     /// Every payment since start or purge.
     pub accepted: Tally,
     /// By [`Processor::index`].
-    pub processed: [Tally; 2],
-    /// Accepted and not processed.
+    pub processed: [Tally; PROCESSORS_LEN_MAX],
+    /// Ended without being processed.
+    pub declined: Tally,
+    /// Accepted and not ended.
     pub open: Tally,
     /// Those of them whose attempt's outcome is unknown.
     pub in_doubt_count: u64,
+}
+
+impl Conservation {
+    /// What is processed or declined.
+    #[must_use]
+    pub fn ended(&self) -> Tally {
+        self.processed.iter().fold(self.declined, |sum, tally| Tally {
+            count: sum.count + tally.count,
+            amount_cents: sum.amount_cents + tally.amount_cents,
+        })
+    }
 }
 
 /// The totals of a range of time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Summary {
     /// By [`Processor::index`].
-    pub totals: [Tally; 2],
+    pub totals: [Tally; PROCESSORS_LEN_MAX],
     /// 1 where the totals are exact, else the width of the coarsest bucket that a bound cut, ms.
     pub resolution_ms: u32,
 }
@@ -327,9 +412,12 @@ const BEYOND_THE_BOOKS: Misfit = Misfit("the books cannot hold such a sum");
 pub struct Ledger {
     config: LedgerConfig,
     open: Sharded<OpenPayment>,
-    processed: known::KnownIds,
+    /// Ids that were processed or declined.
+    ended: known::KnownIds,
     histories: history::Histories,
-    buckets: [Buckets; 2],
+    /// By [`Processor::index`], of those that there are or have processed something.
+    buckets: [Option<Buckets>; PROCESSORS_LEN_MAX],
+    names: [Option<ProcessorName>; PROCESSORS_LEN_MAX],
     conservation: Conservation,
     purged: bool,
     export: Option<snapshot::Export>,
@@ -339,13 +427,15 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub fn new(config: LedgerConfig) -> Self {
-        let buckets = || Buckets::new(config.bucket_bytes_max / 2);
+        let share = config.bucket_bytes_max / (config.processors.len().max(1) as usize);
+        let buckets = |processor| config.processors.has(processor).then(|| Buckets::new(share));
         Self {
             config,
             open: Sharded::new(config.hash_seed),
-            processed: known::KnownIds::new(config.hash_seed.rotate_left(32), config.known_len_max),
+            ended: known::KnownIds::new(config.hash_seed.rotate_left(32), config.known_len_max),
             histories: history::Histories::new(config.hash_seed.rotate_left(16), history::PAYMENTS_LEN),
-            buckets: [buckets(), buckets()],
+            buckets: Processor::ALL.map(buckets),
+            names: [None; PROCESSORS_LEN_MAX],
             conservation: Conservation::default(),
             purged: false,
             export: None,
@@ -368,8 +458,7 @@ impl Ledger {
     /// were processed than are remembered.
     #[must_use]
     pub fn has_forgotten(&self) -> bool {
-        let [default, fallback] = self.conservation.processed;
-        default.count + fallback.count > self.processed.len() as u64
+        self.conservation.ended().count > self.ended.len() as u64
     }
 
     /// How many processed ids are remembered at most.
@@ -384,11 +473,7 @@ impl Ledger {
         if let Some(open) = self.open.get(id) {
             return Known::Open(open);
         }
-        self.processed.get(id).map_or(Known::Absent, |payment| Known::Processed {
-            amount_cents: payment.amount_cents,
-            requested_at_ms: payment.requested_at_ms(),
-            processor: payment.processor(),
-        })
+        self.ended.get(id).map_or(Known::Absent, EndedPayment::known)
     }
 
     /// What is kept of the decisions about an id that is known.
@@ -414,13 +499,13 @@ impl Ledger {
     /// Processed ids remembered.
     #[must_use]
     pub fn known_len(&self) -> usize {
-        self.processed.len()
+        self.ended.len()
     }
 
     /// Heap bytes of the time buckets.
     #[must_use]
     pub fn bucket_bytes(&self) -> usize {
-        self.buckets.iter().map(Buckets::bytes).sum()
+        self.buckets.iter().flatten().map(Buckets::bytes).sum()
     }
 
     /// The totals since start or purge.
@@ -432,12 +517,27 @@ impl Ledger {
     /// Totals of the payments with `from <= requestedAt <= to`.
     #[must_use]
     pub fn summarize(&self, from: UnixMillis, to: UnixMillis) -> Summary {
-        let sums = [self.buckets[0].sum(from, to), self.buckets[1].sum(from, to)];
-        let mut totals = sums.map(|sum| Tally { count: sum.count, amount_cents: sum.amount_cents });
+        let mut totals = [Tally::default(); PROCESSORS_LEN_MAX];
+        let mut resolution_ms = 1;
+        for (total, buckets) in totals.iter_mut().zip(&self.buckets) {
+            let Some(buckets) = buckets else { continue };
+            let sum = buckets.sum(from, to);
+            *total = Tally { count: sum.count, amount_cents: sum.amount_cents };
+            resolution_ms = resolution_ms.max(sum.resolution_ms);
+        }
         if let Some(export) = &self.export {
             export.add_waiting(from, to, &mut totals);
         }
-        Summary { totals, resolution_ms: sums[0].resolution_ms.max(sums[1].resolution_ms) }
+        Summary { totals, resolution_ms }
+    }
+
+    /// The names that processors have, by their numbers.
+    pub fn names(&self) -> impl Iterator<Item = (Processor, ProcessorName)> {
+        Processor::ALL.into_iter().filter_map(|processor| Some((processor, self.names[processor.index()]?)))
+    }
+
+    fn buckets_mut(&mut self, processor: Processor) -> &mut Buckets {
+        self.buckets[processor.index()].get_or_insert_with(|| Buckets::new(BYTES_MAX_WORKABLE))
     }
 
     /// Makes `owner` the one who works on an open payment.
@@ -471,8 +571,8 @@ impl Ledger {
     pub fn try_apply(&mut self, entry: Entry) -> Result<(), Misfit> {
         match entry {
             Entry::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason } => {
-                if self.processed.contains(correlation_id) {
-                    return Err(Misfit("a processed id is not accepted again"));
+                if self.ended.contains(correlation_id) {
+                    return Err(Misfit("an id that has ended is not accepted again"));
                 }
                 self.conservation.accepted.check_room(1, amount_cents)?;
                 // A claim states no reason, and the attempt that it gave up.
@@ -499,14 +599,16 @@ impl Ledger {
                 self.keep_from_export(correlation_id, Some(before));
                 self.histories.intended(correlation_id, requested_at_ms, processor, reason, waited_for_ms);
             }
-            Entry::Resolved { correlation_id, processor, requested_at_ms, outcome } => {
-                self.resolve(correlation_id, processor, requested_at_ms, outcome)?;
+            Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status } => {
+                self.resolve(correlation_id, processor, requested_at_ms, outcome, status)?;
             }
+            Entry::Named { processor, name } => self.name(processor, name)?,
+            Entry::Note { .. } => {}
             Entry::Purged => {
                 self.open.clear();
-                self.processed.clear();
+                self.ended.clear();
                 self.histories.clear();
-                self.buckets.iter_mut().for_each(Buckets::clear);
+                self.buckets.iter_mut().flatten().for_each(Buckets::clear);
                 self.conservation = Conservation::default();
                 self.purged = true;
                 self.export = None;
@@ -522,6 +624,7 @@ impl Ledger {
         processor: Processor,
         requested_at_ms: u64,
         outcome: Outcome,
+        status: u16,
     ) -> Result<(), Misfit> {
         let before = match outcome {
             Outcome::Processed => {
@@ -530,9 +633,37 @@ impl Ledger {
                 self.conservation.open.subtract(payment.amount_cents);
                 self.conservation.processed[processor.index()].add(payment.amount_cents);
                 self.record(processor, UnixMillis(requested_at_ms), payment.amount_cents);
-                let remembered = ProcessedPayment::new(payment.amount_cents, requested_at_ms, processor);
+                let remembered = EndedPayment::new(payment.amount_cents, requested_at_ms, processor);
                 assert!(self.remember(id, remembered), "an id is in one table at most");
                 payment
+            }
+            Outcome::Declined => {
+                let payment = self.open.get(id).ok_or(NOT_OPEN)?;
+                let is_free = payment.stage == Stage::Waiting && !payment.in_doubt;
+                // Of what is in doubt only a person may say that nobody has it.
+                let is_settled =
+                    status == STATUS_SETTLED && payment.in_doubt && payment.stage == Stage::at(processor);
+                if !is_free && !is_settled {
+                    return Err(Misfit("a payment that a processor may have does not end declined"));
+                }
+                self.open.remove(id);
+                self.conservation.in_doubt_count -= u64::from(payment.in_doubt);
+                self.conservation.open.subtract(payment.amount_cents);
+                self.conservation.declined.add(payment.amount_cents);
+                let remembered =
+                    EndedPayment::declined(payment.amount_cents, requested_at_ms, processor, status);
+                assert!(self.remember(id, remembered), "an id is in one table at most");
+                payment
+            }
+            Outcome::Absent => {
+                let payment = self.open.get_mut(id).ok_or(NOT_OPEN)?;
+                if payment.stage != Stage::at(processor) || !payment.in_doubt {
+                    return Err(Misfit("only the recorded attempt's doubt is settled"));
+                }
+                let before = *payment;
+                (payment.stage, payment.in_doubt) = (Stage::Waiting, false);
+                self.conservation.in_doubt_count -= 1;
+                before
             }
             Outcome::Refused => {
                 let payment = self.open.get_mut(id).ok_or(NOT_OPEN)?;
@@ -555,35 +686,39 @@ impl Ledger {
             }
         };
         self.keep_from_export(id, Some(before));
-        self.histories.resolved(id, requested_at_ms, processor, outcome);
+        // A client who cancels says nothing of the attempts before.
+        if outcome != Outcome::Declined || status != STATUS_CANCELLED {
+            self.histories.resolved(id, requested_at_ms, processor, outcome);
+        }
         Ok(())
     }
 
     /// False, and nothing done, if the id is remembered already.
-    fn remember(&mut self, id: CorrelationId, payment: ProcessedPayment) -> bool {
+    fn remember(&mut self, id: CorrelationId, payment: EndedPayment) -> bool {
         self.forget_beyond(self.config.known_len_max.saturating_sub(1));
-        self.processed.insert_new(id, payment)
+        self.ended.insert_new(id, payment)
     }
 
     fn forget_beyond(&mut self, len_max: usize) {
-        while self.processed.len() > len_max {
-            self.keep_forgotten_from_export(self.processed.places().start);
-            self.processed.forget_first();
+        while self.ended.len() > len_max {
+            self.keep_forgotten_from_export(self.ended.places().start);
+            self.ended.forget_first();
         }
     }
 
+    fn name(&mut self, processor: Processor, name: ProcessorName) -> Result<(), Misfit> {
+        if self.names().any(|(other, taken)| (other == processor) != (taken == name)) {
+            return Err(Misfit("a processor keeps its name, and a name its processor"));
+        }
+        self.names[processor.index()] = Some(name);
+        Ok(())
+    }
+
     fn assert_conservation(&self) {
-        let Conservation { accepted, processed, open, .. } = self.conservation;
-        assert_eq!(
-            accepted.count,
-            processed[0].count + processed[1].count + open.count,
-            "payments are conserved"
-        );
-        assert_eq!(
-            accepted.amount_cents,
-            processed[0].amount_cents + processed[1].amount_cents + open.amount_cents,
-            "cents are conserved"
-        );
+        let Conservation { accepted, open, .. } = self.conservation;
+        let ended = self.conservation.ended();
+        assert_eq!(accepted.count, ended.count + open.count, "payments are conserved");
+        assert_eq!(accepted.amount_cents, ended.amount_cents + open.amount_cents, "cents are conserved");
         assert_eq!(open.count, self.open.len as u64, "the count of open payments is the table's");
     }
 }

@@ -14,7 +14,6 @@ pub mod dispatcher;
 pub mod latency;
 pub mod ledger;
 pub mod money;
-pub mod outcome;
 pub mod outlook;
 pub mod pace;
 pub mod random;
@@ -26,5 +25,6 @@ pub mod timestamp;
 pub mod verdict;
 
 pub use galo_wire::{
-    AttemptState, CorrelationId, DECISIONS_LEN_MAX, History, Outcome, PastDecision, Processor, Reason, Stage,
+    AttemptState, CorrelationId, DECISIONS_LEN_MAX, History, Outcome, PROCESSORS_LEN_MAX, PastDecision,
+    Processor, Reason, STATUS_CANCELLED, STATUS_SETTLED, Stage,
 };

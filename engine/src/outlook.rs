@@ -6,18 +6,17 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use galo_wire::Outcome;
-
 use crate::breaker::{Breaker, BreakerConfig, BreakerState, FailureKind};
 use crate::capacity::{Capacity, Release};
 use crate::latency::Latency;
-use crate::outcome::{Reply, classify};
-use crate::router::View;
+use crate::router::{Thresholds, View};
 use crate::time::Now;
+use crate::verdict::{End, Verdict};
 
-/// An attempt that has been silent for this long says: not this processor, for now. Half of what an auditor's request
-/// may take, and twice the slowest answer seen from a healthy processor under load.
-const SILENT_US: u64 = 250_000;
+/// A processor that says it has too much to do, but not until when, so often in a row, is left alone as well: for this long, and twice as long
+/// each time that its first answer afterwards is the same.
+const OVERLOADS_TO_REST: u32 = 3;
+const REST_US: RangeInclusive<u64> = 100_000..=1_000_000;
 
 /// Sorting the latency window takes half a microsecond: once a millisecond, not twice a payment.
 const EXPECTATION_AGE_US_MAX: u64 = 1_000;
@@ -36,10 +35,19 @@ const FAST_IN_A_ROW: u32 = 3;
 /// The bounds of an outlook.
 #[derive(Clone, Copy, Debug)]
 pub struct OutlookConfig {
-    /// Attempts in flight at most.
+    /// Attempts in flight at most, those that hang included: the hard limit, and the bound on sockets.
     pub concurrency_max: u32,
-    /// See [`crate::router::RouterConfig::slow_us`].
-    pub slow_us: u64,
+    /// See there.
+    pub thresholds: Thresholds,
+}
+
+impl OutlookConfig {
+    /// Attempts that may hang before the processor counts as not working: three quarters of all, so that some are left for finding out
+    /// when it works again. At 150 payments a second over two gateways, a tenth of which hang for 30 s, they are 225 of 400.
+    const fn hanging_max(&self) -> u32 {
+        let max = self.concurrency_max / 4 * 3;
+        if max == 0 { 1 } else { max }
+    }
 }
 
 /// What waits for a processor.
@@ -78,6 +86,14 @@ pub struct Outlook {
     answered_until_us: u64,
     /// In the order of sending, and so by time: searched by halving.
     outstanding: VecDeque<Outstanding>,
+    /// How many of them, the first ones, hang: they were awaited for longer than answers take.
+    hanging_len: usize,
+    /// Payments that it took since the start.
+    successes: u64,
+    /// Declines since it took one.
+    declines_in_a_row: u32,
+    /// Answers in a row that said it has too much to do.
+    overloads: u32,
     /// When the last place was taken. Not when its attempt was sent: until then others must not think it due.
     reserved_at_us: u64,
     /// When the most recent attempt was sent that failed or has been silent for long.
@@ -140,6 +156,10 @@ impl Outlook {
             answered_us: None,
             answered_until_us: 0,
             outstanding: VecDeque::with_capacity(config.concurrency_max as usize * 2),
+            hanging_len: 0,
+            successes: 0,
+            declines_in_a_row: 0,
+            overloads: 0,
             reserved_at_us: 0,
             bad_sent_us: None,
             closed_since_us: 0,
@@ -152,9 +172,21 @@ impl Outlook {
         }
     }
 
+    /// What is fast enough from now on.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.config.thresholds = thresholds;
+    }
+
     /// The breaker's state.
     pub fn breaker_state(&mut self, now: Now) -> BreakerState {
         self.breaker.state(now.monotonic_us)
+    }
+
+    /// Whether the breaker that is not closed would let a probe through.
+    pub(crate) fn is_probe_due(&mut self, now: Now) -> bool {
+        self.breaker_state(now) != BreakerState::Closed
+            && self.capacity.has_room()
+            && self.breaker.next_probe_at_us().is_some_and(|at| at <= now.monotonic_us)
     }
 
     /// The concurrency limit now.
@@ -163,10 +195,40 @@ impl Outlook {
         self.capacity.limit()
     }
 
-    /// Attempts that hold a place.
+    /// Attempts on their way, or about to be.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.capacity.in_flight()
+        self.capacity.in_flight() + self.capacity.hanging()
+    }
+
+    /// Those of them that hang: later than what its answers take.
+    #[must_use]
+    pub fn hanging(&self) -> u32 {
+        self.capacity.hanging()
+    }
+
+    /// Payments that it took since the start: whether it took any since a moment is what tells a processor's trouble from a payment's.
+    #[must_use]
+    pub fn successes(&self) -> u64 {
+        self.successes
+    }
+
+    /// Declines since it took a payment.
+    #[must_use]
+    pub fn declines_in_a_row(&self) -> u32 {
+        self.declines_in_a_row
+    }
+
+    /// How many of a hundred attempts it refused lately, or left in doubt, so many of them left out; 0 while its breaker is not closed.
+    #[must_use]
+    pub fn refused_percent(&self, without: u32) -> u32 {
+        self.breaker.failure_percent(without)
+    }
+
+    /// For how long it asks to be left alone yet, µs.
+    #[must_use]
+    pub fn rests_us(&self, now: Now) -> u64 {
+        self.breaker.rests_us(now.monotonic_us)
     }
 
     /// How long an attempt sent now would take, µs: what answers took, or longer if one is still awaited.
@@ -186,7 +248,7 @@ impl Outlook {
     /// For how long the oldest attempt has been awaited, µs. One from before the last good news says how the processor was, not how
     /// it is.
     fn awaited_us(&self, now: Now) -> u64 {
-        let known_us = if self.check_us <= self.config.slow_us {
+        let known_us = if self.check_us <= self.config.thresholds.slow_us {
             self.fast_sent_us.max(self.checked_at_us)
         } else {
             self.fast_sent_us
@@ -195,22 +257,25 @@ impl Outlook {
         self.outstanding.get(first).map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us))
     }
 
-    /// What the router is to know. `backlog` waits for this processor; `other_works_since_us` is when the other one last
-    /// began to work.
-    pub fn view(&mut self, now: Now, backlog: Backlog, other_works_since_us: u64) -> View {
-        let closed = self.breaker.state(now.monotonic_us) == BreakerState::Closed;
+    /// What the router is to know. `backlog` waits for this processor.
+    pub fn view(&mut self, now: Now, backlog: Backlog) -> View {
+        let now_us = now.monotonic_us;
+        let is_closed = self.breaker.state(now_us) == BreakerState::Closed;
         let answered_us = self.answered_us(now);
         let awaited_us = self.awaited_us(now);
         let expected_us = answered_us.max(awaited_us);
-        let silent = awaited_us > SILENT_US.max(2 * answered_us);
-        let slow = silent || expected_us > self.config.slow_us;
-        self.slow_since_us = if slow { self.slow_since_us.min(now.monotonic_us) } else { u64::MAX };
-        self.notice_silence(now);
-        let has_capacity = self.capacity.in_flight() < self.capacity.limit();
+        let hang_after_us = self.config.thresholds.silent_us.max(2 * answered_us);
+        let silent = awaited_us > hang_after_us;
+        let slow = silent || expected_us > self.config.thresholds.slow_us;
+        self.slow_since_us = if slow { self.slow_since_us.min(now_us) } else { u64::MAX };
+        self.notice_silence(now, hang_after_us);
+        let too_many_hang = self.capacity.hanging() >= self.config.hanging_max();
+        let closed = is_closed && !too_many_hang;
+        let has_capacity = self.capacity.has_room();
         let sent_before = self.outstanding.partition_point(|it| it.sent_us < self.slow_since_us);
-        let slow_for_us = now.monotonic_us.saturating_sub(self.slow_since_us);
+        let slow_for_us = now_us.saturating_sub(self.slow_since_us);
         let trickle_us = (slow_for_us / 8).clamp(*TRICKLE_US.start(), *TRICKLE_US.end());
-        let trickle_ready = now.monotonic_us.saturating_sub(self.reserved_at_us) >= trickle_us
+        let trickle_ready = now_us.saturating_sub(self.reserved_at_us) >= trickle_us
             && self.outstanding.len() - sent_before < TRICKLE_COUNT_MAX
             && has_capacity;
         View {
@@ -218,22 +283,16 @@ impl Outlook {
             slow,
             silent,
             has_capacity,
-            probe_ready: if closed {
-                slow && trickle_ready
+            probe_ready: if is_closed {
+                (slow || too_many_hang) && trickle_ready
             } else {
-                self.breaker.next_probe_at_us().is_some_and(|at| at <= now.monotonic_us)
+                self.is_probe_due(now)
             },
-            bad_since_other_works: self.bad_sent_us.is_some_and(|sent| sent >= other_works_since_us),
+            rests_us: self.breaker.rests_us(now_us),
+            bad_ago_us: self.bad_sent_us.map_or(u64::MAX, |sent_us| now_us.saturating_sub(sent_us)),
+            worked_us: if closed { now_us.saturating_sub(self.closed_since_us) } else { 0 },
             drain_us: backlog.drain_us(expected_us, self.capacity.reachable()),
             expected_us,
-        }
-    }
-
-    /// Since when it has worked; in the far future while it does not.
-    pub fn works_since_us(&mut self, now: Now) -> u64 {
-        match self.breaker.state(now.monotonic_us) {
-            BreakerState::Closed => self.closed_since_us,
-            BreakerState::Open | BreakerState::HalfOpen => u64::MAX,
         }
     }
 
@@ -266,51 +325,101 @@ impl Outlook {
         self.outstanding.push_back(Outstanding { slot, sent_us: now.monotonic_us });
     }
 
-    /// A sent attempt ended.
+    /// A sent attempt ended. A failure is held against the processor only if it `is_evidence`: not if the payment fails there while others do not.
     pub fn ended(
         &mut self,
         slot: u32,
         sent: Sent,
-        reply: Reply,
+        end: End,
         latency_us: u64,
+        is_evidence: bool,
         now: Now,
     ) -> Option<Change> {
-        let sent_before = self.outstanding.partition_point(|outstanding| outstanding.sent_us < sent.at_us);
-        let place = self.outstanding.range(sent_before..).position(|outstanding| outstanding.slot == slot);
-        self.outstanding.remove(sent_before + place.expect("an attempt that ended was outstanding"));
+        let hung = self.forget_outstanding(slot, sent);
         let before = self.breaker.state(now.monotonic_us);
-        let result = match (classify(reply), reply) {
-            (Outcome::Processed, _) => {
-                self.capacity.release(Release::Success);
-                self.answered(sent.at_us, latency_us, now);
-                Ok(())
-            }
-            (_, Reply::Answered { status: 429 }) => {
-                self.capacity.release(Release::Overload);
-                Err(FailureKind::Overloaded)
-            }
-            (_, Reply::TimedOut) => {
-                self.capacity.release(Release::Overload);
-                Err(FailureKind::Broken)
-            }
-            (Outcome::Unknown, _) => {
-                self.capacity.release(Release::Neutral);
-                Err(FailureKind::Broken)
-            }
-            (Outcome::Refused, _) => {
-                self.capacity.release(Release::Neutral);
-                Err(FailureKind::Refused)
-            }
+        // `None`: it says something of the payment, and nothing of the processor.
+        let (release, result) = match end.verdict {
+            Verdict::Processed | Verdict::Pending => (Release::Success, Some(Ok(()))),
+            // Whether it has what it says it has, the look-up tells: `learned`.
+            Verdict::Duplicate if sent.reservation == Reservation::Probe => (Release::Success, Some(Ok(()))),
+            Verdict::Duplicate | Verdict::Declined => (Release::Success, None),
+            // One payment's limit is not the processor's.
+            Verdict::Overloaded if !is_evidence => (Release::Neutral, None),
+            Verdict::Overloaded => (Release::Overload, Some(Err(FailureKind::Overloaded))),
+            Verdict::Unavailable | Verdict::NotSent => (Release::Neutral, Some(Err(FailureKind::Refused))),
+            Verdict::Unknown => (Release::Neutral, Some(Err(FailureKind::Broken))),
         };
-        if result.is_err() {
+        self.capacity.release(if hung { Release::Hanging } else { release });
+        if release == Release::Success {
+            match end.verdict {
+                Verdict::Processed | Verdict::Pending => {
+                    (self.successes, self.declines_in_a_row) = (self.successes + 1, 0)
+                }
+                Verdict::Declined => self.declines_in_a_row = self.declines_in_a_row.saturating_add(1),
+                _ => {}
+            }
+            self.overloads = 0;
+            self.answered(sent.at_us, latency_us, now);
+        }
+        // The end of an attempt that hung says how the processor was; those that were answered since say how it is.
+        let is_old_news = hung && sent.at_us < self.fast_sent_us;
+        let result = result.filter(|result| result.is_ok() || (is_evidence && !is_old_news));
+        if let Some(Err(_)) = result {
             self.bad_sent_us = self.bad_sent_us.max(Some(sent.at_us));
         }
         match (sent.reservation, result) {
-            (Reservation::Probe, result) => self.breaker.on_probe_result(now.monotonic_us, result),
-            (Reservation::Regular, Ok(())) => self.breaker.on_success(now.monotonic_us),
-            (Reservation::Regular, Err(kind)) => self.breaker.on_failure(now.monotonic_us, kind),
+            (Reservation::Probe, result) => {
+                let result = result.unwrap_or(Err(FailureKind::Overloaded));
+                self.breaker.on_probe_result(now.monotonic_us, result);
+            }
+            (Reservation::Regular, Some(Ok(()))) => self.breaker.on_success(now.monotonic_us),
+            (Reservation::Regular, Some(Err(kind))) => self.breaker.on_failure(now.monotonic_us, kind),
+            (Reservation::Regular, None) => {}
+        }
+        if end.verdict == Verdict::Overloaded && is_evidence {
+            self.overloaded(end.retry_after_ms, now);
         }
         self.change(before, now)
+    }
+
+    /// What came out later about an answer that said nothing of the processor: that it took the payment, or that it refuses what it should take.
+    pub fn learned(&mut self, taken: bool, now: Now) -> Option<Change> {
+        let before = self.breaker.state(now.monotonic_us);
+        if taken {
+            self.breaker.on_success(now.monotonic_us);
+        } else {
+            self.breaker.on_failure(now.monotonic_us, FailureKind::Refused);
+            self.bad_sent_us = self.bad_sent_us.max(Some(now.monotonic_us));
+        }
+        self.change(before, now)
+    }
+
+    /// Takes an attempt that ended out of those that are awaited; whether it hung.
+    fn forget_outstanding(&mut self, slot: u32, sent: Sent) -> bool {
+        let sent_before = self.outstanding.partition_point(|outstanding| outstanding.sent_us < sent.at_us);
+        let place = self.outstanding.range(sent_before..).position(|outstanding| outstanding.slot == slot);
+        let place = sent_before + place.expect("an attempt that ended was outstanding");
+        self.outstanding.remove(place);
+        let hung = place < self.hanging_len;
+        self.hanging_len -= usize::from(hung);
+        hung
+    }
+
+    fn overloaded(&mut self, retry_after_ms: u32, now: Now) {
+        self.overloads = self.overloads.saturating_add(1);
+        let rest_us = if retry_after_ms > 0 {
+            u64::from(retry_after_ms) * 1_000
+        } else if let Some(beyond) = self.overloads.checked_sub(OVERLOADS_TO_REST) {
+            (REST_US.start() << beyond.min(16)).min(*REST_US.end())
+        } else {
+            return;
+        };
+        self.rest(rest_us, now);
+    }
+
+    /// The processor asks to be left alone for so long, µs.
+    pub fn rest(&mut self, rest_us: u64, now: Now) {
+        self.breaker.on_rest(now.monotonic_us, now.monotonic_us.saturating_add(rest_us));
     }
 
     /// Another gateway, or the health check, says how the processor does.
@@ -327,7 +436,7 @@ impl Outlook {
         if self.breaker.state(now.monotonic_us) != BreakerState::Closed {
             return None;
         }
-        let slow = self.expected_us(now) > self.config.slow_us;
+        let slow = self.expected_us(now) > self.config.thresholds.slow_us;
         let changed = slow != self.known_slow;
         self.known_slow = slow;
         changed.then_some(Change::Pace)
@@ -338,7 +447,7 @@ impl Outlook {
         self.check_us = response_us;
         self.checked_at_us = now.monotonic_us;
         // Who said so has told everyone.
-        self.known_slow = self.expected_us(now) > self.config.slow_us;
+        self.known_slow = self.expected_us(now) > self.config.thresholds.slow_us;
     }
 
     /// The other processor has just come back: look at this one again at once.
@@ -366,7 +475,7 @@ impl Outlook {
 
     /// An attempt was answered. The answer to one that was sent before the last good news is old news, if it is bad.
     fn answered(&mut self, sent_us: u64, latency_us: u64, now: Now) {
-        if latency_us > self.config.slow_us {
+        if latency_us > self.config.thresholds.slow_us {
             if sent_us < self.fast_sent_us {
                 return;
             }
@@ -397,12 +506,18 @@ impl Outlook {
         self.answered_until_us = 0;
     }
 
-    fn notice_silence(&mut self, now: Now) {
-        let silent_before = now.monotonic_us.saturating_sub(SILENT_US);
+    /// Attempts that have been silent for long speak against the processor; those that are later than what its answers take leave their places to others.
+    fn notice_silence(&mut self, now: Now, hang_after_us: u64) {
+        let silent_before = now.monotonic_us.saturating_sub(self.config.thresholds.silent_us);
         let silent_count =
             self.outstanding.partition_point(|outstanding| outstanding.sent_us <= silent_before);
         if let Some(last) = silent_count.checked_sub(1) {
             self.bad_sent_us = self.bad_sent_us.max(Some(self.outstanding[last].sent_us));
+        }
+        let late_before = now.monotonic_us.saturating_sub(hang_after_us);
+        while self.outstanding.get(self.hanging_len).is_some_and(|it| it.sent_us < late_before) {
+            self.capacity.hang();
+            self.hanging_len += 1;
         }
     }
 }

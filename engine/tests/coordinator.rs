@@ -4,12 +4,13 @@
 
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, Rejection, SessionId};
 use galo_engine::ledger::{Entry, Known, LedgerConfig, Tally};
+use galo_engine::router::ProcessorSet;
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::record::{
-    Accept, Acknowledgement, Assignment, Claim, Completion, Flush, Flushed, Grant, HealthNews, HealthReport,
-    HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply, Purged, Ready,
-    Release, Role, SummaryQuery, Verdict, Withdrawal,
+    Accept, Acknowledgement, Admission, Assignment, Claim, Completion, Flush, Flushed, Grant, HealthNews,
+    HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply,
+    Purged, Ready, Release, Role, SummaryQuery, Withdrawal,
 };
 use galo_wire::{AttemptState, History, Message, PROTOCOL_VERSION, PastDecision, Reason};
 
@@ -29,7 +30,15 @@ const LATER: u64 = GRACE_US + 1;
 
 fn coordinator_with(open_len_max: usize) -> Coordinator {
     let config = CoordinatorConfig {
-        ledger: LedgerConfig { open_len_max, known_len_max: 4, bucket_bytes_max: 1 << 20, hash_seed: 1 },
+        processors_fingerprint: 0,
+        health_checked: ProcessorSet::PAIR,
+        ledger: LedgerConfig {
+            open_len_max,
+            known_len_max: 4,
+            bucket_bytes_max: 1 << 20,
+            processors: ProcessorSet::PAIR,
+            hash_seed: 1,
+        },
         health_interval_us: INTERVAL_US,
         claim_grace_us: GRACE_US,
         incarnation: 1,
@@ -47,7 +56,7 @@ fn hello(instance: u8) -> Hello {
         role: Role::Gateway,
         instance,
         thread: 0,
-        reserved: 0,
+        processors: 0,
         incarnation: u64::from(instance),
     }
 }
@@ -76,15 +85,15 @@ fn accept(
     number: u8,
     amount_cents: u64,
     stage: Stage,
-) -> Verdict {
+) -> Admission {
     let reason = if stage == Stage::Waiting { Reason::AwaitsAny } else { Reason::Cheaper };
     let (correlation_id, decided_at_ms, expires_at_us) = (id(number), 7, LATER);
     let accept =
         Accept { slot: 1, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason };
     match tell(coordinator, from, accept)[..] {
-        [(to, Message::Grant(Grant { slot: 1, correlation_id, verdict }))] => {
+        [(to, Message::Grant(Grant { slot: 1, correlation_id, admission }))] => {
             assert_eq!((to, correlation_id), (from, id(number)));
-            verdict
+            admission
         }
         ref other => panic!("expected one grant, got {other:?}"),
     }
@@ -96,7 +105,7 @@ fn intent(number: u8, requested_at_ms: u64, processor: Processor) -> Intent {
 }
 
 fn completion(number: u8, processor: Processor, outcome: Outcome) -> Completion {
-    Completion { sequence: 1, correlation_id: id(number), requested_at_ms: 7, processor, outcome }
+    Completion { sequence: 1, correlation_id: id(number), requested_at_ms: 7, processor, outcome, status: 0 }
 }
 
 fn open(coordinator: &Coordinator, number: u8) -> (Stage, bool, Option<SessionId>) {
@@ -110,17 +119,13 @@ fn open(coordinator: &Coordinator, number: u8) -> (Stage, bool, Option<SessionId
 fn one_id_is_granted_once_whichever_gateway_brings_it() {
     let mut coordinator = coordinator();
     let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
-    assert_eq!(accept(&mut coordinator, one, 1, 1990, Stage::AtDefault), Verdict::Granted);
-    assert_eq!(accept(&mut coordinator, two, 1, 1990, Stage::AtFallback), Verdict::Replayed);
-    assert_eq!(accept(&mut coordinator, two, 1, 1991, Stage::AtFallback), Verdict::Conflict);
-    assert_eq!(
-        open(&coordinator, 1),
-        (Stage::AtDefault, false, Some(one)),
-        "the second copy changed nothing"
-    );
-    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
-    assert_eq!(accept(&mut coordinator, two, 1, 1990, Stage::AtDefault), Verdict::Replayed);
-    assert_eq!(accept(&mut coordinator, two, 1, 1, Stage::AtDefault), Verdict::Conflict);
+    assert_eq!(accept(&mut coordinator, one, 1, 1990, Stage::At0), Admission::Granted);
+    assert_eq!(accept(&mut coordinator, two, 1, 1990, Stage::At1), Admission::Replayed);
+    assert_eq!(accept(&mut coordinator, two, 1, 1991, Stage::At1), Admission::Conflict);
+    assert_eq!(open(&coordinator, 1), (Stage::At0, false, Some(one)), "the second copy changed nothing");
+    tell(&mut coordinator, one, completion(1, Processor::DEFAULT, Outcome::Processed));
+    assert_eq!(accept(&mut coordinator, two, 1, 1990, Stage::At0), Admission::Replayed);
+    assert_eq!(accept(&mut coordinator, two, 1, 1, Stage::At0), Admission::Conflict);
     let books = coordinator.ledger().conservation();
     assert_eq!(books.accepted, Tally { count: 1, amount_cents: 1990 });
 }
@@ -129,12 +134,12 @@ fn one_id_is_granted_once_whichever_gateway_brings_it() {
 fn beyond_the_bound_an_accept_is_refused_and_nothing_is_kept() {
     let mut coordinator = coordinator_with(1);
     let one = join(&mut coordinator, 1);
-    assert_eq!(accept(&mut coordinator, one, 1, 5, Stage::Waiting), Verdict::Granted);
-    assert_eq!(accept(&mut coordinator, one, 2, 5, Stage::Waiting), Verdict::Full);
+    assert_eq!(accept(&mut coordinator, one, 1, 5, Stage::Waiting), Admission::Granted);
+    assert_eq!(accept(&mut coordinator, one, 2, 5, Stage::Waiting), Admission::Full);
     assert_eq!(coordinator.ledger().lookup(id(2)), Known::Absent);
     assert_eq!(
         accept(&mut coordinator, one, 1, 5, Stage::Waiting),
-        Verdict::Replayed,
+        Admission::Replayed,
         "a known id needs no room"
     );
 }
@@ -152,12 +157,12 @@ fn an_accept_whose_client_was_refused_meanwhile_is_not_granted() {
         stage: Stage::Waiting,
         reason: Reason::AwaitsAny,
     };
-    let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Expired };
+    let grant = Grant { slot: 1, correlation_id: id(1), admission: Admission::Expired };
     assert_eq!(tell(&mut coordinator, one, late), [(one, grant.into())]);
     assert_eq!(coordinator.ledger().lookup(id(1)), Known::Absent);
     assert_eq!(
         accept(&mut coordinator, one, 1, 5, Stage::Waiting),
-        Verdict::Granted,
+        Admission::Granted,
         "the client may try again"
     );
 }
@@ -167,8 +172,8 @@ fn the_oldest_processed_ids_are_forgotten_and_their_payments_still_counted() {
     let mut coordinator = coordinator();
     let one = join(&mut coordinator, 1);
     for number in 1..=5 {
-        accept(&mut coordinator, one, number, 100, Stage::AtDefault);
-        tell(&mut coordinator, one, completion(number, Processor::Default, Outcome::Processed));
+        accept(&mut coordinator, one, number, 100, Stage::At0);
+        tell(&mut coordinator, one, completion(number, Processor::DEFAULT, Outcome::Processed));
     }
     assert_eq!(coordinator.ledger().known_len(), 4);
     assert_eq!(coordinator.ledger().lookup(id(1)), Known::Absent);
@@ -180,12 +185,12 @@ fn the_oldest_processed_ids_are_forgotten_and_their_payments_still_counted() {
 fn each_change_is_an_entry_and_the_entries_rebuild_the_ledger() {
     let mut coordinator = coordinator();
     let one = join(&mut coordinator, 1);
-    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
-    accept(&mut coordinator, one, 2, 200, Stage::AtDefault);
+    accept(&mut coordinator, one, 1, 100, Stage::At0);
+    accept(&mut coordinator, one, 2, 200, Stage::At0);
     accept(&mut coordinator, one, 3, 300, Stage::Waiting);
-    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
-    tell(&mut coordinator, one, completion(2, Processor::Default, Outcome::Unknown));
-    tell(&mut coordinator, one, Intent { slot: 3, ..intent(3, 9, Processor::Fallback) });
+    tell(&mut coordinator, one, completion(1, Processor::DEFAULT, Outcome::Processed));
+    tell(&mut coordinator, one, completion(2, Processor::DEFAULT, Outcome::Unknown));
+    tell(&mut coordinator, one, Intent { slot: 3, ..intent(3, 9, Processor::FALLBACK) });
     let entries: Vec<Entry> = coordinator.entries().clone();
     assert_eq!(entries.len(), 6);
     let mut rebuilt = self::coordinator();
@@ -205,9 +210,9 @@ fn each_change_is_an_entry_and_the_entries_rebuild_the_ledger() {
 fn what_a_dead_gateway_held_goes_to_the_living_one_in_doubt_where_it_was_recorded() {
     let mut coordinator = coordinator();
     let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
-    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
+    accept(&mut coordinator, one, 1, 100, Stage::At0);
     accept(&mut coordinator, one, 2, 200, Stage::Waiting);
-    accept(&mut coordinator, two, 3, 300, Stage::AtDefault);
+    accept(&mut coordinator, two, 3, 300, Stage::At0);
     coordinator.disconnect(one, at(LATER));
     let mut assigned: Vec<_> = coordinator.messages().drain(..).collect();
     assigned.sort_by_key(|(_, message)| match message {
@@ -222,9 +227,9 @@ fn what_a_dead_gateway_held_goes_to_the_living_one_in_doubt_where_it_was_recorde
     };
     assert_eq!(
         assigned,
-        [assignment(1, 100, 7, Stage::AtDefault, true), assignment(2, 200, 0, Stage::Waiting, false)]
+        [assignment(1, 100, 7, Stage::At0, true), assignment(2, 200, 0, Stage::Waiting, false)]
     );
-    assert_eq!(open(&coordinator, 1), (Stage::AtDefault, true, Some(two)));
+    assert_eq!(open(&coordinator, 1), (Stage::At0, true, Some(two)));
     assert_eq!(coordinator.ledger().conservation().in_doubt_count, 1);
 }
 
@@ -234,8 +239,8 @@ fn what_a_dead_gateway_held_goes_to_the_living_one_in_doubt_where_it_was_recorde
 fn who_takes_over_a_refused_payment_is_told_when_it_was_tried() {
     let mut coordinator = coordinator();
     let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
-    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
-    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Refused));
+    accept(&mut coordinator, one, 1, 100, Stage::At0);
+    tell(&mut coordinator, one, completion(1, Processor::DEFAULT, Outcome::Refused));
     coordinator.disconnect(one, at(LATER));
     let assignment = Assignment {
         correlation_id: id(1),
@@ -245,12 +250,12 @@ fn who_takes_over_a_refused_payment_is_told_when_it_was_tried() {
         in_doubt: false,
     };
     assert_eq!(coordinator.messages().drain(..).collect::<Vec<_>>(), [(two, assignment.into())]);
-    tell(&mut coordinator, two, intent(1, 8, Processor::Default));
+    tell(&mut coordinator, two, intent(1, 8, Processor::DEFAULT));
     coordinator.disconnect(two, at(LATER));
     let one = coordinator.connect(hello(1)).unwrap();
     coordinator.messages().clear();
     // It claims what it knows, which is not the newest: in doubt with the processor that the second one meant.
-    let assigned = Assignment { requested_at_ms: 8, stage: Stage::AtDefault, in_doubt: true, ..assignment };
+    let assigned = Assignment { requested_at_ms: 8, stage: Stage::At0, in_doubt: true, ..assignment };
     let withdrawal = Withdrawal { slot: 2, correlation_id: id(1) };
     assert_eq!(
         tell(&mut coordinator, one, claim(1, Stage::Waiting, 7, false)),
@@ -270,7 +275,8 @@ fn without_a_living_gateway_payments_wait_for_the_next_one() {
     coordinator.tick(at(LATER));
     assert!(coordinator.messages().is_empty(), "not before its claims are in");
     let sent = tell(&mut coordinator, two, Ready { claim_count: 0 });
-    assert!(matches!(sent[..], [(to, Message::Assignment(_))] if to == two));
+    let heard = (two, Acknowledgement { sequence: 0 }.into());
+    assert!(matches!(sent[..], [first, (to, Message::Assignment(_))] if first == heard && to == two));
 }
 
 #[test]
@@ -280,46 +286,42 @@ fn a_payment_in_doubt_may_not_go_elsewhere_and_one_that_was_refused_may() {
     let intent = |processor| intent(1, 8, processor);
     let recorded = (one, Message::from(IntentRecorded { slot: 1, correlation_id: id(1) }));
     let withdrawn = (one, Message::from(Withdrawal { slot: 1, correlation_id: id(1) }));
-    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
-    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Refused));
+    accept(&mut coordinator, one, 1, 100, Stage::At0);
+    tell(&mut coordinator, one, completion(1, Processor::DEFAULT, Outcome::Refused));
     assert_eq!(open(&coordinator, 1), (Stage::Waiting, false, Some(one)));
-    assert_eq!(tell(&mut coordinator, one, intent(Processor::Fallback)), [recorded]);
-    let unknown = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Unknown) };
+    assert_eq!(tell(&mut coordinator, one, intent(Processor::FALLBACK)), [recorded]);
+    let unknown = Completion { requested_at_ms: 8, ..completion(1, Processor::FALLBACK, Outcome::Unknown) };
     tell(&mut coordinator, one, unknown);
-    assert_eq!(open(&coordinator, 1), (Stage::AtFallback, true, Some(one)));
+    assert_eq!(open(&coordinator, 1), (Stage::At1, true, Some(one)));
     // A gateway that does not know hears what the ledger knows. Not even the same processor may be told another time.
     let assigned = Assignment {
         correlation_id: id(1),
         amount_cents: 100,
         requested_at_ms: 8,
-        stage: Stage::AtFallback,
+        stage: Stage::At1,
         in_doubt: true,
     };
-    for intent in [intent(Processor::Default), Intent { requested_at_ms: 9, ..intent(Processor::Fallback) }] {
+    for intent in [intent(Processor::DEFAULT), Intent { requested_at_ms: 9, ..intent(Processor::FALLBACK) }] {
         assert_eq!(tell(&mut coordinator, one, intent), [withdrawn, (one, assigned.into())]);
     }
-    let refused = Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Refused) };
+    let refused = Completion { requested_at_ms: 8, ..completion(1, Processor::FALLBACK, Outcome::Refused) };
     tell(&mut coordinator, one, refused);
-    assert_eq!(
-        open(&coordinator, 1),
-        (Stage::AtFallback, true, Some(one)),
-        "a later refusal settles nothing"
-    );
+    assert_eq!(open(&coordinator, 1), (Stage::At1, true, Some(one)), "a later refusal settles nothing");
 }
 
 #[test]
 fn only_the_owner_moves_a_payment_and_everyone_may_say_that_it_is_processed() {
     let mut coordinator = coordinator();
     let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
-    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
-    let intent = Intent { slot: 4, ..intent(1, 8, Processor::Fallback) };
+    accept(&mut coordinator, one, 1, 100, Stage::At0);
+    let intent = Intent { slot: 4, ..intent(1, 8, Processor::FALLBACK) };
     let sent = tell(&mut coordinator, two, intent);
     assert_eq!(sent, [(two, Withdrawal { slot: 4, correlation_id: id(1) }.into())]);
-    tell(&mut coordinator, two, completion(1, Processor::Default, Outcome::Refused));
-    assert_eq!(open(&coordinator, 1), (Stage::AtDefault, false, Some(one)));
-    tell(&mut coordinator, two, completion(1, Processor::Default, Outcome::Processed));
+    tell(&mut coordinator, two, completion(1, Processor::DEFAULT, Outcome::Refused));
+    assert_eq!(open(&coordinator, 1), (Stage::At0, false, Some(one)));
+    tell(&mut coordinator, two, completion(1, Processor::DEFAULT, Outcome::Processed));
     assert!(matches!(coordinator.ledger().lookup(id(1)), Known::Processed { .. }));
-    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
+    tell(&mut coordinator, one, completion(1, Processor::DEFAULT, Outcome::Processed));
     assert_eq!(coordinator.ledger().conservation().processed[0].count, 1, "said twice, counted once");
     assert_eq!(coordinator.counters().stale_completions, 2);
 }
@@ -329,7 +331,7 @@ fn a_batch_of_completions_is_acknowledged_by_its_last() {
     let mut coordinator = coordinator();
     let one = join(&mut coordinator, 1);
     for sequence in 1..=3 {
-        let unknown_id = Completion { sequence, ..completion(9, Processor::Default, Outcome::Processed) };
+        let unknown_id = Completion { sequence, ..completion(9, Processor::DEFAULT, Outcome::Processed) };
         coordinator.handle(one, unknown_id.into(), at(LATER)).unwrap();
     }
     assert_eq!(coordinator.messages()[..], [(one, Acknowledgement { sequence: 3 }.into())]);
@@ -352,14 +354,15 @@ fn claims_are_settled_as_the_table_says() {
     };
     // A restart: payments 1 to 4 come out of the journal, nobody works on them.
     coordinator.restore(accepted(1, Stage::Waiting, 0));
-    coordinator.restore(accepted(2, Stage::AtDefault, 7));
-    coordinator.restore(accepted(3, Stage::AtDefault, 7));
-    coordinator.restore(accepted(4, Stage::AtDefault, 9));
+    coordinator.restore(accepted(2, Stage::At0, 7));
+    coordinator.restore(accepted(3, Stage::At0, 7));
+    coordinator.restore(accepted(4, Stage::At0, 9));
     let refused = Entry::Resolved {
         correlation_id: id(4),
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
         requested_at_ms: 9,
         outcome: Outcome::Refused,
+        status: 0,
     };
     coordinator.restore(refused);
     let one = coordinator.connect(hello(1)).unwrap();
@@ -367,18 +370,18 @@ fn claims_are_settled_as_the_table_says() {
     coordinator.messages().clear();
     let withdrawn = |number| Message::from(Withdrawal { slot: 2, correlation_id: id(number) });
     // Not known (memory lost): as the gateway says.
-    assert_eq!(tell(&mut coordinator, one, claim(9, Stage::AtFallback, 5, true)), []);
-    assert_eq!(open(&coordinator, 9), (Stage::AtFallback, true, Some(one)));
+    assert_eq!(tell(&mut coordinator, one, claim(9, Stage::At1, 5, true)), []);
+    assert_eq!(open(&coordinator, 9), (Stage::At1, true, Some(one)));
     // With nobody, at the same stage: its own.
     assert_eq!(tell(&mut coordinator, one, claim(1, Stage::Waiting, 0, false)), []);
-    assert_eq!(tell(&mut coordinator, one, claim(2, Stage::AtDefault, 7, true)), []);
-    assert_eq!(open(&coordinator, 2), (Stage::AtDefault, true, Some(one)));
+    assert_eq!(tell(&mut coordinator, one, claim(2, Stage::At0, 7, true)), []);
+    assert_eq!(open(&coordinator, 2), (Stage::At0, true, Some(one)));
     // With nobody, at another stage: the ledger is right.
     let assignment = Assignment {
         correlation_id: id(3),
         amount_cents: 100,
         requested_at_ms: 7,
-        stage: Stage::AtDefault,
+        stage: Stage::At0,
         in_doubt: true,
     };
     let sent = tell(&mut coordinator, one, claim(3, Stage::Waiting, 0, false));
@@ -396,8 +399,8 @@ fn claims_are_settled_as_the_table_says() {
     // With somebody.
     assert_eq!(tell(&mut coordinator, two, claim(1, Stage::Waiting, 0, false)), [(two, withdrawn(1))]);
     // Processed.
-    tell(&mut coordinator, one, completion(2, Processor::Default, Outcome::Processed));
-    assert_eq!(tell(&mut coordinator, two, claim(2, Stage::AtDefault, 7, true)), [(two, withdrawn(2))]);
+    tell(&mut coordinator, one, completion(2, Processor::DEFAULT, Outcome::Processed));
+    assert_eq!(tell(&mut coordinator, two, claim(2, Stage::At0, 7, true)), [(two, withdrawn(2))]);
 }
 
 #[test]
@@ -432,7 +435,7 @@ fn after_a_start_nothing_is_handed_over_before_the_grace_is_over() {
     coordinator.restore(Entry::Accepted {
         correlation_id: id(1),
         amount_cents: 100,
-        stage: Stage::AtDefault,
+        stage: Stage::At0,
         decided_at_ms: 7,
         in_doubt: false,
         reason: Reason::Cheaper,
@@ -474,7 +477,7 @@ fn each_processors_health_is_asked_for_by_one_gateway_an_interval() {
             leases.push((now_us, to, processor));
         }
     }
-    for processor in Processor::ALL {
+    for processor in Processor::PAIR {
         let times: Vec<u64> =
             leases.iter().filter(|lease| lease.2 == processor).map(|lease| lease.0).collect();
         assert_eq!(times.len(), 3, "in twenty seconds, none in the first five");
@@ -482,16 +485,18 @@ fn each_processors_health_is_asked_for_by_one_gateway_an_interval() {
     }
     assert!(leases.iter().any(|lease| lease.1 == one) && leases.iter().any(|lease| lease.1 == two));
     let report = HealthReport {
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
         source: HealthSource::Check,
         failing: true,
         response_ms: 20,
+        retry_after_ms: 0,
     };
     let news = HealthNews {
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
         source: HealthSource::Check,
         failing: true,
         response_ms: 20,
+        retry_after_ms: 0,
     };
     assert_eq!(tell(&mut coordinator, one, report), [(two, news.into())], "to all others, not back");
 }
@@ -500,20 +505,20 @@ fn each_processors_health_is_asked_for_by_one_gateway_an_interval() {
 fn a_purge_empties_the_books_and_tells_everyone() {
     let mut coordinator = coordinator();
     let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
-    accept(&mut coordinator, one, 1, 100, Stage::AtDefault);
-    accept(&mut coordinator, two, 2, 100, Stage::AtDefault);
-    tell(&mut coordinator, two, completion(2, Processor::Default, Outcome::Processed));
+    accept(&mut coordinator, one, 1, 100, Stage::At0);
+    accept(&mut coordinator, two, 2, 100, Stage::At0);
+    tell(&mut coordinator, two, completion(2, Processor::DEFAULT, Outcome::Processed));
     let sent = tell(&mut coordinator, one, PurgeQuery { slot: 6 });
     let purged = Message::from(Purged { generation: 1 });
     assert_eq!(sent, [(one, purged), (two, purged), (one, PurgeReply { slot: 6 }.into())]);
     assert_eq!(coordinator.ledger().conservation(), galo_engine::ledger::Conservation::default());
-    tell(&mut coordinator, one, completion(1, Processor::Default, Outcome::Processed));
+    tell(&mut coordinator, one, completion(1, Processor::DEFAULT, Outcome::Processed));
     let all = SummaryQuery { slot: 1, from_ms: 0, to_ms: u64::MAX };
     let sent = tell(&mut coordinator, one, all);
     assert_eq!(sent, [(two, Flush { number: 1 }.into())]);
     let sent = tell(&mut coordinator, two, Flushed { number: 1 });
     assert!(
-        matches!(sent[..], [(_, Message::SummaryReply(reply))] if reply.default_requests == 0),
+        matches!(sent[..], [(_, Message::SummaryReply(reply))] if reply.total_count == 0),
         "what was on its way belongs to what was purged: {sent:?}"
     );
     let sent = tell(&mut coordinator, one, LookupQuery { slot: 1, correlation_id: id(1) });
@@ -525,12 +530,12 @@ fn a_purge_empties_the_books_and_tells_everyone() {
 fn a_connection_is_dead_once_its_gateway_has_another() {
     let mut coordinator = coordinator_with(1);
     let (former, other) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
-    assert_eq!(accept(&mut coordinator, former, 1, 100, Stage::AtDefault), Verdict::Granted);
+    assert_eq!(accept(&mut coordinator, former, 1, 100, Stage::At0), Admission::Granted);
     let new = coordinator.connect(hello(1)).unwrap();
     coordinator.messages().clear();
-    assert_eq!(open(&coordinator, 1), (Stage::AtDefault, true, None), "nobody's until it is claimed");
-    assert_eq!(accept(&mut coordinator, new, 2, 100, Stage::Waiting), Verdict::Full);
-    tell(&mut coordinator, other, completion(1, Processor::Default, Outcome::Processed));
+    assert_eq!(open(&coordinator, 1), (Stage::At0, true, None), "nobody's until it is claimed");
+    assert_eq!(accept(&mut coordinator, new, 2, 100, Stage::Waiting), Admission::Full);
+    tell(&mut coordinator, other, completion(1, Processor::DEFAULT, Outcome::Processed));
     let late = Accept {
         slot: 2,
         correlation_id: id(2),
@@ -548,7 +553,7 @@ fn a_connection_is_dead_once_its_gateway_has_another() {
     let next = coordinator.connect(Hello { incarnation: 9, ..hello(1) }).unwrap();
     assert_ne!(next, new);
     coordinator.messages().clear();
-    assert_eq!(accept(&mut coordinator, new, 3, 100, Stage::Waiting), Verdict::Granted);
+    assert_eq!(accept(&mut coordinator, new, 3, 100, Stage::Waiting), Admission::Granted);
 }
 
 #[test]
@@ -569,7 +574,7 @@ fn strangers_are_turned_away() {
         reason: Reason::AwaitsAny,
     };
     assert!(coordinator.handle(one, nothing.into(), at(LATER)).is_err(), "no gateway accepts nothing");
-    let grant = Grant { slot: 1, correlation_id: id(1), verdict: Verdict::Granted };
+    let grant = Grant { slot: 1, correlation_id: id(1), admission: Admission::Granted };
     assert!(coordinator.handle(one, grant.into(), at(LATER)).is_err(), "no gateway grants");
 }
 
@@ -583,7 +588,7 @@ fn a_claim_does_not_bring_back_what_was_purged() {
     for mut coordinator in [before, after] {
         let two = coordinator.connect(hello(2)).unwrap();
         coordinator.messages().clear();
-        let sent = tell(&mut coordinator, two, claim(1, Stage::AtDefault, 7, true));
+        let sent = tell(&mut coordinator, two, claim(1, Stage::At0, 7, true));
         assert!(matches!(sent[..], [(to, Message::Withdrawal(_))] if to == two), "{sent:?}");
         assert_eq!(coordinator.ledger().conservation().accepted.count, 0);
     }
@@ -598,16 +603,17 @@ fn a_claim_does_not_bring_back_what_was_forgotten() {
             Entry::Accepted {
                 correlation_id: id(number),
                 amount_cents: 10,
-                stage: Stage::AtDefault,
+                stage: Stage::At0,
                 decided_at_ms: 7,
                 in_doubt: false,
                 reason: Reason::Cheaper,
             },
             Entry::Resolved {
                 correlation_id: id(number),
-                processor: Processor::Default,
+                processor: Processor::DEFAULT,
                 requested_at_ms: 7,
                 outcome: Outcome::Processed,
+                status: 0,
             },
         ] {
             coordinator.restore(entry);
@@ -615,7 +621,7 @@ fn a_claim_does_not_bring_back_what_was_forgotten() {
     }
     let two = join(&mut coordinator, 2);
     coordinator.messages().clear();
-    let sent = tell(&mut coordinator, two, claim(1, Stage::AtDefault, 7, true));
+    let sent = tell(&mut coordinator, two, claim(1, Stage::At0, 7, true));
     assert!(matches!(sent[..], [(to, Message::Withdrawal(_))] if to == two), "{sent:?}");
     assert_eq!(coordinator.ledger().conservation().accepted.count, 5);
 }
@@ -625,7 +631,7 @@ fn a_lookup_tells_what_was_decided_by_whichever_gateway() {
     let mut coordinator = coordinator();
     let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
     accept(&mut coordinator, one, 1, 100, Stage::Waiting);
-    tell(&mut coordinator, one, intent(1, 8, Processor::Fallback));
+    tell(&mut coordinator, one, intent(1, 8, Processor::FALLBACK));
     coordinator.disconnect(one, at(LATER));
     coordinator.messages().clear();
     let lookup = |coordinator: &mut Coordinator| {
@@ -644,7 +650,7 @@ fn a_lookup_tells_what_was_decided_by_whichever_gateway() {
     let doubtful = PastDecision {
         at_ms: 8,
         waited_for_ms: 4,
-        stage: Stage::AtFallback,
+        stage: Stage::At1,
         reason: Reason::PatienceOver,
         attempt: AttemptState::InDoubt,
         was_in_doubt: true,
@@ -653,7 +659,7 @@ fn a_lookup_tells_what_was_decided_by_whichever_gateway() {
     assert_eq!((history.decisions(), history.forgotten), (&[waited, doubtful][..], false));
     // The other gateway has sent the very attempt again, which is no other decision.
     let processed =
-        Completion { requested_at_ms: 8, ..completion(1, Processor::Fallback, Outcome::Processed) };
+        Completion { requested_at_ms: 8, ..completion(1, Processor::FALLBACK, Outcome::Processed) };
     tell(&mut coordinator, two, processed);
     let history = lookup(&mut coordinator);
     let settled = PastDecision { attempt: AttemptState::Processed, ..doubtful };
@@ -667,10 +673,10 @@ fn a_lookup_tells_what_was_decided_by_whichever_gateway() {
 fn a_claim_states_no_reason() {
     let mut coordinator = coordinator();
     let one = join(&mut coordinator, 1);
-    tell(&mut coordinator, one, claim(9, Stage::AtFallback, 5, false));
+    tell(&mut coordinator, one, claim(9, Stage::At1, 5, false));
     let history = coordinator.ledger().history(id(9));
     let [decision] = history.decisions() else { panic!("{history:?}") };
-    assert_eq!((decision.stage, decision.reason), (Stage::AtFallback, Reason::Unstated));
+    assert_eq!((decision.stage, decision.reason), (Stage::At1, Reason::Unstated));
     assert!(history.forgotten);
     tell(&mut coordinator, one, claim(8, Stage::Waiting, 0, false));
     assert_eq!(coordinator.ledger().history(id(8)), History::FORGOTTEN);

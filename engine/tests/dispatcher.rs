@@ -3,21 +3,32 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use galo_engine::arrivals::QUIET_US_MIN;
-use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig, Verification};
+use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig, ProcessorPolicy, Verification};
 use galo_engine::money::AmountCents;
-use galo_engine::outcome::Reply;
 use galo_engine::router::{Reason, RouterConfig};
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_engine::verdict::{End, Verdict};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::Message;
 use galo_wire::record::{
-    Accept, Acknowledgement, Assignment, Claim, Completion, Grant, HealthNews, HealthSource, Intent,
-    IntentRecorded, Purged, Ready, Release, Verdict, Withdrawal,
+    Accept, Acknowledgement, Admission, Assignment, Claim, Completion, Grant, HealthNews, HealthSource,
+    Intent, IntentRecorded, Purged, Ready, Release, Withdrawal,
 };
 
 const PATIENCE_US: u64 = 2_000_000;
-const OK: Reply = Reply::Answered { status: 200 };
-const FAILED: Reply = Reply::Answered { status: 500 };
+const OK: End = answered(200);
+const FAILED: End = answered(500);
+
+/// As the contest's processors mean it.
+const fn answered(status: u16) -> End {
+    let verdict = match status {
+        200 => Verdict::Processed,
+        422 => Verdict::Duplicate,
+        429 => Verdict::Overloaded,
+        _ => Verdict::Unavailable,
+    };
+    End { verdict, status, retry_after_ms: 0 }
+}
 
 fn id(number: u8) -> CorrelationId {
     CorrelationId([number; 16])
@@ -43,11 +54,11 @@ impl Bench {
     }
 
     fn configured(queue_len_max: usize, patience_us: u64, concurrency_max: u32) -> Self {
-        let router = RouterConfig { fee_bps: [500, 1500], patience_us, slow_us: 1_000_000 };
+        let router = RouterConfig { patience_us, ..RouterConfig::pair([500, 1500]) };
         let config = DispatcherConfig {
             router,
             queue_len_max,
-            concurrency_max,
+            processors: [ProcessorPolicy::contest(concurrency_max); PROCESSORS_LEN_MAX],
             accept_wait_us_max: 1_000_000,
             seed: 1,
         };
@@ -59,6 +70,7 @@ impl Bench {
         let mut bench = Self::with(100);
         let actions = bench.event(Dispatcher::connected);
         assert_eq!(actions, [Action::Send(Ready { claim_count: 0 }.into())]);
+        bench.hear(Acknowledgement { sequence: 0 });
         bench
     }
 
@@ -86,10 +98,10 @@ impl Bench {
     }
 
     fn grant(&mut self, slot: u32, number: u8) -> Vec<Action> {
-        self.hear(Grant { slot, correlation_id: id(number), verdict: Verdict::Granted })
+        self.hear(Grant { slot, correlation_id: id(number), admission: Admission::Granted })
     }
 
-    fn end(&mut self, slot: u32, reply: Reply) -> Vec<Action> {
+    fn end(&mut self, slot: u32, reply: End) -> Vec<Action> {
         self.event(|dispatcher, now| dispatcher.attempt_ended(slot, reply, 1_000, now))
     }
 
@@ -102,7 +114,7 @@ impl Bench {
     fn attempt(&mut self, number: u8) -> u32 {
         let slot = match self.accept(number)[..] {
             [Action::Send(Message::Accept(accept))] => {
-                assert_eq!(accept.stage, Stage::AtDefault);
+                assert_eq!(accept.stage, Stage::At0);
                 accept.slot
             }
             ref other => panic!("expected one accept, got {other:?}"),
@@ -113,7 +125,13 @@ impl Bench {
 
     /// Everyone says that `processor` is down.
     fn fails(&mut self, processor: Processor) {
-        self.hear(HealthNews { processor, source: HealthSource::Traffic, failing: true, response_ms: 0 });
+        self.hear(HealthNews {
+            processor,
+            source: HealthSource::Traffic,
+            failing: true,
+            response_ms: 0,
+            retry_after_ms: 0,
+        });
     }
 }
 
@@ -131,8 +149,8 @@ fn sent(actions: &[Action]) -> Vec<Message> {
 }
 
 fn completion(sequence: u64, number: u8, requested_at_ms: u64, outcome: Outcome) -> Message {
-    let processor = Processor::Default;
-    Completion { sequence, correlation_id: id(number), requested_at_ms, processor, outcome }.into()
+    let processor = Processor::DEFAULT;
+    Completion { sequence, correlation_id: id(number), requested_at_ms, processor, outcome, status: 0 }.into()
 }
 
 #[test]
@@ -145,13 +163,13 @@ fn the_usual_payment_takes_one_round_trip_to_the_ledger() {
         amount_cents: 1990,
         decided_at_ms: requested_at_ms,
         expires_at_us: bench.now_us + 900_000,
-        stage: Stage::AtDefault,
+        stage: Stage::At0,
         reason: Reason::Cheaper,
     };
     assert_eq!(bench.accept(1), [Action::Send(accept.into())]);
     let attempt = Action::Attempt {
         slot: 0,
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
         correlation_id: id(1),
         amount: amount(),
         requested_at: UnixMillis(requested_at_ms),
@@ -171,13 +189,13 @@ fn the_clock_is_asked_for_while_time_can_change_something() {
     assert_eq!(bench.dispatcher.tick_wait_us(), Some(25_000), "the POST may have to be given up");
     bench.tick_after(25_000);
     assert_eq!(bench.dispatcher.tick_wait_us(), None, "it was answered, and an attempt ends by itself");
-    bench.end(slot, Reply::TimedOut);
+    bench.end(slot, End::UNANSWERED);
     assert_eq!(bench.dispatcher.tick_wait_us(), Some(5_000), "in doubt: its next try may be due");
-    assert!(bench.dispatcher.awaits_processors());
+    assert!(!bench.dispatcher.awaits_processors(), "no answer makes its pause shorter");
 
     let mut bench = Bench::new();
-    bench.fails(Processor::Default);
-    bench.fails(Processor::Fallback);
+    bench.fails(Processor::DEFAULT);
+    bench.fails(Processor::FALLBACK);
     let [Message::Accept(accept)] = sent(&bench.accept(1))[..] else { panic!("one accept") };
     bench.grant(accept.slot, 1);
     bench.tick_after(1_000);
@@ -189,8 +207,8 @@ fn the_clock_is_asked_for_while_time_can_change_something() {
 fn whoever_waits_for_the_queues_pace_alone_hurries_no_processor() {
     let mut bench = Bench::configured(100, PATIENCE_US, 64);
     bench.event(Dispatcher::connected);
-    bench.fails(Processor::Default);
-    bench.fails(Processor::Fallback);
+    bench.fails(Processor::DEFAULT);
+    bench.fails(Processor::FALLBACK);
     for number in 0..90 {
         for message in sent(&bench.accept(number)) {
             let Message::Accept(accept) = message else { continue };
@@ -201,7 +219,7 @@ fn whoever_waits_for_the_queues_pace_alone_hurries_no_processor() {
     let probe = sent(&bench.tick_after(250_000));
     let [Message::Intent(probe), Message::Intent(_)] = probe[..] else { panic!("one for each: {probe:?}") };
     bench.hear(IntentRecorded { slot: probe.slot, correlation_id: probe.correlation_id });
-    let mut leaving = sent(&bench.end(probe.slot, Reply::Answered { status: 200 }));
+    let mut leaving = sent(&bench.end(probe.slot, answered(200)));
     let mut counts = Vec::new();
     for _ in 0..4 {
         assert_eq!(bench.dispatcher.tick_wait_us(), Some(5_000), "the next may leave soon");
@@ -209,7 +227,7 @@ fn whoever_waits_for_the_queues_pace_alone_hurries_no_processor() {
         for message in std::mem::take(&mut leaving) {
             let Message::Intent(Intent { slot, correlation_id, .. }) = message else { continue };
             bench.hear(IntentRecorded { slot, correlation_id });
-            let end = sent(&bench.end(slot, Reply::Answered { status: 200 }));
+            let end = sent(&bench.end(slot, answered(200)));
             assert!(matches!(end[..], [Message::Completion(_)]), "nothing leaves by that: {end:?}");
         }
         leaving = sent(&bench.tick_after(5_000));
@@ -220,19 +238,19 @@ fn whoever_waits_for_the_queues_pace_alone_hurries_no_processor() {
 
 #[test]
 fn what_the_ledger_refuses_is_answered_and_forgotten() {
-    for (verdict, answer) in [
-        (Verdict::Replayed, Answer::Replayed),
-        (Verdict::Conflict, Answer::Conflict),
-        (Verdict::Full, Answer::Full),
-        (Verdict::Expired, Answer::Unreachable),
+    for (admission, answer) in [
+        (Admission::Replayed, Answer::Replayed),
+        (Admission::Conflict, Answer::Conflict),
+        (Admission::Full, Answer::Full),
+        (Admission::Expired, Answer::Unreachable),
     ] {
         let mut bench = Bench::new();
         bench.accept(1);
-        let actions = bench.hear(Grant { slot: 0, correlation_id: id(1), verdict });
+        let actions = bench.hear(Grant { slot: 0, correlation_id: id(1), admission });
         assert_eq!(actions, [Action::Answer { ticket: 1, answer }]);
         let now = bench.now();
         let gauges = bench.dispatcher.gauges(now);
-        assert_eq!((gauges.held, gauges.in_flight), (0, [0, 0]));
+        assert_eq!((gauges.held, gauges.in_flight), (0, [0; PROCESSORS_LEN_MAX]));
     }
 }
 
@@ -255,7 +273,7 @@ fn a_refused_payment_takes_a_new_requested_at_and_waits_for_its_intent() {
         slot,
         correlation_id: id(1),
         requested_at_ms: bench.unix_ms(),
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
         reason: Reason::Cheaper,
         waited_for_ms: 5,
     };
@@ -290,9 +308,9 @@ fn a_payment_in_doubt_stays_with_its_processor_and_its_requested_at() {
     let mut bench = Bench::new();
     let first_ms = bench.unix_ms();
     let slot = bench.attempt(1);
-    let actions = bench.end(slot, Reply::TimedOut);
+    let actions = bench.end(slot, End::UNANSWERED);
     assert_eq!(sent(&actions), [completion(1, 1, first_ms, Outcome::Unknown)]);
-    bench.fails(Processor::Default);
+    bench.fails(Processor::DEFAULT);
     let mut attempts = 0;
     for _ in 0..4_000 {
         // Twenty seconds: ten times the patience, with a fallback in the best of health.
@@ -300,7 +318,7 @@ fn a_payment_in_doubt_stays_with_its_processor_and_its_requested_at() {
             let Action::Attempt { processor, requested_at, .. } = action else {
                 panic!("only attempts: {action:?}")
             };
-            assert_eq!((processor, requested_at.0), (Processor::Default, first_ms));
+            assert_eq!((processor, requested_at.0), (Processor::DEFAULT, first_ms));
             attempts += 1;
             assert_eq!(bench.end(slot, FAILED), [], "a refusal does not settle the doubt");
         }
@@ -312,14 +330,17 @@ fn a_payment_in_doubt_stays_with_its_processor_and_its_requested_at() {
 fn only_a_clear_answer_ends_a_doubt_and_a_422_is_looked_up() {
     let mut bench = Bench::new();
     let slot = bench.attempt(1);
-    bench.end(slot, Reply::Broken);
+    bench.end(slot, End::UNANSWERED);
     let retry = (0..1_000).flat_map(|_| bench.tick_after(5_000)).next();
-    assert!(matches!(retry, Some(Action::Attempt { .. })));
-    let verify = Action::Verify { slot, processor: Processor::Default, correlation_id: id(1) };
-    assert_eq!(bench.end(slot, Reply::Answered { status: 422 }), [verify]);
-    let actions = bench.event(|dispatcher, now| dispatcher.verified(slot, Verification::Unclear, now));
-    assert_eq!(actions, [verify], "asked again");
-    let found = Verification::Found(UnixMillis(77));
+    let Some(Action::Attempt { requested_at, .. }) = retry else { panic!("one attempt: {retry:?}") };
+    let processor = Processor::DEFAULT;
+    let verify = Action::Verify { slot, processor, correlation_id: id(1), requested_at };
+    assert_eq!(bench.end(slot, answered(422)), [verify]);
+    let actions = bench.event(|dispatcher, now| dispatcher.verified(slot, Verification::Unanswered, now));
+    assert_eq!(sent(&actions), []);
+    let again = (0..1_000).flat_map(|_| bench.tick_after(5_000)).next();
+    assert_eq!(again, Some(verify), "asked again");
+    let found = Verification::processed(UnixMillis(77), amount());
     let actions = bench.event(|dispatcher, now| dispatcher.verified(slot, found, now));
     assert_eq!(sent(&actions), [completion(2, 1, 77, Outcome::Processed)], "as the processor stored it");
 }
@@ -329,7 +350,7 @@ fn only_a_clear_answer_ends_a_doubt_and_a_422_is_looked_up() {
 fn wait_for_the_dearer_one(pause_us: u64) -> u64 {
     let mut bench = Bench::new();
     bench.attempt(9);
-    bench.fails(Processor::Default);
+    bench.fails(Processor::DEFAULT);
     let actions = bench.accept(1);
     let [Action::Send(Message::Accept(accept))] = actions[..] else { panic!("one accept: {actions:?}") };
     let decided_at_ms = bench.unix_ms();
@@ -346,7 +367,7 @@ fn wait_for_the_dearer_one(pause_us: u64) -> u64 {
         }
         for message in sent(&bench.tick_after(5_000)) {
             match message {
-                Message::Intent(intent) if intent.processor == Processor::Default => {
+                Message::Intent(intent) if intent.processor == Processor::DEFAULT => {
                     // A probe: refused at once.
                     bench.hear(IntentRecorded { slot: intent.slot, correlation_id: intent.correlation_id });
                     bench.end(intent.slot, FAILED);
@@ -369,7 +390,7 @@ fn while_the_cheaper_one_is_down_payments_wait_for_their_patience_and_then_take_
 fn a_slow_processor_gets_one_payment_a_second_however_many_wait() {
     let mut bench = Bench::new();
     bench.attempt(9);
-    bench.fails(Processor::Fallback);
+    bench.fails(Processor::FALLBACK);
     bench.now_us += 2_000_000;
     for number in 10..=40 {
         let actions = bench.accept(number);
@@ -384,7 +405,7 @@ fn a_slow_processor_gets_one_payment_a_second_however_many_wait() {
         // Nothing is recorded, and so nothing is sent: the place that was taken must be enough to hold back the next.
         for message in sent(&bench.tick_after(5_000)) {
             let Message::Intent(intent) = message else { panic!("only intents: {message:?}") };
-            probe_count += u32::from(intent.processor == Processor::Default);
+            probe_count += u32::from(intent.processor == Processor::DEFAULT);
         }
         bench.accept(7);
     }
@@ -405,7 +426,7 @@ fn probes_within(bench: &mut Bench, seconds: u64) -> usize {
         for Intent { slot, correlation_id, processor, reason, .. } in intents {
             assert_eq!(reason, Reason::Probe);
             bench.hear(IntentRecorded { slot, correlation_id });
-            if processor == Processor::Default {
+            if processor == Processor::DEFAULT {
                 count += 1;
                 bench.event(|dispatcher, now| dispatcher.attempt_ended(slot, OK, 2_000_000, now));
             } else {
@@ -421,7 +442,7 @@ fn the_longer_a_processor_is_slow_the_fewer_payments_find_that_out() {
     let mut bench = Bench::with_patience(10_000, 600_000_000);
     bench.event(Dispatcher::connected);
     let slot = bench.attempt(9);
-    bench.fails(Processor::Fallback);
+    bench.fails(Processor::FALLBACK);
     bench.now_us += 2_000_000;
     bench.event(|dispatcher, now| dispatcher.attempt_ended(slot, OK, 2_000_000, now));
     for number in 10..=69 {
@@ -446,13 +467,13 @@ fn a_processor_that_falls_silent_gets_no_more_until_it_answers() {
         let slot = bench.attempt(number);
         bench.end(slot, OK);
     }
-    bench.fails(Processor::Fallback);
+    bench.fails(Processor::FALLBACK);
     let slot = bench.attempt(5);
     bench.now_us += 250_000;
     bench.attempt(6);
     bench.now_us += 1;
     // Time for fallback to be looked at; what comes after that waits.
-    assert_eq!(reason_of(&bench.accept(8)), (Stage::AtFallback, Reason::Probe));
+    assert_eq!(reason_of(&bench.accept(8)), (Stage::At1, Reason::Probe));
     assert_eq!(reason_of(&bench.accept(7)), (Stage::Waiting, Reason::AwaitsAny));
     bench.grant(3, 7);
     // 300 ms: it is no faster than that, but it answers.
@@ -471,14 +492,14 @@ fn the_first_slow_answer_outweighs_all_the_fast_ones_before_it() {
         let slot = bench.attempt(number);
         bench.end(slot, OK);
     }
-    bench.fails(Processor::Fallback);
+    bench.fails(Processor::FALLBACK);
     bench.now_us += 1;
     let slot = bench.attempt(30);
     bench.now_us += 1_500_000;
     bench.event(|dispatcher, now| dispatcher.attempt_ended(slot, OK, 1_500_000, now));
     // Nothing is awaited and 20 of 21 answers were fast. One payment may look again, the others wait.
-    assert_eq!(reason_of(&bench.accept(31)), (Stage::AtDefault, Reason::Probe));
-    assert_eq!(reason_of(&bench.accept(32)), (Stage::AtFallback, Reason::Probe));
+    assert_eq!(reason_of(&bench.accept(31)), (Stage::At0, Reason::Probe));
+    assert_eq!(reason_of(&bench.accept(32)), (Stage::At1, Reason::Probe));
     assert_eq!(reason_of(&bench.accept(33)), (Stage::Waiting, Reason::AwaitsAny));
 }
 
@@ -528,7 +549,7 @@ fn a_new_link_begins_with_completions_and_claims() {
             correlation_id: id(number),
             amount_cents: 1990,
             requested_at_ms,
-            stage: Stage::AtDefault,
+            stage: Stage::At0,
             in_doubt: false,
         })
     };
@@ -584,18 +605,53 @@ fn an_assignment_in_doubt_is_sent_to_its_processor_as_it_was() {
         correlation_id: id(1),
         amount_cents: 1990,
         requested_at_ms: 42,
-        stage: Stage::AtFallback,
+        stage: Stage::At1,
         in_doubt: true,
     });
     let actions = bench.tick_after(50_000);
     let attempt = Action::Attempt {
         slot: 0,
-        processor: Processor::Fallback,
+        processor: Processor::FALLBACK,
         correlation_id: id(1),
         amount: amount(),
         requested_at: UnixMillis(42),
     };
     assert_eq!(actions, [attempt]);
+}
+
+/// The ledger may have given it to another gateway meanwhile, which may have proved that its processor does not have it.
+#[test]
+fn a_payment_in_doubt_is_not_sent_again_before_the_ledger_has_heard_the_claim() {
+    let mut bench = Bench::new();
+    let slot = bench.attempt(1);
+    bench.end(slot, End::UNANSWERED);
+    bench.event(|dispatcher, _| dispatcher.disconnected());
+    let away = (0..1_000).flat_map(|_| bench.tick_after(5_000)).count();
+    bench.event(Dispatcher::connected);
+    // Of the completion that was said before the claims.
+    bench.hear(Acknowledgement { sequence: 1 });
+    let unheard = (0..1_000).flat_map(|_| bench.tick_after(5_000)).count();
+    assert_eq!((away, unheard), (0, 0));
+    bench.hear(Acknowledgement { sequence: 0 });
+    let retry = (0..1_000).flat_map(|_| bench.tick_after(5_000)).next();
+    assert!(matches!(retry, Some(Action::Attempt { .. })));
+}
+
+/// The ledger says an assignment again to whoever asked about a copy that it had withdrawn before.
+#[test]
+fn a_payment_is_assigned_once() {
+    let mut bench = Bench::new();
+    let assignment = Assignment {
+        correlation_id: id(1),
+        amount_cents: 1990,
+        requested_at_ms: 42,
+        stage: Stage::At1,
+        in_doubt: true,
+    };
+    bench.hear(assignment);
+    bench.hear(assignment);
+    let attempts = bench.tick_after(50_000);
+    assert!(matches!(attempts[..], [Action::Attempt { slot: 0, .. }]), "{attempts:?}");
 }
 
 #[test]
@@ -615,7 +671,7 @@ fn a_withdrawn_payment_is_dropped_but_its_success_is_still_told() {
 fn a_purge_drops_what_was_granted_and_keeps_what_was_not() {
     let mut bench = Bench::new();
     let slot = bench.attempt(1);
-    bench.fails(Processor::Default);
+    bench.fails(Processor::DEFAULT);
     let [Action::Send(Message::Accept(accept))] = bench.accept(2)[..] else { panic!("one accept") };
     bench.hear(Purged { generation: 1 });
     let actions = bench.grant(accept.slot, 2);
@@ -629,7 +685,7 @@ fn a_purge_drops_what_was_granted_and_keeps_what_was_not() {
 fn a_stopping_gateway_hands_back_what_waits_and_finishes_what_is_on_its_way() {
     let mut bench = Bench::new();
     let slot = bench.attempt(1);
-    bench.fails(Processor::Default);
+    bench.fails(Processor::DEFAULT);
     let [Action::Send(Message::Accept(accept))] = bench.accept(2)[..] else { panic!("one accept") };
     bench.grant(accept.slot, 2);
     let actions = bench.event(|dispatcher, _| dispatcher.drain());
@@ -689,7 +745,7 @@ fn reason_of(actions: &[Action]) -> (Stage, Reason) {
 fn each_accept_and_intent_says_why() {
     let mut bench = Bench::new();
     bench.attempt(9);
-    bench.fails(Processor::Default);
+    bench.fails(Processor::DEFAULT);
     // The router's word for the first that waits; those behind it wait for the same.
     assert_eq!(reason_of(&bench.accept(1)), (Stage::Waiting, Reason::AwaitsCheaper));
     bench.grant(1, 1);

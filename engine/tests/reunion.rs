@@ -3,18 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
-use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig, Verification};
+use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig, ProcessorPolicy, Verification};
 use galo_engine::ledger::{Conservation, Entry, LedgerConfig};
 use galo_engine::money::AmountCents;
-use galo_engine::outcome::Reply;
-use galo_engine::router::RouterConfig;
+use galo_engine::router::{ProcessorSet, RouterConfig};
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, Processor};
+use galo_engine::verdict::{End, Verdict};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor};
 use galo_wire::record::{Hello, Role};
 use galo_wire::{Message, PROTOCOL_VERSION};
 
-const OK: Reply = Reply::Answered { status: 200 };
-const FAILED: Reply = Reply::Answered { status: 500 };
+const OK: End = End { verdict: Verdict::Processed, status: 200, retry_after_ms: 0 };
+const FAILED: End = End { verdict: Verdict::Unavailable, status: 500, retry_after_ms: 0 };
 
 fn id(number: u8) -> CorrelationId {
     CorrelationId([number; 16])
@@ -22,10 +22,13 @@ fn id(number: u8) -> CorrelationId {
 
 fn coordinator(now: Now, journal: &[Entry]) -> Coordinator {
     let config = CoordinatorConfig {
+        processors_fingerprint: 0,
+        health_checked: ProcessorSet::PAIR,
         ledger: LedgerConfig {
             open_len_max: 100,
             known_len_max: 100,
             bucket_bytes_max: 1 << 20,
+            processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },
         health_interval_us: 5_000_000,
@@ -52,9 +55,9 @@ impl World {
     fn new() -> Self {
         let config = DispatcherConfig {
             // Without patience: what cannot go to default goes to fallback at once.
-            router: RouterConfig { fee_bps: [500, 1500], patience_us: 0, slow_us: 1_000_000 },
+            router: RouterConfig { patience_us: 0, ..RouterConfig::pair([500, 1500]) },
             queue_len_max: 100,
-            concurrency_max: 8,
+            processors: [ProcessorPolicy::contest(8); PROCESSORS_LEN_MAX],
             accept_wait_us_max: 1_000_000,
             seed: 1,
         };
@@ -81,7 +84,7 @@ impl World {
             role: Role::Gateway,
             instance: 1,
             thread: 0,
-            reserved: 0,
+            processors: 0,
             incarnation: 1,
         };
         self.session = Some(self.coordinator.connect(hello).unwrap());
@@ -105,7 +108,7 @@ impl World {
                         self.attempts.push((slot, processor, correlation_id));
                     }
                     Action::Verify { slot, .. } => {
-                        self.dispatcher.verified(slot, Verification::Unclear, now);
+                        self.dispatcher.verified(slot, Verification::Unanswered, now);
                     }
                     Action::CheckHealth { .. } => {}
                 }
@@ -126,7 +129,7 @@ impl World {
         }
     }
 
-    fn end_attempts(&mut self, reply: impl Fn(Processor) -> Reply) {
+    fn end_attempts(&mut self, reply: impl Fn(Processor) -> End) {
         for (slot, processor, _) in std::mem::take(&mut self.attempts) {
             let now = self.now();
             self.dispatcher.attempt_ended(slot, reply(processor), 1_000, now);
@@ -158,7 +161,7 @@ fn refused_while_the_ledger_is_away(journal: impl Fn(&mut Vec<Entry>)) -> (usize
     world.session = None;
     world.end_attempts(|_| FAILED);
     let now = world.now();
-    world.dispatcher.health_checked(Processor::Default, Some((true, 0)), now);
+    world.dispatcher.health_checked(Processor::DEFAULT, Some((true, 0)), now);
     world.now_us += 1_000;
     journal(&mut world.journal);
     world.coordinator = coordinator(world.now(), &world.journal);
@@ -167,7 +170,7 @@ fn refused_while_the_ledger_is_away(journal: impl Fn(&mut Vec<Entry>)) -> (usize
     let mut attempted_elsewhere = 0;
     for _ in 0..2_000 {
         attempted_elsewhere +=
-            world.attempts.iter().filter(|(_, processor, _)| *processor == Processor::Fallback).count();
+            world.attempts.iter().filter(|(_, processor, _)| *processor == Processor::FALLBACK).count();
         world.end_attempts(|_| OK);
         world.pass(5_000);
     }
@@ -193,12 +196,17 @@ fn what_is_in_doubt_for_the_ledger_stays_and_is_still_worked_on() {
                 Entry::Accepted { correlation_id, decided_at_ms: requested_at_ms, .. } => {
                     Some(Entry::Resolved {
                         correlation_id,
-                        processor: Processor::Default,
+                        processor: Processor::DEFAULT,
                         requested_at_ms,
                         outcome: Outcome::Unknown,
+                        status: 0,
                     })
                 }
-                Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => None,
+                Entry::Intended { .. }
+                | Entry::Resolved { .. }
+                | Entry::Purged
+                | Entry::Named { .. }
+                | Entry::Note { .. } => None,
             })
             .collect();
         journal.extend(doubts);

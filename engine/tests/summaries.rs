@@ -4,6 +4,7 @@
 
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::ledger::LedgerConfig;
+use galo_engine::router::ProcessorSet;
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::record::{Accept, Completion, Flush, Flushed, Hello, Ready, Role, SummaryQuery};
@@ -19,10 +20,13 @@ struct Cluster {
 impl Cluster {
     fn new(gateway_count: u8) -> (Self, Vec<SessionId>) {
         let config = CoordinatorConfig {
+            processors_fingerprint: 0,
+            health_checked: ProcessorSet::PAIR,
             ledger: LedgerConfig {
                 open_len_max: 100,
                 known_len_max: 100,
                 bucket_bytes_max: 1 << 20,
+                processors: ProcessorSet::PAIR,
                 hash_seed: 1,
             },
             // No leases in between.
@@ -38,7 +42,7 @@ impl Cluster {
 
     fn join(&mut self, instance: u8) -> SessionId {
         let (protocol_version, role) = (PROTOCOL_VERSION, Role::Gateway);
-        let hello = Hello { protocol_version, role, instance, thread: 0, reserved: 0, incarnation: 1 };
+        let hello = Hello { protocol_version, role, instance, thread: 0, processors: 0, incarnation: 1 };
         let session = self.coordinator.connect(hello).unwrap();
         self.tell(session, Ready { claim_count: 0 });
         session
@@ -61,7 +65,7 @@ impl Cluster {
             amount_cents: 100,
             decided_at_ms: 7,
             expires_at_us: u64::MAX,
-            stage: Stage::AtDefault,
+            stage: Stage::At0,
             reason: Reason::Cheaper,
         };
         self.tell(from, accept);
@@ -72,8 +76,9 @@ impl Cluster {
             sequence: number.into(),
             correlation_id: CorrelationId([number; 16]),
             requested_at_ms: 7,
-            processor: Processor::Default,
+            processor: Processor::DEFAULT,
             outcome: Outcome::Processed,
+            status: 0,
         };
         self.tell(from, completion);
     }
@@ -89,12 +94,18 @@ fn flush(to: SessionId, number: u32) -> (SessionId, Message) {
 
 /// Who got a summary under which slot, and how many payments it shows.
 fn summaries(sent: &[(SessionId, Message)]) -> Vec<(SessionId, u32, u64)> {
-    sent.iter()
-        .map(|(to, message)| match message {
-            Message::SummaryReply(reply) => (*to, reply.slot, reply.default_requests),
+    let mut requests = 0;
+    let mut all = Vec::new();
+    for (to, message) in sent {
+        match message {
+            Message::SummaryTotal(total) => requests += total.requests,
+            Message::SummaryReply(reply) => {
+                all.push((*to, reply.slot, std::mem::take(&mut requests)));
+            }
             other => panic!("expected summaries alone, got {other:?}"),
-        })
-        .collect()
+        }
+    }
+    all
 }
 
 #[test]
@@ -172,7 +183,7 @@ fn whoever_comes_back_within_a_round_is_asked_too() {
     assert_eq!(cluster.tell(sessions[0], query(5)), [flush(sessions[1], 1)]);
     // The second gateway has lost its connection with a completion unsaid, and connects again.
     let (protocol_version, role) = (PROTOCOL_VERSION, Role::Gateway);
-    let hello = Hello { protocol_version, role, instance: 2, thread: 0, reserved: 0, incarnation: 1 };
+    let hello = Hello { protocol_version, role, instance: 2, thread: 0, processors: 0, incarnation: 1 };
     let back = cluster.coordinator.connect(hello).unwrap();
     let sent: Vec<_> = cluster.coordinator.messages().drain(..).collect();
     assert_eq!(sent[..1], [flush(back, 1)]);

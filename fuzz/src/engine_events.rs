@@ -1,23 +1,26 @@
 //! Two gateways, a ledger and two processors, and whatever may happen to them, in any order.
 //!
-//! The real dispatchers and the real coordinator, records in queues between them, and processors that are two books: what the fuzzer
+//! The real dispatchers and the real coordinator, records in queues between them, and processors that are books: what the fuzzer
 //! chooses is who is heard next, how attempts end, when connections are cut, who dies, and what the clocks say. Afterwards all is made
-//! well, and within simulated minutes every payment that was answered 202 must stand in one book, once, as the ledger has it.
+//! well, and within simulated minutes every payment that was answered 202 must stand in one book, once, as the ledger has it, or in
+//! none and be declined. Only where a processor has stored another amount under its id does a payment stay open: that is a person's to settle.
 //!
-//! Held against the books: a payment in both, one that no client sent, one with other cents or another `requestedAt`, and one that
+//! Held against the books: a payment in two, one that no client sent, one with other cents or another `requestedAt`, and one that
 //! nobody works on any more are all found. The engine's own assertions are on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use arbitrary::{Arbitrary, Unstructured};
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
-use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig, Verification};
+use galo_engine::dispatcher::{
+    Action, Answer, Dispatcher, DispatcherConfig, DoubtPolicy, ProcessorPolicy, Stored, Verification,
+};
 use galo_engine::ledger::{Entry, Known, LedgerConfig};
 use galo_engine::money::AmountCents;
-use galo_engine::outcome::Reply;
-use galo_engine::router::RouterConfig;
+use galo_engine::router::{Cost, ProcessorSet, RouterConfig, Thresholds};
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Processor};
+use galo_engine::verdict::{End, Verdict};
+use galo_engine::{CorrelationId, PROCESSORS_LEN_MAX, Processor};
 use galo_wire::record::{Hello, Role};
 use galo_wire::{Message, PROTOCOL_VERSION};
 
@@ -25,6 +28,9 @@ const STEPS_MAX: usize = 256;
 const IDS: u8 = 12;
 const START_US: u64 = 1_000_000_000;
 const UNIX_MS: u64 = 1_700_000_000_000;
+
+/// How long a request may live, sender's timeout and processor's sleep together: half of what makes "not found" a proof.
+const REQUEST_US_MAX: u64 = DoubtPolicy::CONTEST.absent_after_us / 2;
 
 /// One thing that happens.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -35,7 +41,7 @@ struct Step {
     how: u8,
 }
 
-/// The first byte chooses patience and sizes, the others what happens.
+/// The first byte chooses patience, sizes and the processors' ways, the others what happens.
 pub fn run(data: &[u8]) {
     let Some((shape, steps)) = data.split_first() else { return };
     let mut world = World::new(*shape);
@@ -59,6 +65,8 @@ struct Request {
     id: CorrelationId,
     amount_cents: u64,
     requested_at: UnixMillis,
+    /// When it was begun.
+    begun_us: u64,
 }
 
 /// A thread of a gateway, and what is between it and the aggregator.
@@ -77,7 +85,8 @@ struct Gateway {
     is_draining: bool,
 }
 
-type Book = BTreeMap<[u8; 16], (u64, UnixMillis)>;
+/// What a processor has: cents, `requestedAt`, and how far it got.
+type Book = BTreeMap<[u8; 16], (u64, UnixMillis, Stored)>;
 
 struct World {
     shape: u8,
@@ -86,7 +95,9 @@ struct World {
     gateways: [Gateway; 2],
     coordinator: Coordinator,
     journal: Vec<Entry>,
-    books: [Book; 2],
+    books: [Book; PROCESSORS_LEN_MAX],
+    /// Ids that a processor has with another amount.
+    contradicted: BTreeSet<[u8; 16]>,
     /// Requests whose sender knows nothing of their end: the processor may still store them.
     adrift: Vec<Request>,
     /// What was answered 202: id and cents.
@@ -99,12 +110,22 @@ impl Gateway {
     fn new(shape: u8, seed: u64) -> Self {
         let dispatcher = Dispatcher::new(DispatcherConfig {
             router: RouterConfig {
-                fee_bps: [500, 1_500],
+                processors: processors(shape),
+                costs: [500, 1_500, 700, 0, 0, 0, 0, 0]
+                    .map(|basis_points| Cost { basis_points, fixed_cents: 0 }),
                 patience_us: if shape & 1 == 0 { 0 } else { 30_000_000 },
-                slow_us: 100_000,
+                thresholds: Thresholds { slow_us: 100_000, ..Thresholds::CONTEST },
             },
+            processors: [ProcessorPolicy {
+                doubt: DoubtPolicy {
+                    // Keys that are known for a while, and for ever.
+                    resend_us_max: if shape & 32 == 0 { u64::MAX } else { 5_000_000 },
+                    ..DoubtPolicy::CONTEST
+                },
+                declined_goes_on: shape & 64 == 0,
+                ..ProcessorPolicy::contest(if shape & 4 == 0 { 2 } else { 16 })
+            }; PROCESSORS_LEN_MAX],
             queue_len_max: if shape & 2 == 0 { 4 } else { 64 },
-            concurrency_max: if shape & 4 == 0 { 2 } else { 16 },
             accept_wait_us_max: 1_000_000,
             seed,
         });
@@ -123,13 +144,21 @@ impl Gateway {
     }
 }
 
+/// Two, or three.
+fn processors(shape: u8) -> ProcessorSet {
+    if shape & 128 == 0 { ProcessorSet::PAIR } else { ProcessorSet::PAIR.with(Processor::N2) }
+}
+
 fn coordinator(shape: u8, incarnation: u64, now: Now, journal: &[Entry]) -> Coordinator {
     let config = CoordinatorConfig {
+        processors_fingerprint: 0,
+        health_checked: processors(shape),
         ledger: LedgerConfig {
             open_len_max: if shape & 8 == 0 { 8 } else { 64 },
             known_len_max: 100,
             bucket_bytes_max: 1 << 16,
             hash_seed: incarnation,
+            processors: processors(shape),
         },
         health_interval_us: 5_000_000,
         claim_grace_us: 300_000,
@@ -150,7 +179,8 @@ impl World {
             gateways: [Gateway::new(shape, 1), Gateway::new(shape, 2)],
             coordinator: coordinator(shape, 1, start, &[]),
             journal: Vec::new(),
-            books: [Book::new(), Book::new()],
+            books: Default::default(),
+            contradicted: BTreeSet::new(),
             adrift: Vec::new(),
             accepted: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -175,14 +205,15 @@ impl World {
             2 | 3 => self.hear_gateway(number, 1 + usize::from(which % 8)),
             4 | 5 => self.hear_ledger(number, 1 + usize::from(which % 8)),
             6 | 7 => self.end_attempt(number, which, how),
-            8 => self.end_lookup(number, which, how % 2 == 0),
+            8 => self.end_lookup(number, which, how % 3 != 0),
             9 => self.end_check(number, how),
             10 => self.pass(u64::from(which) * 1_000 * if how % 4 == 0 { 20 } else { 1 }),
             11 if how % 2 == 0 => self.connect(number),
             11 => self.cut(number, usize::from(which % 8), usize::from(how / 2 % 8)),
             12 => self.kill_gateway(number, usize::from(which % 8)),
             13 => self.kill_ledger(usize::from(which % 4), usize::from(how % 4)),
-            14 => self.store_adrift(which),
+            14 if how % 2 == 0 => self.store_adrift(which),
+            14 => self.settle_pending(how),
             _ if how % 8 == 0 => {
                 self.gateways[number].is_draining = true;
                 self.tell(number, |dispatcher, _| dispatcher.drain());
@@ -231,13 +262,24 @@ impl World {
                             );
                         }
                         Known::Processed { .. } => {}
+                        Known::Declined { .. } => panic!("sent, and has ended declined"),
                         Known::Absent => panic!("sent, and not in the ledger"),
                     }
-                    gateway.attempts.push(Request { slot, processor, id, amount_cents, requested_at });
+                    let begun_us = self.now_us;
+                    gateway.attempts.push(Request {
+                        slot,
+                        processor,
+                        id,
+                        amount_cents,
+                        requested_at,
+                        begun_us,
+                    });
                 }
-                Action::Verify { slot, processor, correlation_id: id } => {
+                Action::Verify { slot, processor, correlation_id: id, .. } => {
                     let requested_at = UnixMillis(0);
-                    gateway.lookups.push(Request { slot, processor, id, amount_cents: 0, requested_at });
+                    let begun_us = self.now_us;
+                    let request = Request { slot, processor, id, amount_cents: 0, requested_at, begun_us };
+                    gateway.lookups.push(request);
                 }
                 Action::CheckHealth { processor } => gateway.checks.push(processor),
             }
@@ -299,7 +341,7 @@ impl World {
             role: Role::Gateway,
             instance: if number == 0 { 1 } else { 2 },
             thread: 0,
-            reserved: 0,
+            processors: 0,
             incarnation: self.lives,
         };
         let session = self.coordinator.connect(hello).expect("there is room");
@@ -359,21 +401,32 @@ impl World {
         }
     }
 
-    /// The processor stores a payment, or has it already: its answer.
-    fn store(&mut self, request: Request) -> Reply {
-        let Request { processor, id, amount_cents, requested_at, .. } = request;
-        assert!(
-            !self.books[processor.other().index()].contains_key(&id.0),
-            "{id} is at {} already, and goes to {}",
-            processor.other().name(),
-            processor.name()
-        );
+    /// The processor stores a payment, or has it already: its answer. A request that is too old does not live any more.
+    fn store(&mut self, request: Request, stored: Stored, how_much: u64) -> End {
+        let Request { processor, id, amount_cents, requested_at, begun_us, .. } = request;
+        if self.now_us > begun_us + REQUEST_US_MAX {
+            return End::UNANSWERED;
+        }
+        let charged = |book: &Book| book.get(&id.0).is_some_and(|(.., stored)| *stored != Stored::Declined);
+        for other in Processor::ALL.into_iter().filter(|other| *other != processor) {
+            assert!(
+                !charged(&self.books[other.index()]),
+                "{id} is at {other:?} already, and goes to {processor:?}"
+            );
+        }
         let book = &mut self.books[processor.index()];
         if book.contains_key(&id.0) {
-            return Reply::Answered { status: 422 };
+            return answered(Verdict::Duplicate, 422);
         }
-        book.insert(id.0, (amount_cents, requested_at));
-        Reply::Answered { status: 200 }
+        book.insert(id.0, (amount_cents + how_much, requested_at, stored));
+        if how_much > 0 {
+            self.contradicted.insert(id.0);
+        }
+        match stored {
+            Stored::Processed => answered(Verdict::Processed, 200),
+            Stored::Pending => answered(Verdict::Pending, 202),
+            Stored::Declined => answered(Verdict::Declined, 402),
+        }
     }
 
     fn end_attempt(&mut self, number: usize, which: u8, how: u8) {
@@ -382,40 +435,69 @@ impl World {
             return;
         }
         let request = attempts.swap_remove(usize::from(which) % attempts.len());
-        let reply = match how % 12 {
-            0..=3 => self.store(request),
-            4 => Reply::Answered { status: 500 },
-            5 => Reply::Answered { status: 429 },
-            6 => Reply::NotSent,
+        let is_there = self.books[request.processor.index()].contains_key(&request.id.0);
+        let end = match how % 20 {
+            0..=3 => self.store(request, Stored::Processed, 0),
+            4 => answered(Verdict::Unavailable, 500),
+            5 => End { retry_after_ms: u32::from(how) * 10, ..answered(Verdict::Overloaded, 429) },
+            6 => End::NOT_SENT,
             // Stored, and the answer is lost.
             7 => {
-                self.store(request);
-                Reply::Broken
+                self.store(request, Stored::Processed, 0);
+                End::UNANSWERED
             }
             8 => {
                 self.adrift.push(request);
-                Reply::TimedOut
+                End::UNANSWERED
             }
-            9 => Reply::Broken,
+            9 => End::UNANSWERED,
             10 => {
                 self.adrift.push(request);
-                Reply::Answered { status: 503 }
+                answered(Verdict::Unknown, 503)
             }
-            _ => Reply::Answered { status: 302 },
+            11 => answered(Verdict::Unknown, 302),
+            // Refused for good; or kept as that.
+            12 | 13 if !is_there => answered(Verdict::Declined, 402),
+            14 => self.store(request, Stored::Declined, 0),
+            // It says that it has it, and does not.
+            15 => answered(Verdict::Duplicate, 409),
+            16 | 17 => self.store(request, Stored::Pending, 0),
+            // Another amount, of an id that it did not have.
+            18 if how >= 200 => {
+                self.store(request, Stored::Processed, 1);
+                answered(Verdict::Duplicate, 422)
+            }
+            _ => answered(Verdict::Unavailable, 400),
         };
         let latency_us = u64::from(how) * 1_000;
-        self.tell(number, |dispatcher, now| dispatcher.attempt_ended(request.slot, reply, latency_us, now));
+        self.tell(number, |dispatcher, now| dispatcher.attempt_ended(request.slot, end, latency_us, now));
     }
 
-    fn end_lookup(&mut self, number: usize, which: u8, is_found: bool) {
+    fn end_lookup(&mut self, number: usize, which: u8, is_answered: bool) {
         let lookups = &mut self.gateways[number].lookups;
         if lookups.is_empty() {
             return;
         }
         let request = lookups.swap_remove(usize::from(which) % lookups.len());
-        let stored = self.books[request.processor.index()].get(&request.id.0).filter(|_| is_found);
-        let verification = stored.map_or(Verification::Unclear, |(_, at)| Verification::Found(*at));
+        let found = self.books[request.processor.index()].get(&request.id.0);
+        let verification = match found {
+            _ if !is_answered => Verification::Unanswered,
+            None => Verification::NotFound,
+            Some((cents, at, stored)) => Verification::Found {
+                stored: *stored,
+                requested_at: Some(*at),
+                amount: AmountCents::new(*cents),
+            },
+        };
         self.tell(number, |dispatcher, now| dispatcher.verified(request.slot, verification, now));
+    }
+
+    /// What a processor had taken comes to its end there.
+    fn settle_pending(&mut self, how: u8) {
+        let pending = self.books.iter_mut().flat_map(BTreeMap::values_mut);
+        for (.., stored) in pending.filter(|(.., stored)| *stored == Stored::Pending) {
+            *stored = if how % 4 < 2 { Stored::Processed } else { Stored::Declined };
+        }
     }
 
     fn end_check(&mut self, number: usize, how: u8) {
@@ -428,7 +510,7 @@ impl World {
     fn store_adrift(&mut self, which: u8) {
         if !self.adrift.is_empty() {
             let request = self.adrift.swap_remove(usize::from(which) % self.adrift.len());
-            self.store(request);
+            self.store(request, Stored::Processed, 0);
         }
     }
 
@@ -441,10 +523,7 @@ impl World {
         self.tell(1, Dispatcher::tick);
         let ledger = self.coordinator.ledger();
         let books = ledger.conservation();
-        assert_eq!(
-            books.accepted.count,
-            books.processed[0].count + books.processed[1].count + books.open.count
-        );
+        assert_eq!(books.accepted.count, books.ended().count + books.open.count);
     }
 
     /// Everything is connected and answers, until nothing is left to do.
@@ -452,12 +531,14 @@ impl World {
         while !self.adrift.is_empty() {
             self.store_adrift(0);
         }
+        self.settle_pending(0);
         for number in [0, 1] {
             if self.gateways[number].is_draining {
                 self.kill_gateway(number, usize::MAX);
                 self.store_all_adrift();
             }
         }
+        let is_open = |known: Known| matches!(known, Known::Open(_));
         // Ten minutes, in steps of 50 ms: patience is half a minute, backoff and breaker are seconds.
         for _ in 0..12_000 {
             for number in [0, 1] {
@@ -474,14 +555,22 @@ impl World {
                     self.end_check(number, 2);
                 }
             }
-            let is_quiet = self.gateways.iter().all(|gateway| {
+            let ledger = self.coordinator.ledger();
+            let disputed = |id: &&[u8; 16]| is_open(ledger.lookup(CorrelationId(**id)));
+            let disputed_count = self.contradicted.iter().filter(disputed).count();
+            let is_settled = ledger.conservation().open.count == disputed_count as u64;
+            let now = self.now(0);
+            let mut held = 0;
+            let is_quiet = self.gateways.iter_mut().all(|gateway| {
+                let gauges = gateway.dispatcher.gauges(now);
+                held += gauges.held;
                 gateway.to_ledger.is_empty()
                     && gateway.from_ledger.is_empty()
                     && gateway.attempts.is_empty()
-                    && gateway.dispatcher.is_drained()
+                    && gauges.unacknowledged == 0
                     && gateway.posts.is_empty()
             });
-            if is_quiet && self.coordinator.ledger().conservation().open.count == 0 {
+            if is_quiet && is_settled && held == disputed_count {
                 return;
             }
             self.pass(50_000);
@@ -492,7 +581,7 @@ impl World {
 
     fn store_all_adrift(&mut self) {
         for request in std::mem::take(&mut self.adrift) {
-            self.store(request);
+            self.store(request, Stored::Processed, 0);
         }
     }
 
@@ -501,30 +590,52 @@ impl World {
         let ledger = self.coordinator.ledger();
         for (id, cents) in &self.accepted {
             let known = ledger.lookup(CorrelationId(*id));
-            assert!(matches!(known, Known::Processed { .. }), "answered 202, and {known:?}");
+            let has_ended = matches!(known, Known::Processed { .. } | Known::Declined { .. });
+            let disputed = self.contradicted.contains(id);
+            assert!(has_ended || disputed, "answered 202, and {known:?}");
             assert_eq!(amount_of(known), Some(*cents));
         }
         let mut count = 0;
         for processor in Processor::ALL {
-            for (id, (cents, requested_at)) in &self.books[processor.index()] {
+            for (id, (cents, requested_at, stored)) in &self.books[processor.index()] {
+                let known = ledger.lookup(CorrelationId(*id));
+                assert_ne!(*stored, Stored::Pending, "all that was taken has ended");
+                let is_here = matches!(known, Known::Processed { processor: at, .. } if at == processor);
+                if *stored == Stored::Declined {
+                    assert!(!is_here, "counted as processed where it was declined");
+                    continue;
+                }
+                if self.contradicted.contains(id) {
+                    assert!(!is_here, "booked, and the processor has another amount");
+                    assert!(
+                        matches!(known, Known::Open(payment) if payment.in_doubt),
+                        "settled by nobody: {known:?}"
+                    );
+                    continue;
+                }
                 let expected =
                     Known::Processed { amount_cents: *cents, requested_at_ms: requested_at.0, processor };
-                assert_eq!(ledger.lookup(CorrelationId(*id)), expected, "the ledger mirrors the books");
+                assert_eq!(known, expected, "the ledger mirrors the books");
                 assert!(self.sent.get(id).is_some_and(|sent| sent.contains(cents)), "no client sent this");
                 count += 1;
             }
         }
-        let [default, fallback] = ledger.conservation().processed;
-        assert_eq!(default.count + fallback.count, count, "the ledger has more than the books");
+        let processed = ledger.conservation().processed;
+        let processed_count: u64 = processed.iter().map(|tally| tally.count).sum();
+        assert_eq!(processed_count, count, "the ledger has more than the books");
         let all = ledger.summarize(UnixMillis(0), UnixMillis(u64::MAX));
-        assert_eq!(all.totals, [default, fallback], "the summary of all time is the books");
+        assert_eq!(all.totals, processed, "the summary of all time is the books");
     }
+}
+
+fn answered(verdict: Verdict, status: u16) -> End {
+    End { verdict, status, retry_after_ms: 0 }
 }
 
 fn amount_of(known: Known) -> Option<u64> {
     match known {
         Known::Open(payment) => Some(payment.amount_cents),
-        Known::Processed { amount_cents, .. } => Some(amount_cents),
+        Known::Processed { amount_cents, .. } | Known::Declined { amount_cents, .. } => Some(amount_cents),
         Known::Absent => None,
     }
 }

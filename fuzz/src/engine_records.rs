@@ -4,6 +4,7 @@
 //! its journal to the same state, a payment in doubt does not go elsewhere, a question has one answer, a stranger's word does not move
 //! an owner's payment, and a snapshot that is taken meanwhile is the state of one moment.
 
+use galo_engine::router::ProcessorSet;
 use std::collections::BTreeMap;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -22,8 +23,13 @@ use galo_wire::{Message, PROTOCOL_VERSION, Reason};
 const STEPS_MAX: usize = 200;
 const IDS: u8 = 8;
 const SESSIONS_MAX: usize = 4;
-const CONFIG: LedgerConfig =
-    LedgerConfig { open_len_max: 6, known_len_max: 4, bucket_bytes_max: 1 << 16, hash_seed: 3 };
+const CONFIG: LedgerConfig = LedgerConfig {
+    open_len_max: 6,
+    known_len_max: 4,
+    bucket_bytes_max: 1 << 16,
+    processors: ProcessorSet::PAIR,
+    hash_seed: 3,
+};
 
 /// One thing that is said, or happens.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -72,6 +78,8 @@ pub fn run(data: &[u8]) {
 
 fn coordinator(now_us: u64) -> Coordinator {
     let config = CoordinatorConfig {
+        processors_fingerprint: 0,
+        health_checked: ProcessorSet::PAIR,
         ledger: CONFIG,
         health_interval_us: 5_000_000,
         claim_grace_us: 300_000,
@@ -142,10 +150,12 @@ impl World {
             return self.disconnect(index);
         }
         let correlation_id = id_of(id);
-        let processor = Processor::ALL[usize::from(flags & 1)];
-        let stage = [Stage::Waiting, Stage::AtDefault, Stage::AtFallback][usize::from(flags >> 1) % 3];
+        let processor = Processor::PAIR[usize::from(flags & 1)];
+        let stage = [Stage::Waiting, Stage::At0, Stage::At1][usize::from(flags >> 1) % 3];
         let in_doubt = flags & 8 != 0;
-        let outcome = [Outcome::Processed, Outcome::Refused, Outcome::Unknown][usize::from(flags >> 4) % 3];
+        let outcomes =
+            [Outcome::Processed, Outcome::Refused, Outcome::Unknown, Outcome::Absent, Outcome::Declined];
+        let outcome = outcomes[usize::from(flags >> 4) % 5];
         // Few values, so that they meet; now and then one from the edge of what fits.
         let amount_cents = match amount {
             0 => 0,
@@ -179,10 +189,15 @@ impl World {
                 let waited_for_ms = u32::from(amount);
                 Intent { slot, correlation_id, requested_at_ms, processor, reason, waited_for_ms }.into()
             }
-            10..=12 => {
-                Completion { sequence: u64::from(at), correlation_id, requested_at_ms, processor, outcome }
-                    .into()
+            10..=12 => Completion {
+                sequence: u64::from(at),
+                correlation_id,
+                requested_at_ms,
+                processor,
+                outcome,
+                status: 0,
             }
+            .into(),
             13 | 14 => Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt }.into(),
             15 => Ready { claim_count: u64::from(amount) }.into(),
             16 => Release { correlation_id }.into(),
@@ -192,7 +207,14 @@ impl World {
             _ if in_doubt => self.coordinator.hello().into(),
             _ => {
                 let source = if flags & 2 == 0 { HealthSource::Check } else { HealthSource::Traffic };
-                HealthReport { processor, source, failing: flags & 4 != 0, response_ms: u32::from(at) }.into()
+                HealthReport {
+                    processor,
+                    source,
+                    failing: flags & 4 != 0,
+                    response_ms: u32::from(at),
+                    retry_after_ms: 0,
+                }
+                .into()
             }
         };
         if let Message::SummaryQuery(query) = message {
@@ -226,7 +248,7 @@ impl World {
             role: if flags == 254 { Role::Aggregator } else { Role::Gateway },
             instance: flags,
             thread: 0,
-            reserved: 0,
+            processors: 0,
             incarnation: 0,
         };
         let session = self.watched(None, |coordinator| coordinator.connect(hello));
@@ -324,8 +346,17 @@ impl World {
         match (before, after) {
             (Known::Open(before), Known::Open(after)) if !is_purged => {
                 assert_eq!(before.amount_cents, after.amount_cents, "an amount stays");
-                if before.in_doubt {
-                    assert!(after.in_doubt, "doubt ends with a yes");
+                let says_absent = |(speaker, message)| match message {
+                    Message::Completion(completion) => {
+                        completion.outcome == Outcome::Absent && before.owner == Some(speaker)
+                    }
+                    _ => false,
+                };
+                if before.in_doubt && !said.is_some_and(says_absent) {
+                    assert!(
+                        after.in_doubt,
+                        "doubt ends with a yes, or with the owner's word that it is not there"
+                    );
                     assert_eq!(before.stage, after.stage, "a payment in doubt stays with its processor");
                 }
                 // Only its owner moves a payment that has one, or its owner's end.
@@ -346,13 +377,23 @@ impl World {
                     assert_eq!(after.owner, before.owner, "a stranger took it");
                 }
             }
-            (Known::Processed { .. }, Known::Processed { .. }) => {
-                assert_eq!(before, after, "what is processed stays")
+            (
+                Known::Processed { .. } | Known::Declined { .. },
+                Known::Processed { .. } | Known::Declined { .. },
+            ) => {
+                assert_eq!(before, after, "what has ended stays")
+            }
+            (Known::Open(before), Known::Declined { .. }) => {
+                assert!(!before.in_doubt && before.stage == Stage::Waiting, "it may be charged: {before:?}");
             }
             (Known::Open(_), Known::Absent) => assert!(is_purged, "an open payment was lost"),
             // Known ids are few here, and the oldest is forgotten.
-            (Known::Processed { .. }, Known::Absent) | (Known::Absent, _) | (Known::Open(_), _) => {}
-            (Known::Processed { .. }, Known::Open(_)) => panic!("a processed payment is open again"),
+            (Known::Processed { .. } | Known::Declined { .. }, Known::Absent)
+            | (Known::Absent, _)
+            | (Known::Open(_), _) => {}
+            (Known::Processed { .. } | Known::Declined { .. }, Known::Open(_)) => {
+                panic!("a payment that has ended is open again")
+            }
         }
     }
 }
@@ -365,7 +406,7 @@ fn check_answers(from: SessionId, said: &Message, messages: &[(SessionId, Messag
         match message {
             Message::Assignment(_) | Message::Purged(_) | Message::HealthNews(_) | Message::Lease(_) => {}
             // A summary asks the others first, and is made when the last of them answers.
-            Message::Flush(_) | Message::SummaryReply(_) => {}
+            Message::Flush(_) | Message::SummaryTotal(_) | Message::SummaryReply(_) => {}
             _ => assert_eq!(*to, from, "an answer goes to who asked"),
         }
         if let Message::Assignment(assignment) = message {

@@ -7,12 +7,18 @@
 use arbitrary::{Arbitrary, Unstructured};
 use galo_engine::ledger::{Conservation, Entry, Ledger, LedgerConfig};
 use galo_engine::recovery::{Damage, Ending, FileId, Recovery};
+use galo_engine::router::ProcessorSet;
 use galo_engine::{CorrelationId, Outcome, Processor, Stage};
 use galo_wire::Reason;
 use galo_wire::journal::{BLOCK_SIZE, Fact, FileKind, Header, Moment, Record};
 
-const CONFIG: LedgerConfig =
-    LedgerConfig { open_len_max: 64, known_len_max: 16, bucket_bytes_max: 1 << 16, hash_seed: 7 };
+const CONFIG: LedgerConfig = LedgerConfig {
+    open_len_max: 64,
+    known_len_max: 16,
+    bucket_bytes_max: 1 << 16,
+    processors: ProcessorSet::PAIR,
+    hash_seed: 7,
+};
 const FILE_SIZE_MAX: usize = 1 << 14;
 
 /// What follows the sound beginning, piece by piece.
@@ -217,9 +223,11 @@ impl FuzzFact {
     /// Mostly what may stand in such a file.
     fn fact(self, is_snapshot: bool, amount_max: u64) -> Fact {
         let correlation_id = CorrelationId([self.id % 8; 16]);
-        let processor = Processor::ALL[usize::from(self.processor)];
-        let stage = [Stage::Waiting, Stage::AtDefault, Stage::AtFallback][usize::from(self.stage % 3)];
-        let outcome = [Outcome::Processed, Outcome::Refused, Outcome::Unknown][usize::from(self.outcome % 3)];
+        let processor = Processor::PAIR[usize::from(self.processor)];
+        let stage = [Stage::Waiting, Stage::At0, Stage::At1][usize::from(self.stage % 3)];
+        let outcomes =
+            [Outcome::Processed, Outcome::Refused, Outcome::Unknown, Outcome::Absent, Outcome::Declined];
+        let outcome = outcomes[usize::from(self.outcome % 5)];
         let (amount_cents, requested_at_ms, in_doubt) = (self.amount.min(amount_max), self.at, self.in_doubt);
         let reason = Reason::ALL[usize::from(self.id) % Reason::ALL.len()];
         let kind =
@@ -233,10 +241,12 @@ impl FuzzFact {
                 let waited_for_ms = u32::from(self.kind);
                 Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms }
             }
-            2 => Fact::Resolved { correlation_id, requested_at_ms, processor, outcome },
+            2 => Fact::Resolved { correlation_id, requested_at_ms, processor, outcome, status: 0 },
             3 => Fact::Purged,
             4 => Fact::Begin { open_len: amount_cents, known_len: requested_at_ms, purged: in_doubt },
-            5 => Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor },
+            5 => {
+                Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor, declined: false }
+            }
             6 => {
                 let level = self.stage % 4;
                 let width_ms = [1, 1_000, 60_000, 3_600_000][usize::from(level)];

@@ -1,11 +1,11 @@
-//! A processor's bytes, cut into pieces and ended anywhere: what a lane makes of them, and what the outcome is.
+//! A processor's bytes, cut into pieces and ended anywhere: what a lane makes of them, and what the verdict is.
 //!
 //! Held against a search for the status line that knows nothing of HTTP beyond it. The one thing that must never happen: a payment
 //! counted as processed, or as surely refused, without a whole head that says so.
 
-use galo_engine::outcome::{Reply, classify};
-use galo_engine::{CorrelationId, Outcome};
-use galo_gateway::processor::LookupReply;
+use galo_engine::CorrelationId;
+use galo_engine::dispatcher::Verification;
+use galo_engine::verdict::{End, Verdict};
 use galo_gateway::processor::offline::{read_answer, read_health, read_lookup};
 use serde_json::Value;
 
@@ -20,27 +20,28 @@ pub fn run(data: &[u8]) {
     let Some((piece, bytes)) = data.split_first() else { return };
     let answer = read_answer(bytes, usize::MAX);
     let in_pieces = read_answer(bytes, usize::from(*piece) + 1);
-    assert_eq!(in_pieces.reply, answer.reply, "pieces change the answer");
+    assert_eq!(in_pieces.end, answer.end, "pieces change the answer");
     assert_eq!(in_pieces.body, answer.body, "pieces change the body");
     let head = head(bytes);
-    match answer.reply {
-        Reply::Answered { status } => {
+    match answer.end {
+        End { verdict: Verdict::NotSent, .. } => panic!("bytes arrived"),
+        End { status: status @ 1.., .. } => {
             let (found, size) = head.unwrap_or_else(|| panic!("status {status} without a head"));
             assert_eq!(status, found, "another status than the head's");
             // Cut before the head's end it is no answer: in doubt, whatever stood there.
             let cut = read_answer(&bytes[..size - 1], usize::MAX);
-            assert_eq!(cut.reply, Reply::Broken, "a head cut short was believed");
+            assert_eq!(cut.end, End::UNANSWERED, "a head cut short was believed");
             // What follows the head does not change what it says.
-            assert_eq!(read_answer(&bytes[..size], usize::MAX).reply, answer.reply);
+            assert_eq!(read_answer(&bytes[..size], usize::MAX).end, answer.end);
         }
-        Reply::Broken => {
+        end => {
+            assert_eq!(end, End::UNANSWERED, "a verdict without an answer");
             assert_eq!(plain_status(bytes), None, "a plain answer was not read");
             assert!(!answer.is_kept, "a connection that broke is used again");
         }
-        Reply::NotSent | Reply::TimedOut => panic!("bytes arrived"),
     }
-    if classify(answer.reply) != Outcome::Unknown {
-        let (status, _) = head.expect("an outcome without a head");
+    if answer.end.verdict != Verdict::Unknown {
+        let (status, _) = head.expect("a verdict without a head");
         assert!(matches!(status, 200..=299 | 400..=500), "settled by status {status}");
     }
     if answer.is_kept {
@@ -98,14 +99,14 @@ fn plain_status(bytes: &[u8]) -> Option<u16> {
 /// What a lookup and a health check read, held against serde_json.
 fn bodies(body: &[u8]) {
     let value: Option<Value> = serde_json::from_slice(body).ok();
-    if let Some(health) = read_health(body.to_vec())
+    if let Some(health) = read_health(body)
         && let Some(value) = &value
     {
         assert_eq!(value["failing"].as_bool(), Some(health.failing));
-        assert_eq!(value["minResponseTime"].as_u64(), Some(health.min_response_ms));
+        assert_eq!(value["minResponseTime"].as_u64(), Some(health.delay_ms));
     }
-    if let Some(found) = read_lookup(body.to_vec(), CorrelationId(ID)) {
-        assert!(matches!(found, LookupReply::Found { .. }));
+    if let Some(found) = read_lookup(body, CorrelationId(ID)) {
+        assert!(matches!(found, Verification::Found { .. }));
         if let Some(value) = &value {
             let id = value["correlationId"].as_str().expect("a payment has an id");
             assert!(id.eq_ignore_ascii_case("4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3"), "another's payment");

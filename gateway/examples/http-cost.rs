@@ -19,6 +19,7 @@ use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_gateway::http::service::{Accepted, PaymentView, PurgeError, Service, Summary, Unreachable};
 use galo_gateway::http::{HttpConfig, Server};
+use galo_shell::processors::Names;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::UnixListener;
 
@@ -27,6 +28,10 @@ const ANSWER: &[u8] = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
 struct Granting;
 
 impl Service for Granting {
+    fn names(&self) -> &Names {
+        unreachable!("nobody asks for names here")
+    }
+
     fn in_shift(&self, _shift: u64) {}
 
     async fn accept(&self, _id: CorrelationId, _amount: AmountCents) -> Accepted {
@@ -42,6 +47,10 @@ impl Service for Granting {
     }
 
     async fn lookup(&self, _id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
+        Ok(None)
+    }
+
+    async fn cancel(&self, _id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
         Ok(None)
     }
 

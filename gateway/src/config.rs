@@ -2,13 +2,17 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use galo_engine::dispatcher::DispatcherConfig;
-use galo_engine::router::RouterConfig;
+use galo_engine::dispatcher::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
+use galo_engine::router::{Cost, RouterConfig};
+use galo_engine::{PROCESSORS_LEN_MAX, Processor};
+use galo_profile::{Auth, Processor as Profile, Processors, Url};
 use galo_shell::env::{Env, EnvError};
+use galo_shell::processors::{self, Names, ProcessorsError};
 
-use crate::processor::{Endpoint, EndpointError};
+use crate::processor::{Endpoint, TlsOptions};
 
 /// How the gateway does its I/O, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,10 +42,10 @@ pub struct Config {
     pub shift: Duration,
     /// `AGGREGATOR_SOCKET`.
     pub aggregator_socket: PathBuf,
-    /// `PROCESSOR_DEFAULT_URL`, `PROCESSOR_FALLBACK_URL`, not yet resolved, by `Processor::index`.
-    pub processor_urls: [(&'static str, String); 2],
-    /// `ATTEMPT_TIMEOUT_MS`.
-    pub attempt_timeout_ms: u64,
+    /// `GALO_PROCESSORS`, or the variables of the contest's two.
+    pub processors: Processors,
+    /// The processors' names.
+    pub names: Arc<Names>,
     /// `DRAIN_MS_MAX`.
     pub drain_ms_max: u64,
     /// `PURGE_ALLOWED`.
@@ -54,16 +58,13 @@ impl Config {
     /// Reads and checks everything but the processors' names.
     ///
     /// # Errors
-    /// The first variable that is not as expected.
-    pub fn read(env: &Env, seed: u64) -> Result<Self, EnvError> {
+    /// The first variable that is not as expected, or each mistake of the processors' file.
+    pub fn read(env: &Env, seed: u64) -> Result<Self, ConfigError> {
         let instance = env.number("GATEWAY_INSTANCE", 1, 1..=u8::MAX)?;
         let thread_count = env.number("GATEWAY_THREADS", 1, 1..=64_u16)?;
         let path = |name, default: String| PathBuf::from(env.text(name).unwrap_or(default));
-        let url = |name, default: &str| (name, env.text(name).unwrap_or_else(|| default.to_owned()));
-        let fee = |name, default| env.number(name, default, 0..=10_000_u32);
-        let router = RouterConfig::default();
         let per_thread = |total: u64| (total / u64::from(thread_count)).max(1);
-        let concurrency_max = env.number("PROCESSOR_CONCURRENCY_MAX", 400, 1..=10_000_u32)?;
+        let processors = processors::read(env)?;
         let queue_len_max = env.number("QUEUE_LEN_MAX", 225_000, 1..=100_000_000_u64)?;
         Ok(Self {
             instance,
@@ -78,32 +79,17 @@ impl Config {
             pinned: env.flag("GATEWAY_PINNED", true)?,
             shift: Duration::from_micros(env.number("GATEWAY_SHIFT_US", 487, 0..=10_000_u64)?),
             aggregator_socket: path("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock".to_owned()),
-            processor_urls: [
-                url("PROCESSOR_DEFAULT_URL", "http://payment-processor-default:8080"),
-                url("PROCESSOR_FALLBACK_URL", "http://payment-processor-fallback:8080"),
-            ],
-            attempt_timeout_ms: env.number("ATTEMPT_TIMEOUT_MS", 30_000, 100..=3_600_000)?,
+            names: Arc::new(Names::of_all(&processors)),
             drain_ms_max: env.number("DRAIN_MS_MAX", 8_000, 0..=3_600_000)?,
             purge_allowed: env.flag("PURGE_ALLOWED", false)?,
             dispatcher: DispatcherConfig {
-                router: RouterConfig {
-                    fee_bps: [
-                        fee("PROCESSOR_DEFAULT_FEE_BPS", router.fee_bps[0])?,
-                        fee("PROCESSOR_FALLBACK_FEE_BPS", router.fee_bps[1])?,
-                    ],
-                    patience_us: env.number(
-                        "ROUTING_PATIENCE_MS",
-                        router.patience_us / 1_000,
-                        0..=86_400_000_u64,
-                    )? * 1_000,
-                    ..router
-                },
+                router: router_config(&processors),
                 queue_len_max: usize::try_from(per_thread(queue_len_max)).expect("64-bit, or bounded above"),
-                concurrency_max: u32::try_from(per_thread(u64::from(concurrency_max)))
-                    .expect("bounded above"),
+                processors: policies(&processors, thread_count),
                 accept_wait_us_max: env.number("ACCEPT_WAIT_MS_MAX", 1_000, 1..=60_000_u64)? * 1_000,
                 seed,
             },
+            processors,
         })
     }
 
@@ -122,27 +108,129 @@ impl Config {
         self.socket.with_extension(extension)
     }
 
-    /// Looks up the processors' addresses; blocks for as long as that takes. A name that does not resolve (yet) is no
+    /// Looks up the processors' addresses, and reads what TLS needs; blocks for as long as that takes. A name that does not resolve (yet) is no
     /// mistake: it is tried again when there is something to send.
     ///
     /// # Errors
-    /// A URL that is none.
-    pub fn resolve(&self) -> Result<[Endpoint; 2], EnvError> {
-        let [default, fallback] = &self.processor_urls;
-        let resolve = |(name, url): &(&'static str, String)| {
-            Endpoint::parse_and_resolve(url).map_err(|error: EndpointError| EnvError {
-                name,
-                value: url.clone(),
-                expected: format!("http://host[:port][/prefix]; it {error}"),
-            })
-        };
-        // Side by side: a resolver that hangs costs its wait once.
-        let [default, fallback] = std::thread::scope(|scope| {
-            let threads = [scope.spawn(|| resolve(default)), scope.spawn(|| resolve(fallback))];
-            threads.map(|thread| thread.join().expect("a panic aborts the process"))
-        });
-        Ok([default?, fallback?])
+    /// A URL or a certificate that is none.
+    pub fn resolve(&self) -> Result<Vec<Reached>, ConfigError> {
+        reach_all(&self.processors)
     }
+}
+
+/// See [`Config::resolve`].
+pub(crate) fn reach_all(processors: &Processors) -> Result<Vec<Reached>, ConfigError> {
+    // Side by side: a resolver that hangs costs its wait once.
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = processors.iter().map(|it| scope.spawn(|| Reached::new(it))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a panic aborts the process")).collect()
+    })
+}
+
+/// Why the gateway does not start.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A variable.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// What the processors are.
+    #[error(transparent)]
+    Processors(#[from] ProcessorsError),
+    /// How one of them is reached.
+    #[error("processor {name}: {problem}")]
+    Endpoint {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// A processor, and where it is.
+#[derive(Clone, Debug)]
+pub struct Reached {
+    /// Its number.
+    pub processor: Processor,
+    /// What it is.
+    pub profile: Arc<Profile>,
+    /// Where attempts go.
+    pub endpoint: Endpoint,
+    /// Where tokens are asked for, if it wants any.
+    pub token_endpoint: Option<Endpoint>,
+}
+
+impl Reached {
+    fn new(profile: &Profile) -> Result<Self, ConfigError> {
+        let fail = |problem: String| ConfigError::Endpoint { name: profile.name.clone(), problem };
+        let tls = profile.tls.as_ref().map_or_else(TlsOptions::default, |tls| TlsOptions {
+            ca_file: tls.ca.as_ref().map(|pem| pem.path.clone()),
+            client_cert_file: tls.client.as_ref().map(|(certificate, _)| certificate.path.clone()),
+            client_key_file: tls.client.as_ref().map(|(_, key)| key.path.clone()),
+            server_name: Some(tls.server_name.clone()),
+        });
+        let reach = |url: &Url, options: &TlsOptions| {
+            let endpoint =
+                Endpoint::parse_and_resolve(&url.to_string()).map_err(|it| fail(it.to_string()))?;
+            endpoint.secure(options).map_err(|it| fail(it.to_string()))
+        };
+        let token_endpoint = match &profile.auth {
+            // An authorization server is known to the same authorities, under a name of its own.
+            Auth::OAuth2(oauth2) if oauth2.token_url.https => {
+                Some(reach(&oauth2.token_url, &TlsOptions { server_name: None, ..tls.clone() })?)
+            }
+            Auth::OAuth2(oauth2) => Some(reach(&oauth2.token_url, &TlsOptions::default())?),
+            Auth::None | Auth::Header { .. } | Auth::Bearer(_) | Auth::Basic(_) => None,
+        };
+        Ok(Self {
+            processor: processors::number(profile).expect("a file's numbers are 0 to 7"),
+            endpoint: reach(&profile.url, &tls)?,
+            token_endpoint,
+            profile: Arc::new(profile.clone()),
+        })
+    }
+}
+
+pub(crate) fn router_config(processors: &Processors) -> RouterConfig {
+    let mut config = RouterConfig {
+        processors: processors.iter().filter_map(processors::number).collect(),
+        patience_us: processors.routing.patience_ms * 1_000,
+        thresholds: processors.routing.thresholds,
+        ..RouterConfig::default()
+    };
+    for profile in processors.iter() {
+        let galo_profile::Cost { basis_points, fixed_cents } = profile.cost;
+        config.costs[usize::from(profile.number)] = Cost { basis_points, fixed_cents };
+    }
+    config
+}
+
+/// Threads share each processor's places evenly.
+pub(crate) fn policies(processors: &Processors, thread_count: u16) -> [ProcessorPolicy; PROCESSORS_LEN_MAX] {
+    let mut policies = [ProcessorPolicy::contest(1); PROCESSORS_LEN_MAX];
+    for profile in processors.iter() {
+        let window_us = profile.idempotency.window_s.map_or(u64::MAX, |window_s| {
+            // An attempt that is sent at the window's end arrives behind it.
+            window_s
+                .saturating_mul(1_000)
+                .saturating_sub(profile.connection.attempt_timeout_ms)
+                .saturating_mul(1_000)
+        });
+        policies[usize::from(profile.number)] = ProcessorPolicy {
+            concurrency_max: (profile.limits.concurrency / u32::from(thread_count)).max(1),
+            doubt: DoubtPolicy {
+                resend_us_max: if profile.idempotency.has_key { window_us } else { 0 },
+                has_lookup: profile.lookup.is_some(),
+                absent_after_us: profile
+                    .lookup
+                    .as_ref()
+                    .and_then(|lookup| lookup.not_found_after_ms)
+                    .map_or(u64::MAX, |after_ms| after_ms.saturating_mul(1_000)),
+                lookup_every_us: profile.lookup.as_ref().map_or(1_000_000, |lookup| lookup.every_ms * 1_000),
+            },
+            declined_goes_on: profile.declined_goes_on,
+        };
+    }
+    policies
 }
 
 #[cfg(test)]
@@ -168,7 +256,10 @@ mod tests {
         let list =
             &[("GATEWAY_THREADS", "4"), ("PROCESSOR_CONCURRENCY_MAX", "400"), ("QUEUE_LEN_MAX", "1000")];
         let config = read(list).expect("all is well");
-        assert_eq!((config.dispatcher.concurrency_max, config.dispatcher.queue_len_max), (100, 250));
+        assert_eq!(
+            (config.dispatcher.processors[0].concurrency_max, config.dispatcher.queue_len_max),
+            (100, 250)
+        );
     }
 
     #[test]
@@ -188,8 +279,7 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_named() {
-        let config = read(&[("PROCESSOR_FALLBACK_URL", "https://bank")]).expect("not looked at yet");
-        let error = config.resolve().expect_err("https is not spoken").to_string();
-        assert!(error.starts_with(r#"PROCESSOR_FALLBACK_URL="https://bank": expected http://"#), "{error}");
+        let error = read(&[("PROCESSOR_FALLBACK_URL", "ftp://bank")]).expect_err("ftp is not spoken");
+        assert!(error.starts_with(r#"PROCESSOR_FALLBACK_URL="ftp://bank": expected http://"#), "{error}");
     }
 }

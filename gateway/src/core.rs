@@ -3,38 +3,39 @@
 //! Every event goes through [`Core::event`]: the dispatcher is told, then its actions are executed, in order, with
 //! nothing borrowed. So an action may cause the next event on the spot.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use galo_engine::dispatcher::{Action, Answer, Dispatcher, Verification};
+use galo_engine::dispatcher::{Action, Answer, Dispatcher, ProcessorPolicy};
 use galo_engine::money::AmountCents;
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, History, Processor, Stage};
+use galo_engine::{
+    CorrelationId, History, PROCESSORS_LEN_MAX, Processor, STATUS_CANCELLED, STATUS_SETTLED, Stage,
+};
 use galo_shell::clock::Clock;
+use galo_shell::processors::Names;
 use galo_wire::record::{
-    Flush, LookupQuery, LookupReply, PurgeQuery, REQUESTED_AT_MS_MAX, Standing, SummaryQuery, SummaryReply,
+    CancelQuery, Flush, LookupQuery, LookupReply, PurgeQuery, REQUESTED_AT_MS_MAX, Standing, SummaryQuery,
+    SummaryReply, SummaryTotal,
 };
 use galo_wire::{FrameWriter, Message};
 
 use crate::beat::Beat;
-use crate::config::Config;
+use crate::config::{Config, Reached};
 use crate::http::Service;
-use crate::http::service::{Accepted, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable};
+use crate::http::service::{
+    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable,
+};
 use crate::metrics::{Board, Latencies, Snapshot};
 use crate::pace::Pacer;
 use crate::probe::Probe;
-use crate::processor::{Attempt, AttemptEnd, Client, ClientConfig, Endpoint, LookupReply as Lookup};
+use crate::processor::{Attempt, AttemptEnd, Client, ClientConfig, SocketOptions};
+use crate::reload::Reloaded;
 use crate::wake::{Calls, Flag, Rounds};
-
-/// How long connecting to a processor may take: a machine's distance away, half a millisecond; a lost SYN, a second.
-const CONNECT_TIMEOUT_MS: u64 = 1_500;
-
-/// How long a connection to a processor may rest before it is closed. Shorter than the two minutes after which the
-/// real ones' server closes it.
-const IDLE_MS_MAX: u64 = 90_000;
 
 /// Bytes that may wait for the aggregator, beyond what is said right after the hello. A healthy one is owed what came during one of
 /// its pauses: 4 MiB are 80,000 accepts, eight seconds at 10,000 a second. One that lets more pile up does not read; the link is cut
@@ -47,7 +48,7 @@ const COMPANY_WAIT_US: u64 = 25_000;
 /// The aggregator's answer to a question of ours.
 #[derive(Clone, Copy, Debug)]
 enum Reply {
-    Summary(SummaryReply),
+    Summary(Summary),
     Lookup(LookupReply, History),
     Purged,
     /// The connection went away with the question.
@@ -57,12 +58,16 @@ enum Reply {
 /// See the module's documentation.
 pub struct Core {
     dispatcher: RefCell<Dispatcher>,
-    clients: OnceCell<[Rc<Client>; 2]>,
+    /// By [`Processor::index`].
+    clients: RefCell<Vec<Option<Rc<Client>>>>,
+    names: Arc<Names>,
     clock: Clock,
     posts: Calls<Answer>,
     queries: Calls<Reply>,
     /// What has come of a look-up's decisions.
     gathering: Cell<History>,
+    /// What has come of a summary's totals, and how many they are.
+    totals: Cell<([Totals; PROCESSORS_LEN_MAX], u8)>,
     /// What the link is to send; its writer waits for `outgoing`.
     pub(crate) frames: RefCell<FrameWriter>,
     pub(crate) outgoing: Flag,
@@ -91,24 +96,26 @@ pub struct Core {
 }
 
 impl Core {
-    /// The core of one thread, with its clients of both processors. Needs a running monoio runtime.
+    /// The core of one thread, with its clients of all processors. Needs a running monoio runtime.
     ///
     /// # Errors
     /// If there are no two descriptors left.
     pub fn start(
         config: &Config,
-        endpoints: [Endpoint; 2],
+        reached: Vec<Reached>,
         clock: Clock,
         board: Rc<Board>,
     ) -> std::io::Result<Rc<Self>> {
         let probe = Probe::new()?;
         let core = Rc::new(Self {
             dispatcher: RefCell::new(Dispatcher::new(config.dispatcher)),
-            clients: OnceCell::new(),
+            clients: RefCell::new(vec![None; PROCESSORS_LEN_MAX]),
             clock,
             posts: Calls::default(),
             queries: Calls::default(),
+            names: Arc::clone(&config.names),
             gathering: Cell::new(History::EMPTY),
+            totals: Cell::default(),
             frames: RefCell::new(FrameWriter::with_capacity(64 << 10)),
             outgoing: Flag::default(),
             frames_size_max: Cell::new(usize::MAX),
@@ -126,27 +133,56 @@ impl Core {
             reply_wait: Duration::from_micros(config.dispatcher.accept_wait_us_max),
             purge_allowed: config.purge_allowed,
         });
-        let clients = Processor::ALL.map(|processor| {
-            let config = ClientConfig {
-                processor,
-                endpoint: endpoints[processor.index()].clone(),
-                lanes_max: config.dispatcher.concurrency_max as usize,
-                attempt_timeout_ms: config.attempt_timeout_ms,
-                connect_timeout_ms: CONNECT_TIMEOUT_MS,
-                idle_ms_max: IDLE_MS_MAX,
-            };
-            let beat = Rc::clone(&core.beat);
-            // The core lives as long as its thread, and so may its clients refer to it.
-            let core = Rc::clone(&core);
-            let on_end = move |AttemptEnd { slot, reply, latency_us, .. }: AttemptEnd| {
-                core.event(|dispatcher, now| dispatcher.attempt_ended(slot, reply, latency_us, now));
-            };
-            Client::new(config, beat, Rc::new(on_end))
-        });
-        assert!(core.clients.set(clients).is_ok(), "the clients are set once");
+        for one in reached {
+            core.add_client(one, &config.dispatcher.processors);
+        }
         monoio::spawn(Rc::clone(&core.beat).run());
         monoio::spawn(Rc::clone(&core).look(probe));
         Ok(core)
+    }
+
+    fn add_client(self: &Rc<Self>, reached: Reached, policies: &[ProcessorPolicy; PROCESSORS_LEN_MAX]) {
+        let Reached { processor, profile, endpoint, token_endpoint } = reached;
+        let connection = profile.connection;
+        let config = ClientConfig {
+            processor,
+            endpoint,
+            token_endpoint,
+            lanes_max: policies[processor.index()].concurrency_max as usize,
+            attempt_timeout_ms: connection.attempt_timeout_ms,
+            connect_timeout_ms: connection.connect_timeout_ms,
+            idle_ms_max: connection.idle_ms,
+            socket: SocketOptions {
+                keepalive_s: u32::try_from(connection.keepalive_s).ok().filter(|seconds| *seconds > 0),
+                user_timeout_ms: u32::try_from(connection.user_timeout_ms).ok().filter(|ms| *ms > 0),
+            },
+            profile,
+        };
+        // The core lives as long as its thread, and so may its clients refer to it.
+        let core = Rc::clone(self);
+        let on_end = move |AttemptEnd { slot, end, latency_us, .. }: AttemptEnd| {
+            core.event(|dispatcher, now| dispatcher.attempt_ended(slot, end, latency_us, now));
+        };
+        let client = Client::new(config, Rc::clone(&self.beat), Rc::new(on_end));
+        let before = self.clients.borrow_mut()[processor.index()].replace(client);
+        if let Some(before) = before {
+            // What it has on its way ends as it began.
+            monoio::spawn(async move {
+                before.drained().await;
+                before.shutdown();
+            });
+        }
+    }
+
+    /// Goes on with what the processors are now.
+    pub fn reload(self: &Rc<Self>, reloaded: &Reloaded) {
+        let Reloaded { router, policies, reached } = reloaded;
+        self.event(|dispatcher, _| dispatcher.reconfigure(*router, *policies));
+        for one in reached {
+            if *self.client(one.processor).profile() != *one.profile {
+                self.add_client(one.clone(), policies);
+            }
+        }
     }
 
     /// Reads what processors have answered, for whoever asks. A summary must show it, and a turn may not have come by yet.
@@ -194,7 +230,15 @@ impl Core {
 
     fn carry_out(self: &Rc<Self>, action: Action) {
         match action {
-            Action::Send(message) => self.send(message),
+            Action::Send(message) => {
+                if let Message::Contradiction(it) = message {
+                    let (id, name, cents) = (it.correlation_id, self.names.of(it.processor), it.amount_cents);
+                    tracing::error!(
+                        "{id}: processor {name} has it with {cents} cents; nothing is booked, an operator must settle it"
+                    );
+                }
+                self.send(message);
+            }
             Action::Answer { ticket, answer } => self.posts.answer(ticket, answer),
             Action::Attempt { slot, processor, correlation_id, amount, requested_at } => {
                 self.client(processor).start(Attempt {
@@ -204,13 +248,10 @@ impl Core {
                     requested_at,
                 });
             }
-            Action::Verify { slot, processor, correlation_id } => {
+            Action::Verify { slot, processor, correlation_id, requested_at } => {
                 let core = Rc::clone(self);
                 monoio::spawn(async move {
-                    let verification = match core.client(processor).lookup(correlation_id).await {
-                        Lookup::Found { requested_at, .. } => Verification::Found(requested_at),
-                        Lookup::NotFound | Lookup::Failed => Verification::Unclear,
-                    };
+                    let verification = core.client(processor).lookup(correlation_id, requested_at).await;
                     core.event(|dispatcher, now| dispatcher.verified(slot, verification, now));
                 });
             }
@@ -219,10 +260,10 @@ impl Core {
                 monoio::spawn(async move {
                     let health = match core.client(processor).check_health().await {
                         Ok(health) => {
-                            Some((health.failing, u32::try_from(health.min_response_ms).unwrap_or(u32::MAX)))
+                            Some((health.failing, u32::try_from(health.delay_ms).unwrap_or(u32::MAX)))
                         }
                         Err(error) => {
-                            tracing::debug!("health check of {}: {error}", processor.name());
+                            tracing::debug!("health check of {}: {error}", core.names.of(processor));
                             None
                         }
                     };
@@ -235,7 +276,19 @@ impl Core {
     /// A record from the aggregator.
     pub fn received(self: &Rc<Self>, message: Message) {
         match message {
-            Message::SummaryReply(reply) => self.queries.answer(reply.slot, Reply::Summary(reply)),
+            Message::SummaryTotal(total) => {
+                let (mut totals, count) = self.totals.get();
+                let SummaryTotal { processor, requests, amount_cents } = total;
+                totals[processor.index()] =
+                    Totals { total_requests: requests, total_amount_cents: amount_cents };
+                self.totals.set((totals, count.saturating_add(1)));
+            }
+            Message::SummaryReply(SummaryReply { slot, resolution_ms, total_count }) => {
+                let (totals, count) = self.totals.take();
+                // An answer comes whole, or is none.
+                let whole = Reply::Summary(Summary { totals, resolution_ms });
+                self.queries.answer(slot, if count == total_count { whole } else { Reply::Lost });
+            }
             Message::PastDecision(decision) => {
                 let mut history = self.gathering.get();
                 history.push(decision);
@@ -258,6 +311,7 @@ impl Core {
     pub fn connected(self: &Rc<Self>, socket: StdUnixStream) {
         self.connected.set(true);
         self.gathering.set(History::EMPTY);
+        self.totals.take();
         self.link.replace(Some(socket));
         // Whatever is held is claimed now, and is not held against the aggregator.
         self.frames_size_max.set(usize::MAX);
@@ -351,8 +405,10 @@ impl Core {
         self.posts.is_awaited()
     }
 
-    fn client(&self, processor: Processor) -> &Rc<Client> {
-        &self.clients.get().expect("set before the first event")[processor.index()]
+    fn client(&self, processor: Processor) -> Rc<Client> {
+        let clients = self.clients.borrow();
+        let client = clients[processor.index()].as_ref();
+        Rc::clone(client.expect("the dispatcher knows the processors that there are"))
     }
 
     fn send(&self, message: impl Into<Message>) {
@@ -394,7 +450,10 @@ impl Core {
             connected: self.connected.get(),
             counters: *dispatcher.counters(),
             gauges: dispatcher.gauges(now),
-            clients: Processor::ALL.map(|processor| self.client(processor).stats()),
+            clients: Processor::ALL.map(|processor| {
+                let clients = self.clients.borrow();
+                clients[processor.index()].as_ref().map(|client| client.stats()).unwrap_or_default()
+            }),
             latencies: *self.latencies.borrow(),
         }
     }
@@ -404,6 +463,10 @@ impl Core {
 pub struct Front(pub Rc<Core>);
 
 impl Service for Front {
+    fn names(&self) -> &Names {
+        &self.0.names
+    }
+
     fn in_shift(&self, shift: u64) {
         self.0.pacer.on_shift(shift);
     }
@@ -432,25 +495,21 @@ impl Service for Front {
         let looking = monoio::time::timeout(self.0.reply_wait, self.0.looks.next());
         looking.await.map_err(|_| Unreachable)?;
         match self.0.ask(|slot| SummaryQuery { slot, from_ms, to_ms }).await? {
-            Reply::Summary(reply) => Ok(Summary {
-                totals: [
-                    Totals {
-                        total_requests: reply.default_requests,
-                        total_amount_cents: reply.default_amount_cents,
-                    },
-                    Totals {
-                        total_requests: reply.fallback_requests,
-                        total_amount_cents: reply.fallback_amount_cents,
-                    },
-                ],
-                resolution_ms: reply.resolution_ms,
-            }),
+            Reply::Summary(summary) => Ok(summary),
             Reply::Lookup(..) | Reply::Purged | Reply::Lost => Err(Unreachable),
         }
     }
 
     async fn lookup(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
         match self.0.ask(|slot| LookupQuery { slot, correlation_id: id }).await? {
+            Reply::Lookup(reply, history) => Ok(view(&reply, history)),
+            Reply::Summary(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
+        }
+    }
+
+    async fn cancel(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
+        // Answered like a look-up, and asked again like one: whoever cancels twice has cancelled.
+        match self.0.ask(|slot| CancelQuery { slot, correlation_id: id }).await? {
             Reply::Lookup(reply, history) => Ok(view(&reply, history)),
             Reply::Summary(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
         }
@@ -492,8 +551,19 @@ fn view(reply: &LookupReply, history: History) -> Option<PaymentView> {
         (Standing::Absent, _) => return None,
         (Standing::Open, processor) => PaymentState::Open { processor, in_doubt: reply.in_doubt },
         (Standing::Processed, processor) => PaymentState::Processed {
-            processor: processor.unwrap_or(Processor::Default),
+            processor: processor.unwrap_or(Processor::DEFAULT),
             requested_at: UnixMillis(reply.requested_at_ms),
+        },
+        (Standing::Declined, processor) => PaymentState::Declined {
+            cause: match reply.status {
+                STATUS_CANCELLED => DeclineCause::Cancelled,
+                STATUS_SETTLED => DeclineCause::Settled,
+                status => DeclineCause::Refused {
+                    processor: processor.unwrap_or(Processor::DEFAULT),
+                    status: (status != 0).then_some(status),
+                },
+            },
+            at: UnixMillis(reply.requested_at_ms),
         },
     };
     debug_assert!(reply.standing == Standing::Open || reply.stage != Stage::Waiting, "processed somewhere");

@@ -28,4 +28,5 @@ pub mod metrics;
 pub mod pace;
 pub mod probe;
 pub mod processor;
+pub mod reload;
 pub mod wake;

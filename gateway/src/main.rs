@@ -6,22 +6,23 @@
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use galo_gateway::config::Config;
+use galo_gateway::config::{Config, Reached};
 use galo_gateway::core::{Core, Front};
 use galo_gateway::driver::{self, Driver};
 use galo_gateway::http::{HttpConfig, Server};
 use galo_gateway::link;
 use galo_gateway::metrics::{Board, BoardSeed, Identity};
-use galo_gateway::processor::Endpoint;
+use galo_gateway::reload::Reloads;
 use galo_shell::arguments::{self, Asked};
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
 use galo_shell::socket::SocketFile;
 use galo_shell::{exit, healthcheck, limits, log, socket};
 use galo_wire::PROTOCOL_VERSION;
-use galo_wire::record::{Hello, Role};
+use galo_wire::record::{Hello, Role, processors_fingerprint};
 use monoio::io::AsyncReadRent;
 use nix::sys::signal::{SigSet, Signal};
 
@@ -63,7 +64,8 @@ fn main() -> ExitCode {
     let open_files_max = limits::raise_open_files();
     tracing::debug!("at most {open_files_max} open files");
     // Before any other thread exists, so that all of them inherit it.
-    let stop = match stop_on_signal() {
+    let reloads = Reloads::new(&config);
+    let stop = match block_signals().and_then(|signals| stop_on_signal(signals, Arc::clone(&reloads))) {
         Ok(stop) => stop,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
@@ -82,13 +84,14 @@ fn main() -> ExitCode {
         Ok(endpoints) => endpoints,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
     };
-    for endpoint in endpoints.iter().filter(|endpoint| endpoint.addresses().is_empty()) {
+    for Reached { endpoint, .. } in endpoints.iter().filter(|it| it.endpoint.addresses().is_empty()) {
         tracing::warn!(
             "{} does not resolve (yet); it is tried again when there is work",
             endpoint.host_header()
         );
     }
     let identity = Identity {
+        names: Arc::clone(&config.names),
         instance: config.instance,
         driver: driver.name(),
         start_us: clock.now().monotonic_us - start_us,
@@ -100,7 +103,8 @@ fn main() -> ExitCode {
         config.thread_count,
         config.socket.display()
     );
-    let result = run_threads(&config, driver, listeners, &endpoints, clock, incarnation, identity, &stop);
+    let result =
+        run_threads(&config, driver, listeners, &endpoints, clock, incarnation, identity, &stop, &reloads);
     socket_files.iter().for_each(SocketFile::remove);
     match result {
         Ok(()) => {
@@ -111,18 +115,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// A stream that ends at SIGTERM or SIGINT, for every thread that reads a clone of it: nobody has to look now and then. A thread of its
-/// own waits for the signals, since handlers would interrupt the rings.
-fn stop_on_signal() -> std::io::Result<UnixStream> {
+/// Blocks the signals that are waited for, in this thread and all that it starts.
+fn block_signals() -> std::io::Result<SigSet> {
     let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
     signals.thread_block()?;
+    Ok(signals)
+}
+
+/// A stream that ends at SIGTERM or SIGINT, for every thread that reads a clone of it: nobody has to look now and then. A thread of its
+/// own waits for the signals, since handlers would interrupt the rings; at SIGHUP it reads the processors again.
+fn stop_on_signal(signals: SigSet, reloads: Arc<Reloads>) -> std::io::Result<UnixStream> {
     let (stop, open) = UnixStream::pair()?;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        match signals.wait() {
-            Ok(signal) => tracing::info!("{signal}: stopping"),
-            Err(error) => tracing::error!("waiting for signals: {error}"),
+        loop {
+            match signals.wait() {
+                Ok(Signal::SIGHUP) => reloads.read_again(&Env::of_process()),
+                Ok(signal) => break tracing::info!("{signal}: stopping"),
+                Err(error) => break tracing::error!("waiting for signals: {error}"),
+            }
         }
         drop(open);
     })?;
@@ -134,11 +147,12 @@ fn run_threads(
     config: &Config,
     driver: Driver,
     listeners: Vec<UnixListener>,
-    endpoints: &[Endpoint; 2],
+    endpoints: &[Reached],
     clock: Clock,
     incarnation: u64,
     identity: Identity,
     stop: &UnixStream,
+    reloads: &Arc<Reloads>,
 ) -> std::io::Result<()> {
     stop.set_nonblocking(driver == Driver::Epoll)?;
     let mut boards = Board::for_threads(identity, usize::from(config.thread_count)).into_iter();
@@ -155,16 +169,18 @@ fn run_threads(
                 role: Role::Gateway,
                 instance: config.instance,
                 thread,
-                reserved: 0,
+                processors: processors_fingerprint(config.names.iter()),
                 incarnation,
             },
             config,
             driver,
             listener,
-            endpoints: endpoints.clone(),
+            endpoints: endpoints.to_vec(),
             clock,
             board: boards.next().expect("a board for each thread"),
             stop: stop.try_clone()?,
+            woken: reloads.subscribe()?,
+            reloads: Arc::clone(reloads),
         })
     };
     let first = start(0)?;
@@ -192,10 +208,13 @@ struct Thread {
     config: Config,
     driver: Driver,
     listener: UnixListener,
-    endpoints: [Endpoint; 2],
+    endpoints: Vec<Reached>,
     clock: Clock,
     board: BoardSeed,
     stop: UnixStream,
+    /// A byte comes when `reloads` has something new.
+    woken: UnixStream,
+    reloads: Arc<Reloads>,
 }
 
 impl Thread {
@@ -225,6 +244,22 @@ impl Thread {
         let (link_core, socket) = (Rc::clone(&core), self.config.aggregator_socket.clone());
         monoio::spawn(async move { link::maintain(link_core, &socket, self.hello).await });
         monoio::spawn(Rc::clone(&core).keep_time());
+        self.woken.set_nonblocking(self.driver == Driver::Epoll)?;
+        let mut woken = monoio::net::UnixStream::from_std(self.woken)?;
+        let (reloading, reloads) = (Rc::clone(&core), self.reloads);
+        monoio::spawn(async move {
+            let mut buffer = vec![0; 16];
+            loop {
+                let (result, back) = woken.read(buffer).await;
+                buffer = back;
+                if !matches!(result, Ok(1..)) {
+                    return;
+                }
+                if let Some(reloaded) = reloads.latest() {
+                    reloading.reload(&reloaded);
+                }
+            }
+        });
         if !self.config.shift.is_zero() {
             // HAProxy deals out shifts to gateways of one thread alone.
             let sides = if self.config.thread_count == 1 { 2 } else { 1 };

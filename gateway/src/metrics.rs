@@ -6,13 +6,15 @@
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use galo_engine::Processor;
 use galo_engine::breaker::BreakerState;
 use galo_engine::dispatcher::{DispatcherCounters, DispatcherGauges};
 use galo_engine::router::Reason;
+use galo_engine::verdict::Verdict;
+use galo_engine::{PROCESSORS_LEN_MAX, Processor};
 use galo_shell::metrics::{Exposition, Seconds};
+use galo_shell::processors::Names;
 
-use crate::processor::ClientStats;
+use crate::processor::{ClientStats, TlsProblem};
 
 /// Upper bounds of the latency histogram, µs: a step of about 1.3, so that a percentile read from it is off by 15 % at
 /// most.
@@ -71,14 +73,16 @@ pub struct Snapshot {
     /// The dispatcher's.
     pub gauges: DispatcherGauges,
     /// The processors' clients', by `Processor::index`.
-    pub clients: [ClientStats; 2],
+    pub clients: [ClientStats; PROCESSORS_LEN_MAX],
     /// The HTTP front's.
     pub latencies: Latencies,
 }
 
 /// What does not change after the start.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
+    /// The processors' names.
+    pub names: Arc<Names>,
     /// `GATEWAY_INSTANCE`.
     pub instance: u8,
     /// The driver's name.
@@ -99,7 +103,8 @@ impl Board {
     #[must_use]
     pub fn for_threads(identity: Identity, count: usize) -> Vec<BoardSeed> {
         let others: Arc<[_]> = (0..count).map(|_| Mutex::new(None)).collect();
-        (0..count).map(|thread| BoardSeed { identity, thread, others: Arc::clone(&others) }).collect()
+        let seed = |thread| BoardSeed { identity: identity.clone(), thread, others: Arc::clone(&others) };
+        (0..count).map(seed).collect()
     }
 
     /// Whether anybody else looks at it.
@@ -119,7 +124,7 @@ impl Board {
         let others = self.others.iter().enumerate().filter(|(thread, _)| *thread != self.thread);
         let mut all = vec![own];
         all.extend(others.filter_map(|(_, other)| *other.lock().unwrap_or_else(PoisonError::into_inner)));
-        render(self.identity, &all)
+        render(&self.identity, &all)
     }
 }
 
@@ -138,15 +143,16 @@ impl BoardSeed {
     }
 }
 
-fn render(identity: Identity, threads: &[Snapshot]) -> String {
+fn render(identity: &Identity, threads: &[Snapshot]) -> String {
     let mut page = Exposition::default();
     page.allocations();
     let sum = |read: &dyn Fn(&Snapshot) -> u64| threads.iter().map(read).sum::<u64>();
     let by_processor = |read: &dyn Fn(&Snapshot, usize) -> u64| {
-        Processor::ALL.map(|processor| {
+        let of_one = |(processor, name): (Processor, &str)| {
             let value: u64 = threads.iter().map(|thread| read(thread, processor.index())).sum();
-            (format!("processor=\"{}\"", processor.name()), value)
-        })
+            (format!("processor=\"{name}\""), value)
+        };
+        identity.names.iter().map(of_one).collect::<Vec<_>>()
     };
     let info = format!("instance=\"{}\",driver=\"{}\"", identity.instance, identity.driver);
     page.family("galo_gateway_driver_info", "gauge", "How this gateway does its I/O.", [(info, 1)]);
@@ -205,25 +211,49 @@ fn render(identity: Identity, threads: &[Snapshot]) -> String {
         "Attempts sent to a processor.",
         by_processor(&|thread, index| thread.counters.attempts[index]),
     );
-    let outcomes = ["processed", "refused", "unknown"];
     page.family(
-        "galo_attempt_outcomes_total",
+        "galo_attempt_verdicts_total",
         "counter",
-        "Attempts by how they ended.",
-        Processor::ALL.into_iter().flat_map(|processor| {
-            outcomes.iter().enumerate().map(move |(outcome, name)| {
-                let labels = format!("processor=\"{}\",outcome=\"{name}\"", processor.name());
-                let count: u64 =
-                    threads.iter().map(|thread| thread.counters.outcomes[processor.index()][outcome]).sum();
-                (labels, count)
+        "Attempts by what their end said.",
+        identity.names.iter().flat_map(|(processor, name)| {
+            Verdict::ALL.map(move |verdict| {
+                let labels = format!("processor=\"{name}\",verdict=\"{}\"", verdict.name());
+                let verdicts = threads
+                    .iter()
+                    .map(|thread| thread.counters.verdicts[processor.index()][verdict as usize]);
+                (labels, verdicts.sum::<u64>())
             })
         }),
     );
+    for (name, help, values) in [
+        (
+            "galo_gateway_unproven_declines_total",
+            "Declines of a payment again by a processor that took no other in between: it, or its configuration here, is wrong.",
+            by_processor(&|thread, index| thread.counters.unproven_declines[index]),
+        ),
+        (
+            "galo_gateway_contradictions_total",
+            "Payments that the processor has with another amount; an operator must settle them.",
+            by_processor(&|thread, index| thread.counters.contradictions[index]),
+        ),
+    ] {
+        page.family(name, "counter", help, values);
+    }
     for (name, help, value) in [
         (
             "galo_verifications_total",
-            "Lookups at a processor that knew a payment already.",
+            "Payments looked up at a processor.",
             sum(&|thread| thread.counters.verifications),
+        ),
+        (
+            "galo_gateway_payments_deferred_total",
+            "Payments put off because processors refuse them while they take others.",
+            sum(&|thread| thread.counters.deferred),
+        ),
+        (
+            "galo_gateway_payments_declined_total",
+            "Payments that ended declined.",
+            sum(&|thread| thread.counters.declined),
         ),
         (
             "galo_gateway_payments_assigned_total",
@@ -251,6 +281,7 @@ fn render(identity: Identity, threads: &[Snapshot]) -> String {
             "Payments waiting for a processor.",
             sum(&|t| t.gauges.waiting as u64),
         ),
+        ("galo_gateway_payments_deferred", "Payments put off.", sum(&|t| t.gauges.deferred as u64)),
         (
             "galo_gateway_completions_unacknowledged",
             "Completions that the aggregator has not acknowledged.",
@@ -271,6 +302,11 @@ fn render(identity: Identity, threads: &[Snapshot]) -> String {
             by_processor(&|thread, index| u64::from(thread.gauges.in_flight[index])),
         ),
         (
+            "galo_processor_hanging",
+            "Those of them that are later than what its answers take.",
+            by_processor(&|thread, index| u64::from(thread.gauges.hanging[index])),
+        ),
+        (
             "galo_processor_concurrency_limit",
             "Attempts that may be on their way at once.",
             by_processor(&|thread, index| u64::from(thread.gauges.limit[index])),
@@ -288,14 +324,24 @@ fn render(identity: Identity, threads: &[Snapshot]) -> String {
     ] {
         page.family(name, "gauge", help, values);
     }
+    let longest = |read: &dyn Fn(&Snapshot, usize) -> u64| {
+        let of_one = |(processor, name): (Processor, &str)| {
+            let longest = threads.iter().map(|thread| read(thread, processor.index())).max();
+            (format!("processor=\"{name}\""), Seconds(longest.unwrap_or(0)))
+        };
+        identity.names.iter().map(of_one).collect::<Vec<_>>()
+    };
     page.family(
         "galo_processor_expected_seconds",
         "gauge",
         "How long an attempt sent now is expected to take.",
-        Processor::ALL.map(|processor| {
-            let slowest = threads.iter().map(|thread| thread.gauges.expected_us[processor.index()]).max();
-            (format!("processor=\"{}\"", processor.name()), Seconds(slowest.unwrap_or(0)))
-        }),
+        longest(&|thread, index| thread.gauges.expected_us[index]),
+    );
+    page.family(
+        "galo_processor_rests_seconds",
+        "gauge",
+        "For how long it asks to be left alone yet.",
+        longest(&|thread, index| thread.gauges.rests_us[index]),
     );
     for (name, help, values) in [
         (
@@ -308,8 +354,30 @@ fn render(identity: Identity, threads: &[Snapshot]) -> String {
             "Connections that could not be opened.",
             by_processor(&|thread, index| thread.clients[index].connect_failures_total),
         ),
+        (
+            "galo_processor_tls_handshakes_total",
+            "TLS handshakes that succeeded.",
+            by_processor(&|thread, index| thread.clients[index].tls_handshakes_total),
+        ),
+        (
+            "galo_processor_tls_resumed_total",
+            "TLS handshakes that took up an earlier session.",
+            by_processor(&|thread, index| thread.clients[index].tls_resumed_total),
+        ),
     ] {
         page.family(name, "counter", help, values);
     }
+    page.family(
+        "galo_processor_tls_errors_total",
+        "counter",
+        "What went wrong with TLS, by its kind.",
+        identity.names.iter().flat_map(|(processor, name)| {
+            TlsProblem::ALL.map(|problem| {
+                let labels = format!("processor=\"{name}\",kind=\"{}\"", problem.name());
+                let errors = |thread: &Snapshot| thread.clients[processor.index()].tls_errors_total;
+                (labels, threads.iter().map(|thread| errors(thread)[problem as usize]).sum::<u64>())
+            })
+        }),
+    );
     page.finish()
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use galo_wire::record::{Acknowledgement, Grant, Hello, Role, Verdict};
+use galo_wire::record::{Acknowledgement, Admission, Grant, Hello, Role};
 use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
 /// Longer than anything here takes on a busy machine.
@@ -58,13 +58,13 @@ fn aggregator(listener: &UnixListener, completed: &AtomicU64) {
                 role: Role::Aggregator,
                 instance: 0,
                 thread: 0,
-                reserved: 0,
+                processors: 0,
                 incarnation: 1,
             }),
             Message::Accept(accept) => frames.push(Grant {
                 slot: accept.slot,
                 correlation_id: accept.correlation_id,
-                verdict: Verdict::Granted,
+                admission: Admission::Granted,
             }),
             Message::Completion(completion) => {
                 completions += 1;

@@ -17,11 +17,16 @@ use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_gateway::http::service::{Accepted, PaymentView, PurgeError, Service, Summary, Unreachable};
 use galo_gateway::http::{HttpConfig, Server};
+use galo_shell::processors::Names;
 use monoio::net::UnixListener;
 
 struct Healthy;
 
 impl Service for Healthy {
+    fn names(&self) -> &Names {
+        unreachable!("nobody asks for names here")
+    }
+
     fn in_shift(&self, _shift: u64) {}
 
     async fn accept(&self, _id: CorrelationId, _amount: AmountCents) -> Accepted {
@@ -37,6 +42,10 @@ impl Service for Healthy {
     }
 
     async fn lookup(&self, _id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
+        Ok(None)
+    }
+
+    async fn cancel(&self, _id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
         Ok(None)
     }
 

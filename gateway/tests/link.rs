@@ -22,13 +22,15 @@ use galo_gateway::http::Service;
 use galo_gateway::http::service::Accepted;
 use galo_gateway::link;
 use galo_gateway::metrics::{Board, BoardSeed, Identity};
+use galo_gateway::reload::Reloads;
 use galo_shell::clock::Clock;
 use galo_shell::env::Env;
-use galo_wire::record::{Accept, Flush, Grant, Hello, Intent, IntentRecorded, Role, Verdict};
+use galo_shell::processors::Names;
+use galo_wire::record::{Accept, Admission, Flush, Grant, Hello, Intent, IntentRecorded, Role};
 use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
 fn hello(role: Role, instance: u8) -> Hello {
-    Hello { protocol_version: PROTOCOL_VERSION, role, instance, thread: 0, reserved: 0, incarnation: 1 }
+    Hello { protocol_version: PROTOCOL_VERSION, role, instance, thread: 0, processors: 0, incarnation: 1 }
 }
 
 fn frames(messages: &[Message]) -> Vec<u8> {
@@ -47,7 +49,7 @@ fn grant_all(mut stream: UnixStream) {
         let used = decode_frames(&bytes, |message| {
             if let Message::Accept(accept) = message {
                 let (slot, correlation_id) = (accept.slot, accept.correlation_id);
-                grants.push(Grant { slot, correlation_id, verdict: Verdict::Granted }.into());
+                grants.push(Grant { slot, correlation_id, admission: Admission::Granted }.into());
             }
         });
         bytes.drain(..used.unwrap());
@@ -67,7 +69,8 @@ fn configured(default_url: &'static str) -> (Config, BoardSeed) {
         ("ACCEPT_WAIT_MS_MAX", "200"),
     ];
     let env = Env::of_list(Box::leak(Box::new(list)));
-    let identity = Identity { instance: 1, driver: "test", start_us: 0 };
+    let names = Arc::new(Names::pair());
+    let identity = Identity { instance: 1, driver: "test", start_us: 0, names };
     (Config::read(&env, 1).unwrap(), Board::for_threads(identity, 1).into_iter().next().unwrap())
 }
 
@@ -202,7 +205,8 @@ fn what_processors_have_answered_is_told_before_a_flush_is_answered() {
                     let mut replies: Vec<Message> = Vec::new();
                     let used = decode_frames(&bytes, |message| match message {
                         Message::Accept(Accept { slot, correlation_id, stage, .. }) => {
-                            replies.push(Grant { slot, correlation_id, verdict: Verdict::Granted }.into());
+                            replies
+                                .push(Grant { slot, correlation_id, admission: Admission::Granted }.into());
                             attempted_count += u8::from(stage != Stage::Waiting);
                         }
                         Message::Intent(Intent { slot, correlation_id, .. }) => {
@@ -244,4 +248,93 @@ fn what_processors_have_answered_is_told_before_a_flush_is_answered() {
         aggregator.join().unwrap();
         std::fs::remove_file(path).unwrap();
     }
+}
+
+/// A processor that takes everything, and what it was sent.
+fn bank() -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, tell) = (stream.unwrap(), tell.clone());
+            std::thread::spawn(move || {
+                let mut chunk = [0; 4096];
+                while let Ok(more @ 1..) = stream.read(&mut chunk) {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                    let request = String::from_utf8(chunk[..more].to_vec()).unwrap();
+                    if stream.write_all(answer).is_err() || tell.send(request).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, told)
+}
+
+/// SIGHUP's work: the next payment goes to the new address with the new key; a file with a mistake, or other names, changes nothing.
+#[test]
+fn the_processors_are_read_again_as_a_whole_or_not_at_all() {
+    let folder = std::env::temp_dir().join(format!("galo-reload-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (path, key, socket) = (folder.join("p.toml"), folder.join("key"), folder.join("a.sock"));
+    let ((old, at_old), (new, at_new)) = (bank(), bank());
+    let write = |url: &str, secret: &str, more: &str| {
+        std::fs::write(&key, secret).unwrap();
+        let text = format!(
+            "[[processor]]\nname = \"bank\"\nprofile = \"contest\"\nurl = \"{url}\"\nauth = {{ kind = \"bearer\", token_file = \"key\" }}\n{more}"
+        );
+        std::fs::write(&path, text).unwrap();
+    };
+    write(&old, "old-key", "");
+    let list = [("GALO_PROCESSORS", &*path.to_str().unwrap().to_owned().leak())];
+    let env = Env::of_list(Box::leak(Box::new(list)));
+    let config = Config::read(&env, 1).unwrap();
+    let identity = Identity { instance: 1, driver: "test", start_us: 0, names: Arc::clone(&config.names) };
+    let board = Board::for_threads(identity, 1).into_iter().next().unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || grant_all(listener.accept().unwrap().0));
+    let reloads = Reloads::new(&config);
+    driver::run(Driver::Epoll, async {
+        let front = start(&config, board, &socket);
+        let pay = async |number: u8| {
+            let accepted = front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap()).await;
+            assert_eq!(accepted, Accepted::Granted, "payment {number}");
+        };
+        let sent = async |at: &mpsc::Receiver<String>| loop {
+            match at.try_recv() {
+                Ok(request) => return request,
+                Err(_) => monoio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        // A payment that comes before the link stands waits for an answer that this model does not give.
+        while front.ready().is_err() {
+            monoio::time::sleep(Duration::from_millis(1)).await;
+        }
+        pay(1).await;
+        assert!(sent(&at_old).await.contains("Authorization: Bearer old-key\r\n"));
+        let mistakes = [
+            (new.as_str(), "limits = { concurrency = 0 }\n"),
+            (new.as_str(), "limits = { concurrency = 7 }\n"),
+            (
+                new.as_str(),
+                "[[processor]]\nname = \"other\"\nprofile = \"contest\"\nurl = \"http://127.0.0.1:1\"\n",
+            ),
+            ("gopher://bank", ""),
+        ];
+        for (url, more) in mistakes {
+            write(url, "wrong-key", more);
+            reloads.read_again(&env);
+            assert!(reloads.latest().is_none(), "{url} {more}");
+        }
+        write(&new, "new-key", "cost = { basis_points = 7 }\n");
+        reloads.read_again(&env);
+        front.0.reload(&reloads.latest().unwrap());
+        pay(2).await;
+        assert!(sent(&at_new).await.contains("Authorization: Bearer new-key\r\n"));
+        assert!(at_old.try_recv().is_err(), "nothing goes where it was");
+    })
+    .unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -408,7 +408,7 @@ fn options(_: &mut World, way: &Way) -> Result<(), String> {
         ("/payments", "POST, OPTIONS"),
         ("/purge-payments", "POST, OPTIONS"),
         ("/payments-summary?from=x", "GET, HEAD, OPTIONS"),
-        ("/payments/x", "GET, HEAD, OPTIONS"),
+        ("/payments/x", "GET, HEAD, DELETE, OPTIONS"),
         ("/health", "GET, HEAD, OPTIONS"),
     ] {
         let answer = way.ask("OPTIONS", path, "")?;
@@ -428,7 +428,7 @@ fn wrong_methods(_: &mut World, way: &Way) -> Result<(), String> {
         ("TRACE", "/payments", "POST, OPTIONS"),
         ("post", "/payments", "POST, OPTIONS"),
         ("POST", "/payments-summary", "GET, HEAD, OPTIONS"),
-        ("DELETE", "/payments/x", "GET, HEAD, OPTIONS"),
+        ("PUT", "/payments/x", "GET, HEAD, DELETE, OPTIONS"),
         ("GET", "/purge-payments", "POST, OPTIONS"),
     ] {
         let answer = way.ask(method, path, "")?;

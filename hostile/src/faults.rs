@@ -1,14 +1,16 @@
 //! Processors that answer wrongly: every class of answer, whole, in pieces, garbled, and cut at every byte.
 //!
 //! A case scripts what the default processor does with the first attempt of one payment; afterwards it is honest. The
-//! gateway's own counters must say how that attempt ended (processed, refused or unknown, by a table that stands here, not the
-//! engine's), and the books must agree with what that means:
+//! gateway's own counters must say how that attempt ended (by a table that stands here, not the engine's), and the books must agree
+//! with what that means:
 //!
 //! | ended | then |
 //! | --- | --- |
 //! | processed | no second attempt |
+//! | duplicate, and it is stored | looked up; no second attempt |
+//! | duplicate, and it is not | looked up four times; then a second attempt, wherever it goes, as a new one |
 //! | unknown | a second one, at the same processor, with the same amount and `requestedAt`; none at the other |
-//! | refused | a second one, wherever it goes, as a new attempt |
+//! | unavailable, overloaded | a second one, wherever it goes, as a new attempt |
 //!
 //! In each, the payment stands in one book once, the ledger says so to the millisecond, and the next payment is served.
 //! Two threads share the cases, each with a gateway of its own, so that its counters are nobody else's doing.
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::client::{PATIENCE, Way};
-use crate::galo::{Plan, Programs, outcomes};
+use crate::galo::{Outcomes, Plan, Programs, metrics, outcomes, sum};
 use crate::processor::{Act, Payment, Processor, Then, known_already, plain, processed, stored_json};
 use crate::tally::Tally;
 use crate::world::{World, payment_json};
@@ -28,11 +30,13 @@ use crate::world::{World, payment_json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
     Processed,
-    Refused,
+    Duplicate,
+    Unavailable,
+    Overloaded,
     Unknown,
 }
 
-use Ended::{Processed, Refused, Unknown};
+use Ended::{Duplicate, Overloaded, Processed, Unavailable, Unknown};
 
 /// One case: what the processor does with the first attempt, and what may be seen of it.
 struct Fault {
@@ -88,8 +92,11 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> 
 /// By status alone; the same table as in docs/ARCHITECTURE.md, written a second time.
 fn by_status(status: u16) -> Ended {
     match status {
-        200..=299 | 422 => Processed,
-        400..=500 => Refused,
+        200..=299 => Processed,
+        409 | 422 => Duplicate,
+        408 | 425 | 499 => Unknown,
+        429 => Overloaded,
+        400..=500 => Unavailable,
         _ => Unknown,
     }
 }
@@ -106,8 +113,8 @@ fn statuses() -> Vec<Fault> {
         let expected = if status == 199 { Unknown } else { by_status(status) };
         let stores: &[bool] = match expected {
             Processed => &[true],
-            Refused => &[false],
-            Unknown => &[true, false],
+            Unavailable | Overloaded => &[false],
+            Duplicate | Unknown => &[true, false],
         };
         for &stores in stores {
             let then = if status == 199 { Then::Close } else { Then::Stay };
@@ -127,8 +134,8 @@ fn shapes() -> Vec<Fault> {
     let mut faults: Vec<Fault> = [
         ("chunked, a byte at a time", Act::new(true, processed(), Then::Stay).in_pieces(1, ms(1)), Processed),
         ("chunked, seven bytes at a time", Act::new(true, processed(), Then::Stay).in_pieces(7, ms(2)), Processed),
-        ("a 422 in pieces of 100 bytes", Act::new(true, known_already(), Then::Stay).in_pieces(100, ms(1)), Processed),
-        ("500, a byte at a time", Act::new(false, plain(500, "X", ""), Then::Stay).in_pieces(1, ms(1)), Refused),
+        ("a 422 in pieces of 100 bytes", Act::new(true, known_already(), Then::Stay).in_pieces(100, ms(1)), Duplicate),
+        ("500, a byte at a time", Act::new(false, plain(500, "X", ""), Then::Stay).in_pieces(1, ms(1)), Unavailable),
         ("chunks of one byte", Act::new(true, format!("{ok}Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n", "1\r\nx\r\n".repeat(500)), Then::Stay), Processed),
         ("a chunk's extension", Act::new(true, format!("{ok}Transfer-Encoding: chunked\r\n\r\n1;a=b\r\nx\r\n0\r\n\r\n"), Then::Stay), Processed),
         ("trailers", Act::new(true, format!("{ok}Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n\r\n"), Then::Stay), Processed),
@@ -153,7 +160,7 @@ fn shapes() -> Vec<Fault> {
         ("a header without an end", Act::new(true, format!("{ok}A: {}", "x".repeat(500_000)), Then::Stay), Unknown),
         ("headers without an end", Act::new(true, format!("{ok}{}", "A: b\r\n".repeat(50_000)), Then::Stay), Unknown),
         ("100, then 200", Act::new(true, format!("HTTP/1.1 100 Continue\r\n\r\n{ok}Content-Length: 0\r\n\r\n"), Then::Stay), Processed),
-        ("102, 103, then 500", Act::new(false, "HTTP/1.1 102 X\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n", Then::Stay), Refused),
+        ("102, 103, then 500", Act::new(false, "HTTP/1.1 102 X\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n", Then::Stay), Unavailable),
         ("100, then the end", Act::new(false, "HTTP/1.1 100 Continue\r\n\r\n", Then::Close), Unknown),
         ("100 without an end", Act::new(true, "HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000), Then::Stay), Unknown),
         ("100 with a length, then 200", Act::new(true, format!("HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n{ok}Content-Length: 0\r\n\r\n"), Then::Stay), Processed),
@@ -176,7 +183,7 @@ fn shapes() -> Vec<Fault> {
         ("an encoding that nobody knows", Act::new(true, format!("{ok}Transfer-Encoding: gzip\r\n\r\nx"), Then::Close), Unknown),
         ("a request instead of an answer", Act::new(true, "POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Length: 0\r\n\r\n", Then::Close), Unknown),
         ("200 twice", Act::new(true, [processed(), processed()].concat(), Then::Stay), Processed),
-        ("500, then 200", Act::new(false, [plain(500, "X", ""), processed()].concat(), Then::Stay), Refused),
+        ("500, then 200", Act::new(false, [plain(500, "X", ""), processed()].concat(), Then::Stay), Unavailable),
         ("200, then garbage", Act::new(true, [processed(), b"\0\0\0".to_vec()].concat(), Then::Stay), Processed),
     ]
     .into_iter()
@@ -205,7 +212,8 @@ fn answers() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("500", plain(500, "Internal Server Error", ""), 500),
         (
             "429",
-            b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 5\r\nContent-Length: 4\r\n\r\nbusy".to_vec(),
+            // Nought says nothing: with more, the processor would be left alone by both gateways, and by the cases that follow.
+            b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 4\r\n\r\nbusy".to_vec(),
             429,
         ),
         ("404", plain(404, "Not Found", "none"), 404),
@@ -237,8 +245,8 @@ fn cuts() -> Vec<Fault> {
                 // Whether it was stored cannot be told from an answer that was cut: both must come out right.
                 let stores = match whole {
                     Processed if offset >= head => true,
-                    Refused => false,
-                    Processed | Unknown => offset % 2 == 0,
+                    Unavailable | Overloaded => false,
+                    Processed | Duplicate | Unknown => offset % 2 == 0,
                 };
                 let end = if then == Then::Close { "the end" } else { "a reset" };
                 let name = format!("{name}: {end} after {offset} of {} bytes", bytes.len());
@@ -305,49 +313,73 @@ fn check(world: &World, way: &Way, fault: &Fault, [id, probe]: &[String; 2]) -> 
     let seen = processed_at(way, id)?;
     pay(way, probe, PROBE_CENTS)?;
     processed_at(way, probe)?;
-    let after = outcomes(way)?;
+    let mut ends = outcomes(way)?.since(&before);
     let mut posts = [world.default.posts(id), world.fallback.posts(id)];
-    let (processed, refused) = (after.processed - before.processed, after.refused - before.refused);
-    let mut unknown = after.unknown - before.unknown;
     // A processor that ends a connection after its answer may meet a next request on it, which is then in doubt for a
     // moment, whether it was read or not: that attempt is another one, and no part of what is judged here.
     if fault.act.then != Then::Stay {
         let probe_posts = world.default.posts(probe).len() + world.fallback.posts(probe).len();
         let read = posts.concat().len() + probe_posts;
-        let ended = usize::try_from(processed + refused + unknown).unwrap_or(usize::MAX);
+        let ended = usize::try_from(ends.count()).unwrap_or(usize::MAX);
         let Some(unread) = ended.checked_sub(read) else {
             return Err(format!("{ended} attempts ended, and {read} were read"));
         };
-        let mut met_the_end = unread + probe_posts.saturating_sub(1);
+        // What was read and stored, and whose answer was lost, is a duplicate when it comes again.
+        let mut read_again = probe_posts.saturating_sub(1);
+        let mut met_the_end = unread + read_again;
         if let [_, second, third] = posts[0][..]
             && second == third
         {
             posts[0].pop();
             met_the_end += 1;
+            read_again += usize::from(!fault.act.stores);
         }
-        unknown = unknown.checked_sub(met_the_end as u64).ok_or("more attempts than ended as unknown")?;
+        let took = |count: u64, away: usize| {
+            count.checked_sub(away as u64).ok_or_else(|| format!("{away} attempts too many: {ends:?}"))
+        };
+        ends = Outcomes {
+            unknown: took(ends.unknown, met_the_end)?,
+            duplicate: took(ends.duplicate, read_again)?,
+            processed: ends.processed + read_again as u64,
+            ..ends
+        };
     }
-    let ended = match (processed, refused, unknown) {
-        (2, 0, 0) => Processed,
-        (2, 1, 0) => Refused,
-        (2, 0, 1) => Unknown,
-        counts => return Err(format!("the attempts ended as (processed, refused, unknown) {counts:?}")),
+    let ended = match (ends.processed, ends.duplicate, ends.unavailable, ends.overloaded, ends.unknown) {
+        (2, 0, 0, 0, 0) => Processed,
+        // The second attempt at an honest processor says whether the first one was stored.
+        (1, 1, 0, 0, 1) if fault.act.stores => Unknown,
+        (2, 0, 0, 0, 1) if !fault.act.stores => Unknown,
+        (1, 1, 0, 0, 0) if fault.act.stores => Duplicate,
+        (2, 1, 0, 0, 0) if !fault.act.stores => Duplicate,
+        (2, 0, 1, 0, 0) => Unavailable,
+        (2, 0, 0, 1, 0) => Overloaded,
+        _ => return Err(format!("the attempts ended as {ends:?}")),
     };
+    if ends.others != 0 {
+        return Err(format!("a verdict that is not the contest's: {ends:?}"));
+    }
     if !fault.expected.contains(&ended) {
         return Err(format!("{ended:?} instead of {:?}", fault.expected));
     }
-    check_posts(ended, &posts)?;
+    check_posts(ended, fault.act.stores, &posts)?;
+    if ended == Duplicate && !fault.act.stores && world.default.lookups(id) < 4 {
+        return Err(format!("believed to be absent after {} look-ups", world.default.lookups(id)));
+    }
     check_view(&seen, id, &world.default, &world.fallback)
 }
 
-fn check_posts(ended: Ended, posts: &[Vec<Payment>; 2]) -> Result<(), String> {
+fn check_posts(ended: Ended, stores: bool, posts: &[Vec<Payment>; 2]) -> Result<(), String> {
     let all: Vec<Payment> = posts.concat();
+    let is_new_attempt = || match (&posts[0][..], &posts[1][..]) {
+        ([first, second], []) | ([first], [second]) => first.requested_at_ms < second.requested_at_ms,
+        _ => false,
+    };
     let is_right = match (ended, &posts[0][..], &posts[1][..]) {
         (Processed, [_], []) => true,
+        (Duplicate, [_], []) => stores,
+        (Duplicate, ..) => !stores && is_new_attempt(),
         (Unknown, [first, second], []) => first == second,
-        (Refused, [first, second], []) | (Refused, [first], [second]) => {
-            first.requested_at_ms <= second.requested_at_ms
-        }
+        (Unavailable | Overloaded, ..) => is_new_attempt(),
         _ => false,
     };
     if !is_right || all.iter().any(|payment| payment.amount_cents != CENTS) {
@@ -452,7 +484,11 @@ fn connections(world: &mut World, tally: &mut Tally) {
     tally.case("an answer that nobody asked for is nobody's", result);
 }
 
-/// A 422 makes the gateway ask what is stored; whatever comes of that, the payment is processed and where it was.
+/// So many look-ups without a word that can be understood, before the processor speaks plainly.
+const SPEECHLESS: usize = 5;
+
+/// A 422 makes the gateway ask what is stored. Until it is told, nothing is booked and nothing is sent; then the payment is
+/// processed where it was. "Not found" is a word, and so is another amount.
 fn lookups(world: &mut World, tally: &mut Tally) {
     let way = world.galo.straight(1);
     let at = "2025-07-15T12:34:56.789Z";
@@ -460,10 +496,10 @@ fn lookups(world: &mut World, tally: &mut Tally) {
         stored_json("4a7901b8-7d26-4d9d-aa19-4dc1c7cf60b3", Payment { amount_cents: 1, requested_at_ms: 0 });
     let body = |text: String| plain(200, "OK", &text);
     let cases: Vec<(&str, Vec<u8>, Then)> = vec![
-        ("404", plain(404, "Not Found", ""), Then::Stay),
         ("500", plain(500, "X", ""), Then::Stay),
         ("429", plain(429, "X", ""), Then::Stay),
         ("302", plain(302, "X", ""), Then::Stay),
+        ("422", known_already(), Then::Stay),
         ("nothing, the end", Vec::new(), Then::Close),
         ("nothing, a reset", Vec::new(), Then::Reset),
         ("garbage", b"\0\0\0\r\n\r\n".to_vec(), Then::Close),
@@ -508,17 +544,90 @@ fn lookups(world: &mut World, tally: &mut Tally) {
             let text = String::from_utf8_lossy(&bytes).replace("{I}", &id).into_bytes();
             let text = if bytes.contains(&b'{') { with_length(&text) } else { text };
             world.default.script(&id, [Act::new(true, known_already(), Then::Stay)]);
-            world.default.script_lookups(&id, Act::new(false, text, then));
+            world.default.script_lookups(&id, Act::new(false, text, then), usize::MAX);
             world.pay(&way, &id, CENTS)?;
-            let seen = processed_at(&way, &id)?;
-            if world.default.posts(&id).len() != 1 || !world.fallback.posts(&id).is_empty() {
-                return Err(format!("sent again: {:?}", world.default.posts(&id)));
+            until_looked_up(world, &id, SPEECHLESS)?;
+            let seen = view(&way, &id)?;
+            if seen.state != "open" {
+                return Err(format!("nobody said what is stored, and it is {seen:?}"));
             }
-            check_view(&seen, &id, &world.default, &world.fallback)?;
-            world.check_well(&way)
+            world.default.heal_lookups(&id);
+            check_sent_once(world, &way, &id)
         })();
         tally.case(name, result);
     }
+    tally.case("404 three times, as of an index that lags", lagging(world, &way));
+    tally.case("404 four times", not_found(world, &way));
+    tally.case("another amount, which is then set right", contradicted(world, &way));
+}
+
+fn until_looked_up(world: &mut World, id: &str, count: usize) -> Result<(), String> {
+    let default = &world.default;
+    world.galo.until("it is looked up", || Ok((default.lookups(id) >= count).then_some(())))
+}
+
+/// Processed where it was, and not sent again.
+fn check_sent_once(world: &mut World, way: &Way, id: &str) -> Result<(), String> {
+    let seen = processed_at(way, id)?;
+    if world.default.posts(id).len() != 1 || !world.fallback.posts(id).is_empty() {
+        return Err(format!("sent again: {:?}", world.default.posts(id)));
+    }
+    check_view(&seen, id, &world.default, &world.fallback)?;
+    world.check_well(way)
+}
+
+fn lagging(world: &mut World, way: &Way) -> Result<(), String> {
+    let id = world.galo.fresh_id();
+    world.default.script(&id, [Act::new(true, known_already(), Then::Stay)]);
+    world.default.script_lookups(&id, Act::new(false, plain(404, "Not Found", ""), Then::Stay), 3);
+    world.pay(way, &id, CENTS)?;
+    check_sent_once(world, way, &id)?;
+    let lookups = world.default.lookups(&id);
+    if lookups == 4 { Ok(()) } else { Err(format!("looked up {lookups} times")) }
+}
+
+/// It has this id, and four times it has not: that is a refusal, and the payment is sent as a new attempt.
+fn not_found(world: &mut World, way: &Way) -> Result<(), String> {
+    let id = world.galo.fresh_id();
+    world.default.script(&id, [Act::new(false, known_already(), Then::Stay)]);
+    world.pay(way, &id, CENTS)?;
+    let seen = processed_at(way, &id)?;
+    check_posts(Duplicate, false, &[world.default.posts(&id), world.fallback.posts(&id)])?;
+    let lookups = world.default.lookups(&id);
+    if lookups != 4 {
+        return Err(format!("looked up {lookups} times"));
+    }
+    check_view(&seen, &id, &world.default, &world.fallback)?;
+    world.check_well(way)
+}
+
+/// Neither amount is booked, and everybody hears of it once; what the processor corrects is processed.
+fn contradicted(world: &mut World, way: &Way) -> Result<(), String> {
+    let counts = |world: &World| -> Result<[u64; 2], String> {
+        let gateway = metrics(way)?;
+        let aggregator = metrics(&world.galo.aggregator())?;
+        Ok([
+            sum(&gateway, "galo_gateway_contradictions_total{processor=\"default\"}"),
+            sum(&aggregator, "galo_contradictions_total"),
+        ])
+    };
+    let before = counts(world)?;
+    let id = world.galo.fresh_id();
+    let other = stored_json(&id, Payment { amount_cents: CENTS + 1, requested_at_ms: 0 });
+    world.default.script(&id, [Act::new(true, known_already(), Then::Stay)]);
+    world.default.script_lookups(&id, Act::new(false, plain(200, "OK", &other), Then::Stay), usize::MAX);
+    world.pay(way, &id, CENTS)?;
+    until_looked_up(world, &id, SPEECHLESS)?;
+    let seen = view(way, &id)?;
+    if seen.state != "open" || !seen.in_doubt {
+        return Err(format!("it has another amount there, and is {seen:?}"));
+    }
+    let after = counts(world)?;
+    if after != before.map(|count| count + 1) {
+        return Err(format!("contradictions counted at gateway and aggregator {after:?} after {before:?}"));
+    }
+    world.default.heal_lookups(&id);
+    check_sent_once(world, way, &id)
 }
 
 /// The same answer with the length that its body has now.
@@ -601,13 +710,26 @@ mod tests {
     #[test]
     fn a_crossing_in_doubt_and_a_changed_instant_are_seen() {
         let at = |requested_at_ms| Payment { amount_cents: CENTS, requested_at_ms };
-        assert!(check_posts(Unknown, &[vec![at(1), at(1)], vec![]]).is_ok());
-        assert!(check_posts(Unknown, &[vec![at(1)], vec![at(1)]]).is_err());
-        assert!(check_posts(Unknown, &[vec![at(1), at(2)], vec![]]).is_err());
-        assert!(check_posts(Refused, &[vec![at(1)], vec![at(2)]]).is_ok());
-        assert!(check_posts(Refused, &[vec![at(2)], vec![at(1)]]).is_err());
-        assert!(check_posts(Processed, &[vec![at(1), at(1)], vec![]]).is_err());
-        assert!(check_posts(Processed, &[vec![], vec![at(1)]]).is_err());
+        for stores in [false, true] {
+            let check = |ended, posts| check_posts(ended, stores, &posts).is_ok();
+            assert!(check(Unknown, [vec![at(1), at(1)], vec![]]));
+            assert!(!check(Unknown, [vec![at(1)], vec![at(1)]]));
+            assert!(!check(Unknown, [vec![at(1), at(2)], vec![]]));
+            for refused in [Unavailable, Overloaded] {
+                assert!(check(refused, [vec![at(1)], vec![at(2)]]));
+                assert!(!check(refused, [vec![at(2)], vec![at(1)]]));
+                assert!(
+                    !check(refused, [vec![at(1)], vec![at(1)]]),
+                    "a new attempt has an instant of its own"
+                );
+            }
+            assert!(!check(Processed, [vec![at(1), at(1)], vec![]]));
+            assert!(!check(Processed, [vec![], vec![at(1)]]));
+            assert_eq!(check(Duplicate, [vec![at(1)], vec![]]), stores, "it is there, and not sent again");
+            assert_eq!(check(Duplicate, [vec![at(1), at(2)], vec![]]), !stores);
+            assert_eq!(check(Duplicate, [vec![at(1)], vec![at(2)]]), !stores);
+            assert!(!check(Duplicate, [vec![at(1), at(1)], vec![]]));
+        }
     }
 
     #[test]

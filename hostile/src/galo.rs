@@ -5,7 +5,7 @@
 //! so only the main thread may). The folder goes away with a [`Galo`] that was stopped well, and stays for whoever looks into a failure.
 //! What a process was started with is kept, so that one that was killed or stopped can be started again as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -78,8 +78,31 @@ pub(crate) struct Counts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcomes {
     pub(crate) processed: u64,
-    pub(crate) refused: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) unavailable: u64,
+    pub(crate) overloaded: u64,
     pub(crate) unknown: u64,
+    /// Of verdicts that the contest's table never gives, but for connections that could not be made.
+    pub(crate) others: u64,
+}
+
+impl Outcomes {
+    /// What came after `before`.
+    pub(crate) const fn since(&self, before: &Self) -> Self {
+        Self {
+            processed: self.processed - before.processed,
+            duplicate: self.duplicate - before.duplicate,
+            unavailable: self.unavailable - before.unavailable,
+            overloaded: self.overloaded - before.overloaded,
+            unknown: self.unknown - before.unknown,
+            others: self.others - before.others,
+        }
+    }
+
+    /// All of them.
+    pub(crate) const fn count(&self) -> u64 {
+        self.processed + self.duplicate + self.unavailable + self.overloaded + self.unknown + self.others
+    }
 }
 
 static GALO_COUNT: AtomicU64 = AtomicU64::new(0);
@@ -361,11 +384,16 @@ impl Galo {
 
     /// Waits until nothing is open.
     pub(crate) fn settle(&mut self) -> Result<(), String> {
-        let way = Way::Straight(self.socket("aggregator-http"));
+        let way = self.aggregator();
         self.until("every open payment is processed", || {
             let page = metrics(&way)?;
             Ok((sum(&page, "galo_payments_open") == 0).then_some(()))
         })
+    }
+
+    /// The aggregator's own HTTP.
+    pub(crate) fn aggregator(&self) -> Way {
+        Way::Straight(self.socket("aggregator-http"))
     }
 
     /// Compares what was accepted, by id and cents, with both processors' books and with the summary.
@@ -375,9 +403,21 @@ impl Galo {
         processors: [&Processor; 2],
     ) -> Result<(), String> {
         self.settle()?;
-        let books = processors.map(|processor| processor.books().stored.clone());
+        self.check_books(accepted, processors, &BTreeSet::new())
+    }
+
+    /// The comparison of [`Galo::reconcile`] as of now, without these ids: neither promises nor books are looked at for them, and
+    /// the summary must not have them.
+    pub(crate) fn check_books(
+        &self,
+        accepted: &BTreeMap<String, u64>,
+        processors: [&Processor; 2],
+        without: &BTreeSet<String>,
+    ) -> Result<(), String> {
+        let mut books = processors.map(|processor| processor.books().stored.clone());
+        books.iter_mut().for_each(|book| book.retain(|id, _| !without.contains(id)));
         let mut wrong = Vec::new();
-        for (id, cents) in accepted {
+        for (id, cents) in accepted.iter().filter(|(id, _)| !without.contains(*id)) {
             let found: Vec<Payment> = books.iter().filter_map(|book| book.get(id).copied()).collect();
             match found[..] {
                 [payment] if payment.amount_cents == *cents => {}
@@ -447,21 +487,30 @@ pub(crate) fn wait(child: &mut Child) -> Result<ExitStatus, String> {
 
 /// How attempts ended at both processors, by the counting of the gateway behind `way`.
 pub(crate) fn outcomes(way: &Way) -> Result<Outcomes, String> {
-    let page = metrics(way)?;
-    let count = |outcome: &str| -> u64 {
+    Ok(outcomes_of(&metrics(way)?))
+}
+
+fn outcomes_of(page: &str) -> Outcomes {
+    let count = |verdict: &str| -> u64 {
         ["default", "fallback"]
             .into_iter()
             .map(|processor| {
-                sum(
-                    &page,
-                    &format!(
-                        "galo_attempt_outcomes_total{{processor=\"{processor}\",outcome=\"{outcome}\"}}"
-                    ),
-                )
+                let labels = format!("{{processor=\"{processor}\",verdict=\"{verdict}\"}}");
+                sum(page, &format!("galo_attempt_verdicts_total{labels}"))
             })
             .sum()
     };
-    Ok(Outcomes { processed: count("processed"), refused: count("refused"), unknown: count("unknown") })
+    let outcomes = Outcomes {
+        processed: count("processed"),
+        duplicate: count("duplicate"),
+        unavailable: count("unavailable"),
+        overloaded: count("overloaded"),
+        unknown: count("unknown"),
+        others: 0,
+    };
+    // Whatever its name: a verdict that is new here is not overlooked.
+    let all = sum(page, "galo_attempt_verdicts_total");
+    Outcomes { others: all - outcomes.count(), ..outcomes }
 }
 
 /// The summary's JSON that belongs to these books.
@@ -502,6 +551,18 @@ mod tests {
         assert_eq!(sum(page, "a_total"), 5);
         assert_eq!(sum(page, "a_total{x=\"2\"}"), 3);
         assert_eq!(sum(page, "b"), 0);
+    }
+
+    #[test]
+    fn verdicts_are_counted_by_name_and_none_is_overlooked() {
+        let page = "galo_attempt_verdicts_total{processor=\"default\",verdict=\"processed\"} 4\n\
+                    galo_attempt_verdicts_total{processor=\"fallback\",verdict=\"processed\"} 1\n\
+                    galo_attempt_verdicts_total{processor=\"default\",verdict=\"duplicate\"} 2\n\
+                    galo_attempt_verdicts_total{processor=\"default\",verdict=\"not_sent\"} 3\n";
+        let expected = Outcomes { processed: 5, duplicate: 2, others: 3, ..Outcomes::default() };
+        assert_eq!(outcomes_of(page), expected);
+        let before = Outcomes { processed: 4, ..Outcomes::default() };
+        assert_eq!(expected.since(&before).count(), 6);
     }
 
     #[test]

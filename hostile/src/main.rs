@@ -1,9 +1,11 @@
 //! Hostile clients and hostile processors against Galo's real programs: `cargo xtask hostile` builds them and runs this.
 //!
 //! Tables of cases: bytes that are no request, or two; bodies and bounds that are no payment and no instant; crowds of slow
-//! and idle clients; processors that cut, garble, delay or refuse their answers at every byte; processes that stand still, die and
-//! are started twice; peers that are none; descriptors, disk, memory and CPU that run out. Each case says what must come of it, and after each the system must be alive and correct: an ordinary payment is taken, and in the end everything that was
-//! promised stands in a processor's book once, to the cent, and nothing else does.
+//! and idle clients; processors that cut, garble, delay or refuse their answers at every byte, that refuse single payments, limit
+//! rates, claim what is not so, or never answer; processes that stand still, die and are started twice; peers that are none;
+//! descriptors, disk, memory and CPU that run out. Each case says what must come of it, and after each the system must be alive and
+//! correct: an ordinary payment is taken, and in the end everything that was promised stands in a processor's book once, to the
+//! cent, and nothing else does.
 //!
 //! It must never depend on a fixed port, on what ran before, or on how fast the machine is: waits have limits far above what
 //! they wait for, and what is a matter of speed is printed, not judged.
@@ -12,6 +14,7 @@
 
 mod bodies;
 mod bounds;
+mod claims;
 mod client;
 mod crowds;
 mod faults;
@@ -22,7 +25,10 @@ mod peer;
 mod peers;
 mod processor;
 mod queries;
+mod refusals;
 mod resources;
+mod scene;
+mod slowness;
 mod smuggling;
 mod stops;
 mod tally;
@@ -89,6 +95,9 @@ fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     world.stop(tally);
     faults::run(programs, tally)?;
     outages::run(programs, tally)?;
+    refusals::run(programs, tally);
+    claims::run(programs, tally);
+    slowness::run(programs, tally);
     stops::run(programs, tally)?;
     peers::run(programs, tally)?;
     // Last, since one of its groups moves to a mount namespace of its own.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::client::PATIENCE;
 
 /// The version of the protocol that docs/protocol.md describes.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const ACCEPT: u8 = 2;
@@ -31,20 +31,21 @@ pub(crate) const SUMMARY_REPLY: u8 = 38;
 pub(crate) const LOOKUP_REPLY: u8 = 39;
 
 /// What only an aggregator sends: number, name, size.
-pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 13] = [
+pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 14] = [
     (GRANT, "Grant", 21),
     (34, "IntentRecorded", 20),
     (ACKNOWLEDGEMENT, "Acknowledgement", 8),
     (ASSIGNMENT, "Assignment", 34),
     (WITHDRAWAL, "Withdrawal", 20),
-    (SUMMARY_REPLY, "SummaryReply", 40),
-    (LOOKUP_REPLY, "LookupReply", 41),
+    (SUMMARY_REPLY, "SummaryReply", 9),
+    (LOOKUP_REPLY, "LookupReply", 43),
     (40, "Purged", 4),
     (41, "PurgeReply", 4),
     (42, "Lease", 1),
-    (43, "HealthNews", 7),
+    (43, "HealthNews", 11),
     (44, "Flush", 4),
     (48, "PastDecision", 16),
+    (49, "SummaryTotal", 17),
 ];
 
 /// A header with these very numbers.
@@ -58,9 +59,30 @@ pub(crate) fn frame(kind: u8, record: &[&[u8]]) -> Vec<u8> {
     [header(u32::try_from(body.len()).unwrap_or(u32::MAX), kind, 0, 1), body].concat()
 }
 
-/// A hello in this version and role: 0 a gateway, 1 the aggregator.
+/// A hello in this version and role: 0 a gateway, which knows the contest's processors, 1 the aggregator.
 pub(crate) fn hello(version: u16, role: u8, instance: u8) -> Vec<u8> {
-    frame(HELLO, &[&version.to_le_bytes(), &[role, instance], &[0; 4], &[7; 8]])
+    hello_of(version, role, instance, if role == 0 { fingerprint(&["default", "fallback"]) } else { 0 })
+}
+
+/// Likewise, of a peer that knows these processors.
+pub(crate) fn hello_of(version: u16, role: u8, instance: u8, processors: u16) -> Vec<u8> {
+    let head = [&version.to_le_bytes()[..], &[role, instance], &[0; 2], &processors.to_le_bytes()];
+    frame(HELLO, &[&head.concat(), &[7; 8]])
+}
+
+/// What stands for the processors with these names and the numbers from 0: both halves of a CRC-32C, one upon the other.
+pub(crate) fn fingerprint(names: &[&str]) -> u16 {
+    let mut sum = u32::MAX;
+    for (number, name) in (0_u8..).zip(names) {
+        for byte in [&[number], name.as_bytes(), b"\n"].concat() {
+            sum ^= u32::from(byte);
+            for _ in 0..8 {
+                sum = sum >> 1 ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 };
+            }
+        }
+    }
+    let [a, b, c, d] = (!sum).to_le_bytes();
+    u16::from_le_bytes([a ^ c, b ^ d]).max(1)
 }
 
 /// An id's 16 bytes.
@@ -174,13 +196,21 @@ mod tests {
         let mut peer = Peer { stream: ours, unread: Vec::new() };
         let mut theirs = theirs;
         theirs.write_all(&[header(16, ACKNOWLEDGEMENT, 0, 2), vec![1; 8], vec![2; 8]].concat()).unwrap();
-        theirs.write_all(&hello(1, 1, 0)).unwrap();
+        theirs.write_all(&hello_of(1, 1, 0, 0x0302)).unwrap();
         drop(theirs);
         let records = peer.until_closed().unwrap();
         let kinds: Vec<u8> = records.iter().map(|(kind, _)| *kind).collect();
         assert_eq!(kinds, [ACKNOWLEDGEMENT, ACKNOWLEDGEMENT, HELLO]);
         assert_eq!(records[1].1, [2; 8]);
-        assert_eq!(records[2].1, [1, 0, 1, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7]);
+        assert_eq!(records[2].1, [1, 0, 1, 0, 0, 0, 2, 3, 7, 7, 7, 7, 7, 7, 7, 7]);
+    }
+
+    #[test]
+    fn a_fingerprint_is_a_crc_32c_folded() {
+        assert_eq!(fingerprint(&["default", "fallback"]), 0x8fd3);
+        assert_ne!(fingerprint(&["default", "fallback"]), fingerprint(&["fallback", "default"]));
+        assert_ne!(fingerprint(&["default"]), fingerprint(&["default", "fallback"]));
+        assert_eq!(fingerprint(&[]), 1, "never nought");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::galo::{Plan, Programs, metrics, sum};
 use crate::peer::{
     ACCEPT, ACKNOWLEDGEMENT, ASSIGNMENT, CLAIM, COMPLETION, GRANT, HEALTH_REPORT, INTENT, LOOKUP_QUERY,
     LOOKUP_REPLY, OF_AGGREGATOR, Peer, READY, RELEASE, SUMMARY_QUERY, SUMMARY_REPLY, VERSION, WITHDRAWAL,
-    frame, header, hello, id_bytes,
+    fingerprint, frame, header, hello, hello_of, id_bytes,
 };
 use crate::processor::{Act, Then, plain, processed};
 use crate::resources::descriptors;
@@ -79,6 +79,8 @@ fn broken() -> Vec<(String, bool, Vec<u8>, String)> {
         let line = format!("refused: protocol version {version}, expected {VERSION}");
         add(&format!("version {version}"), false, hello(version, 0, INSTANCE), &line);
     }
+    let others = hello_of(VERSION, 0, INSTANCE, fingerprint(&["fallback", "default"]));
+    add("other processors", false, others, "it knows other processors than this aggregator");
     add("an aggregator", false, hello(VERSION, 1, 0), "refused: a peer with role Aggregator");
     add("a role that is none", false, hello(VERSION, 2, 0), "record 0 of kind Hello is invalid");
     add("HTTP", false, b"GET / HTTP/1.1\r\n\r\n".to_vec(), "unknown record kind 47");
@@ -99,15 +101,15 @@ fn broken() -> Vec<(String, bool, Vec<u8>, String)> {
     add("a count that does not fit", true, header(20, LOOKUP_QUERY, 0, 2), size);
     add("a size that does not fit", true, header(21, LOOKUP_QUERY, 0, 1), size);
     add("a reserved byte", true, header(20, LOOKUP_QUERY, 1, 1), "reserved header byte is 1");
-    for kind in [0, 13, 32, 45, 255] {
+    for kind in [0, 14, 32, 45, 255] {
         add(&format!("kind {kind}"), true, header(20, kind, 0, 1), &format!("unknown record kind {kind}"));
     }
     add("a good frame, then garbage", true, [lookup, vec![0xee; 9]].concat(), "unknown record kind 238");
     for (name, kind, record) in [
-        ("Accept", ACCEPT, accept(&[3; 16], 100, 3)),
-        ("Intent", INTENT, intent(&[3; 16], 2)),
-        ("Completion", COMPLETION, completion(&[3; 16], 0, 3)),
-        ("Claim", CLAIM, claim(&[3; 16], 100, 3)),
+        ("Accept", ACCEPT, accept(&[3; 16], 100, 9)),
+        ("Intent", INTENT, intent(&[3; 16], 8)),
+        ("Completion", COMPLETION, completion(&[3; 16], 0, 5)),
+        ("Claim", CLAIM, claim(&[3; 16], 100, 9)),
     ] {
         let line = format!("record 0 of kind {name} is invalid");
         add(&format!("{name} with a value of no meaning"), true, frame(kind, &[&record]), &line);
@@ -133,7 +135,7 @@ fn intent(id: &[u8], processor: u8) -> Vec<u8> {
 }
 
 fn completion(id: &[u8], processor: u8, outcome: u8) -> Vec<u8> {
-    [&1_u64.to_le_bytes(), id, &1_u64.to_le_bytes(), &[processor, outcome]].concat()
+    [&1_u64.to_le_bytes(), id, &1_u64.to_le_bytes(), &[processor, outcome], &[0; 2]].concat()
 }
 
 fn claim(id: &[u8], cents: u64, stage: u8) -> Vec<u8> {
@@ -209,7 +211,7 @@ const TALKS: [(&str, Talk); 10] = [
         let stale = |page: &str| sum(page, "galo_completions_stale_total");
         let before = stale(&metrics(&way)?);
         let mut peer = Peer::greeted(socket, INSTANCE)?;
-        for outcome in [0, 1, 2] {
+        for outcome in [0, 1, 2, 3, 4] {
             peer.send(&frame(COMPLETION, &[&completion(&[0xcd; 16], 0, outcome)]))?;
             peer.until(ACKNOWLEDGEMENT)?;
             peer.send(&frame(RELEASE, &[&[0xcd; 16]]))?;
@@ -218,7 +220,7 @@ const TALKS: [(&str, Talk); 10] = [
         let answer = world.galo.straight(1).ask("GET", &format!("/payments/{id}"), "")?;
         let counted = stale(&metrics(&way)?) - before;
         match (answer.status, counted) {
-            (404, 3) => Ok(()),
+            (404, 5) => Ok(()),
             other => Err(format!("(status, counted as stale) is {other:?}")),
         }
     }),
@@ -340,7 +342,10 @@ fn idle_heir(world: &mut World, socket: &Path, _: &Tally) -> Result<(), String> 
     // And it lies about the processors, in both directions.
     for failing in [1, 0, 1] {
         for processor in [0, 1] {
-            peer.send(&frame(HEALTH_REPORT, &[&[processor, 0, failing, 0xff, 0xff, 0xff, 0x7f]]))?;
+            peer.send(&frame(
+                HEALTH_REPORT,
+                &[&[processor, 0, failing], &[0xff, 0xff, 0xff, 0x7f], &[0; 4]],
+            ))?;
         }
     }
     let paid: Result<(), String> = (0..40).try_for_each(|number| {
@@ -445,9 +450,11 @@ fn manners() -> Vec<(&'static str, Vec<u8>, bool, &'static str)> {
             match kind {
                 GRANT => record[20] = 0,
                 ASSIGNMENT => record[32..].fill(0),
-                LOOKUP_REPLY => (record[20], record[37], record[38]) = (2, 1, 1),
+                LOOKUP_REPLY => (record[20], record[37], record[38], record[40]) = (2, 1, 1, 1),
                 42 => record[0] = 1,
                 43 => record[..3].fill(1),
+                48 => record[12..].fill(1),
+                49 => record[0] = 1,
                 _ => {}
             }
             nonsense.extend(frame(kind, &[&record]).repeat(50));

@@ -3,18 +3,20 @@
 //!
 //! Acts are scripted by payment: the first POST with this id gets the first act, and when the script is over the
 //! processor is honest again (200 and stored, 422 if it knows the id, as the real ones are). So cases need no order among
-//! themselves, and whatever retries come find a processor that works. It keeps books of what it stored and of every
-//! POST it was sent, in which a case reads what Galo did, and notes each request that is not exactly what Galo
-//! should send: two requests in one, or half a one, would show there.
+//! themselves, and whatever retries come find a processor that works. Where a whole way of life is meant and not one
+//! payment's, a [`Manner`] decides instead, from the POST and its number: each fiftieth, these ids for ever, all of them for
+//! five seconds. It keeps books of what it stored and of every POST it was sent, when, and what it answered, in which a case
+//! reads what Galo did, and notes each request that is not exactly what Galo should send: two requests in one, or half a one,
+//! would show there.
 //!
 //! One thread per connection, blocking. It uses nothing of Galo's.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -34,6 +36,8 @@ pub(crate) enum Then {
     Close,
     /// A reset.
     Reset,
+    /// Nothing until the processor is healed, which resets what hangs.
+    Hang,
 }
 
 /// The answer to one request.
@@ -57,6 +61,56 @@ impl Act {
     pub(crate) fn in_pieces(self, piece_size: usize, pause: Duration) -> Self {
         Self { piece_size, pause, ..self }
     }
+
+    /// The same, so much later.
+    pub(crate) fn after(self, pause: Duration) -> Self {
+        self.in_pieces(usize::MAX, pause)
+    }
+
+    /// The status that it answers; 0 where it answers nothing that has one.
+    fn status(&self) -> u16 {
+        let text = self.bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        text.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()).unwrap_or_default()
+    }
+}
+
+/// A POST, as a [`Manner`] sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'books> {
+    pub(crate) id: &'books str,
+    /// One for the first POST of all.
+    pub(crate) number: u64,
+    /// Since the first POST of all.
+    pub(crate) since_first: Duration,
+    /// This id is stored already.
+    pub(crate) is_known: bool,
+}
+
+impl Asked<'_> {
+    /// What an honest processor does.
+    pub(crate) fn honestly(&self) -> Act {
+        Act::new(true, if self.is_known { known_already() } else { processed() }, Then::Stay)
+    }
+}
+
+type Judge = dyn Fn(&Asked<'_>) -> Option<Act> + Send;
+
+/// A way of life: what every POST without a script gets; `None` for honesty.
+struct Manner(Box<Judge>);
+
+impl std::fmt::Debug for Manner {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Manner")
+    }
+}
+
+/// One POST of a payment, and what it was told.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) at: Instant,
+    pub(crate) id: String,
+    /// 0: nothing that has a status.
+    pub(crate) status: u16,
 }
 
 /// A payment as it was sent or stored.
@@ -72,15 +126,22 @@ pub(crate) struct Books {
     pub(crate) stored: BTreeMap<String, Payment>,
     /// Every POST, in the order of arrival.
     pub(crate) posts: HashMap<String, Vec<Payment>>,
+    /// Likewise, of all ids together.
+    pub(crate) arrivals: Vec<Arrival>,
+    /// When the last byte of the first answer was written that says of a stored payment that it is stored.
+    pub(crate) answered: HashMap<String, Instant>,
     /// Requests that Galo should never send.
     pub(crate) anomalies: Vec<String>,
     pub(crate) health_count: u64,
     pub(crate) lookup_count: u64,
     scripts: HashMap<String, VecDeque<Act>>,
-    lookups: HashMap<String, Act>,
+    /// Look-ups of each id.
+    pub(crate) looked_up: HashMap<String, usize>,
+    lookups: HashMap<String, (Act, usize)>,
     health: Option<Act>,
     /// What everyone gets who has no script, instead of honesty.
     mood: Option<Act>,
+    manner: Option<Manner>,
 }
 
 /// A processor that listens.
@@ -94,6 +155,8 @@ pub(crate) struct Processor {
 struct Shared {
     books: Mutex<Books>,
     is_over: AtomicBool,
+    /// How often it was healed.
+    heal_count: AtomicU64,
 }
 
 impl Shared {
@@ -179,9 +242,19 @@ impl Processor {
         self.books().scripts.insert(id.to_owned(), acts.into_iter().collect());
     }
 
-    /// What every lookup of this id gets.
-    pub(crate) fn script_lookups(&self, id: &str, act: Act) {
-        self.books().lookups.insert(id.to_owned(), act);
+    /// What the next lookups of this id get, so many of them.
+    pub(crate) fn script_lookups(&self, id: &str, act: Act, count: usize) {
+        self.books().lookups.insert(id.to_owned(), (act, count));
+    }
+
+    /// From now on lookups of this id are answered honestly.
+    pub(crate) fn heal_lookups(&self, id: &str) {
+        self.books().lookups.remove(id);
+    }
+
+    /// How often this id was looked up.
+    pub(crate) fn lookups(&self, id: &str) -> usize {
+        self.books().looked_up.get(id).copied().unwrap_or_default()
     }
 
     /// What every health check gets.
@@ -192,6 +265,19 @@ impl Processor {
     /// What every POST without a script gets; `None` for honesty.
     pub(crate) fn set_mood(&self, act: Option<Act>) {
         self.books().mood = act;
+    }
+
+    /// How it treats every POST without a script from now on.
+    pub(crate) fn set_manner(&self, manner: impl Fn(&Asked<'_>) -> Option<Act> + Send + 'static) {
+        self.books().manner = Some(Manner(Box::new(manner)));
+    }
+
+    /// From now on it is honest to all, and what hangs is reset.
+    pub(crate) fn heal(&self) {
+        self.shared.heal_count.fetch_add(1, Ordering::Relaxed);
+        let mut books = self.books();
+        (books.manner, books.mood) = (None, None);
+        books.scripts.clear();
     }
 
     pub(crate) fn stored(&self, id: &str) -> Option<Payment> {
@@ -228,7 +314,9 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
     }
     let mut unread = Vec::new();
     while let Some(request) = read_request(&mut stream, &mut unread, shared) {
-        let act = respond(&request, shared);
+        // Before the answer is decided upon: whoever is healed in between does not hang.
+        let heal_count = shared.heal_count.load(Ordering::Relaxed);
+        let (act, id) = respond(&request, shared);
         if act.bytes.is_empty() {
             std::thread::sleep(act.pause);
         }
@@ -238,16 +326,37 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
                 return;
             }
         }
+        if let Some(id) = id
+            && matches!(act.status(), 200..=299 | 409 | 422)
+        {
+            let mut books = shared.books();
+            if books.stored.contains_key(&id) {
+                books.answered.entry(id).or_insert_with(Instant::now);
+            }
+        }
         match act.then {
             Then::Stay => {}
             Then::Close => return,
-            Then::Reset => {
-                // A close that does not linger is a reset.
-                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap_or_default();
-                return;
+            Then::Reset => return reset(&stream),
+            Then::Hang => {
+                // Ends by a heal, by the other side's leaving, or with the processor.
+                let is_healed = || shared.heal_count.load(Ordering::Relaxed) != heal_count;
+                while !is_healed() && !shared.is_over.load(Ordering::Relaxed) {
+                    match stream.read(&mut [0]) {
+                        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                        }
+                        _ => return,
+                    }
+                }
+                return reset(&stream);
             }
         }
     }
+}
+
+fn reset(stream: &TcpStream) {
+    // A close that does not linger is a reset.
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap_or_default();
 }
 
 #[derive(Debug)]
@@ -304,11 +413,18 @@ struct PaymentBody<'body> {
     requested_at: &'body str,
 }
 
-/// Decides upon an answer, and stores the payment where the act says so.
-fn respond(request: &Request, shared: &Shared) -> Act {
+/// Decides upon an answer, and stores the payment where the act says so; whose POST it is, if it is one.
+fn respond(request: &Request, shared: &Shared) -> (Act, Option<String>) {
     let mut books = shared.books();
+    if request.line == "POST /payments HTTP/1.1" {
+        return take_payment(&mut books, &request.body);
+    }
+    (tell(request, &mut books), None)
+}
+
+/// What is asked without a payment.
+fn tell(request: &Request, books: &mut Books) -> Act {
     let target = match request.line.strip_suffix(" HTTP/1.1").and_then(|line| line.split_once(' ')) {
-        Some(("POST", "/payments")) => return take_payment(&mut books, &request.body),
         Some(("GET", target)) if request.body.is_empty() => target,
         _ => {
             books.anomalies.push(format!("an unknown request: {request:?}"));
@@ -325,7 +441,11 @@ fn respond(request: &Request, shared: &Shared) -> Act {
         return Act::new(false, plain(404, "Not Found", ""), Then::Stay);
     };
     books.lookup_count += 1;
-    if let Some(act) = books.lookups.get(id) {
+    *books.looked_up.entry(id.to_owned()).or_default() += 1;
+    if let Some((act, left)) = books.lookups.get_mut(id)
+        && let Some(fewer) = left.checked_sub(1)
+    {
+        *left = fewer;
         return act.clone();
     }
     match books.stored.get(id) {
@@ -334,21 +454,27 @@ fn respond(request: &Request, shared: &Shared) -> Act {
     }
 }
 
-fn take_payment(books: &mut Books, body: &[u8]) -> Act {
+fn take_payment(books: &mut Books, body: &[u8]) -> (Act, Option<String>) {
     let Some((id, payment)) = read_payment(body) else {
         books.anomalies.push(format!("no payment: {}", show(body)));
-        return Act::new(false, plain(400, "Bad Request", ""), Then::Stay);
+        return (Act::new(false, plain(400, "Bad Request", ""), Then::Stay), None);
     };
     books.posts.entry(id.clone()).or_default().push(payment);
-    let scripted = books.scripts.get_mut(&id).and_then(VecDeque::pop_front).or_else(|| books.mood.clone());
-    let is_known = books.stored.contains_key(&id);
-    if scripted.as_ref().is_none_or(|act| act.stores) && !is_known {
-        books.stored.insert(id, payment);
+    let at = Instant::now();
+    let asked = Asked {
+        id: &id,
+        number: books.arrivals.len() as u64 + 1,
+        since_first: books.arrivals.first().map_or(Duration::ZERO, |first| at - first.at),
+        is_known: books.stored.contains_key(&id),
+    };
+    let scripted = books.scripts.get_mut(&id).and_then(VecDeque::pop_front);
+    let scripted = scripted.or_else(|| books.manner.as_ref().and_then(|manner| manner.0(&asked)));
+    let act = scripted.or_else(|| books.mood.clone()).unwrap_or_else(|| asked.honestly());
+    if act.stores && !asked.is_known {
+        books.stored.insert(id.clone(), payment);
     }
-    scripted.unwrap_or_else(|| {
-        let bytes = if is_known { known_already() } else { processed() };
-        Act::new(true, bytes, Then::Stay)
-    })
+    books.arrivals.push(Arrival { at, id: id.clone(), status: act.status() });
+    (act, Some(id))
 }
 
 fn read_payment(body: &[u8]) -> Option<(String, Payment)> {
@@ -428,12 +554,37 @@ mod tests {
         let body =
             format!(r#"{{"correlationId":"{id}","amount":19.90,"requestedAt":"2025-07-15T12:34:56.789Z"}}"#);
         books.scripts.insert(id.to_owned(), VecDeque::from([Act::new(false, "x", Then::Reset)]));
-        assert_eq!(take_payment(&mut books, body.as_bytes()).bytes, b"x");
+        assert_eq!(take_payment(&mut books, body.as_bytes()).0.bytes, b"x");
         assert!(books.stored.is_empty());
-        assert_eq!(take_payment(&mut books, body.as_bytes()).bytes, processed());
-        assert_eq!(take_payment(&mut books, body.as_bytes()).bytes, known_already());
+        assert_eq!(take_payment(&mut books, body.as_bytes()).0.bytes, processed());
+        assert_eq!(take_payment(&mut books, body.as_bytes()).0.bytes, known_already());
         assert_eq!((books.stored.len(), books.posts[id].len(), books.anomalies.len()), (1, 3, 0));
         take_payment(&mut books, b"{}");
         assert_eq!(books.anomalies.len(), 1);
+        let statuses: Vec<u16> = books.arrivals.iter().map(|arrival| arrival.status).collect();
+        assert_eq!(statuses, [0, 200, 422]);
+    }
+
+    #[test]
+    fn a_manner_counts_posts_and_gives_way_to_a_script() {
+        let mut books = Books::default();
+        let refuse = |asked: &Asked<'_>| {
+            let refusal = Act::new(false, plain(400, "X", ""), Then::Stay);
+            (asked.number.is_multiple_of(2) && !asked.is_known).then_some(refusal)
+        };
+        books.manner = Some(Manner(Box::new(refuse)));
+        let body = |number: u64| {
+            format!(
+                r#"{{"correlationId":"4a7901b8-7d26-4d9d-aa19-{number:012x}","amount":19.90,"requestedAt":"2025-07-15T12:34:56.789Z"}}"#
+            )
+        };
+        books.scripts.insert(
+            "4a7901b8-7d26-4d9d-aa19-000000000004".to_owned(),
+            VecDeque::from([Act::new(true, "", Then::Close)]),
+        );
+        let told: Vec<u16> =
+            (1..=5).map(|number| take_payment(&mut books, body(number).as_bytes()).0.status()).collect();
+        assert_eq!((told, books.stored.len()), (vec![200, 400, 200, 0, 200], 4));
+        assert_eq!(take_payment(&mut books, body(5).as_bytes()).0.status(), 422);
     }
 }

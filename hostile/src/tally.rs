@@ -59,6 +59,14 @@ impl Tally {
         }
     }
 
+    /// One case whose figures are reported where it passes, too.
+    pub(crate) fn figures(&mut self, name: &str, result: Result<String, String>) {
+        if let Ok(figures) = &result {
+            println!("PASS {}: {name}: {figures}", self.group);
+        }
+        self.case(name, result.map(drop));
+    }
+
     /// The group's cases cannot be tried on this machine.
     pub(crate) fn leave_out(&mut self, reason: &str) {
         if self.is_strict {

@@ -12,5 +12,6 @@ pub mod healthcheck;
 pub mod limits;
 pub mod log;
 pub mod metrics;
+pub mod processors;
 pub mod socket;
 pub mod uring;

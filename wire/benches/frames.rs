@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Throughput};
 use galo_microbench::Group;
 use galo_wire::journal::{Fact, Record};
-use galo_wire::record::{Accept, Completion, Grant, Verdict};
+use galo_wire::record::{Accept, Admission, Completion, Grant};
 use galo_wire::{CorrelationId, FrameWriter, Message, Outcome, Processor, Reason, Stage, decode_frames};
 
 const BATCHES: [usize; 3] = [1, 16, 256];
@@ -35,14 +35,14 @@ fn accepts(count: usize) -> Vec<Message> {
         amount_cents: 1_990,
         decided_at_ms: 1_752_580_800_000,
         expires_at_us: 1,
-        stage: Stage::AtDefault,
+        stage: Stage::At0,
         reason: Reason::Cheaper,
     };
     (0..count).map(|number| accept(number).into()).collect()
 }
 
 fn grants(count: usize) -> Vec<Message> {
-    let grant = |number| Grant { slot: 7, correlation_id: id(number), verdict: Verdict::Granted };
+    let grant = |number| Grant { slot: 7, correlation_id: id(number), admission: Admission::Granted };
     (0..count).map(|number| grant(number).into()).collect()
 }
 
@@ -51,8 +51,9 @@ fn completions(count: usize) -> Vec<Message> {
         sequence: number as u64,
         correlation_id: id(number),
         requested_at_ms: 1_752_580_800_000,
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
         outcome: Outcome::Processed,
+        status: 0,
     };
     (0..count).map(|number| completion(number).into()).collect()
 }
@@ -101,7 +102,7 @@ fn record() -> Record {
     let fact = Fact::Accepted {
         correlation_id: id(1),
         amount_cents: 1_990,
-        stage: Stage::AtDefault,
+        stage: Stage::At0,
         decided_at_ms: 1_752_580_800_000,
         in_doubt: false,
         reason: Reason::Cheaper,

@@ -46,11 +46,17 @@ pub enum Reason {
     HeldEnough = 10,
     /// Waiting for its turn: others were there first, or the ledger or this gateway was away.
     Queued = 11,
+    /// The cheaper processor asks to be left alone for longer than is worth the wait.
+    Limited = 12,
+    /// A processor that declined another payment must show that it takes any: this one finds out.
+    Proof = 13,
+    /// The cheaper processors refused this very payment, while they took others.
+    Elsewhere = 14,
 }
 
 impl Reason {
     /// Those that a decision has, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Cheaper,
         Self::Backlog,
         Self::PatienceOver,
@@ -62,6 +68,9 @@ impl Reason {
         Self::Quiet,
         Self::HeldEnough,
         Self::Queued,
+        Self::Limited,
+        Self::Proof,
+        Self::Elsewhere,
     ];
 
     /// How many numbers there are.
@@ -83,6 +92,9 @@ impl Reason {
             Self::Quiet => "quiet",
             Self::HeldEnough => "held_enough",
             Self::Queued => "queued",
+            Self::Limited => "limited",
+            Self::Proof => "proof",
+            Self::Elsewhere => "elsewhere",
         }
     }
 }
@@ -100,6 +112,8 @@ pub enum AttemptState {
     Refused = 2,
     /// Nobody knows; the payment stays with this processor until it answers.
     InDoubt = 3,
+    /// The processor refused the payment for good, and with that it ended.
+    Declined = 4,
 }
 
 impl AttemptState {
@@ -111,6 +125,7 @@ impl AttemptState {
             Self::Processed => "processed",
             Self::Refused => "refused",
             Self::InDoubt => "in_doubt",
+            Self::Declined => "declined",
         }
     }
 }

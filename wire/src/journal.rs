@@ -23,7 +23,8 @@
 //! are for ever, so that any build can name what it cannot read.
 //!
 //! Version 1 is read, too: it has no pages, and snapshots of it have [`Fact::Moments`] instead; reasons and waits stand where it has zeros,
-//! and zero says that nothing was stated. So one decoder reads both.
+//! and zero says that nothing was stated. Version 2 knows two processors and no declines: what it has no word for is zero there. So one
+//! decoder reads all three.
 //!
 //! Codec only; it never panics on what it is given. What damage means is decided in `galo_engine::recovery`.
 
@@ -35,10 +36,16 @@ use crate::page::{MomentRow, PageRow, RememberedRow, page_size};
 pub const BLOCK_SIZE: usize = 48;
 
 /// The format that this build writes.
-pub const JOURNAL_VERSION: u16 = 2;
+pub const JOURNAL_VERSION: u16 = 3;
 
 /// The oldest format that this build reads.
 pub const JOURNAL_VERSION_OLDEST: u16 = 1;
+
+/// The longest name of a processor, in bytes.
+pub const PROCESSOR_NAME_SIZE: usize = 32;
+
+/// The bytes of a text that one record takes.
+pub const NOTE_SIZE: usize = 32;
 
 /// The bytes that the checksum covers.
 const CHECKED_SIZE: usize = BLOCK_SIZE - 4;
@@ -88,6 +95,8 @@ mod fact {
     use crate::history::Reason;
     use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
+    use super::{NOTE_SIZE, PROCESSOR_NAME_SIZE};
+
     /// One thing that is so, or that happened.
     ///
     /// The first four are changes and stand in segments; the others, with [`Fact::Accepted`] for an open payment, describe a state and
@@ -132,6 +141,8 @@ mod fact {
             processor: Processor,
             /// How.
             outcome: Outcome,
+            /// The HTTP status behind a decline; else 0.
+            status: u16,
         },
         /// Everything was forgotten.
         Purged,
@@ -154,6 +165,8 @@ mod fact {
             requested_at_ms: u64,
             /// Where.
             processor: Processor,
+            /// See [`RememberedRow`](crate::page::RememberedRow).
+            declined: bool,
         },
         /// What one processor processed in a span of time.
         Bucket {
@@ -199,6 +212,28 @@ mod fact {
             /// The page's CRC-32C.
             checksum: u32,
         },
+        /// This processor has this name, now and for ever. Stands in segments and in snapshots.
+        Named {
+            /// Which.
+            processor: Processor,
+            /// ASCII, filled up with zeros.
+            name: [u8; PROCESSOR_NAME_SIZE],
+        },
+        /// Declined payments since start or purge, remembered or not. Stands in snapshots.
+        Declines {
+            /// How many.
+            count: u64,
+            /// Their sum, cents.
+            amount_cents: u64,
+        },
+        /// What an operator wrote when he settled a payment: behind the [`Fact::Resolved`] that says how, in as many as it takes.
+        /// It changes nothing, and stands in segments alone.
+        Note {
+            /// Counts the parts of one text from 0.
+            part: u8,
+            /// UTF-8, filled up with zeros; a character may go on in the next part.
+            text: [u8; NOTE_SIZE],
+        },
     }
 
     /// A millisecond within a second.
@@ -232,7 +267,10 @@ impl Fact {
             | Self::Remembered { .. }
             | Self::Bucket { .. }
             | Self::End
-            | Self::Moments { .. } => None,
+            | Self::Moments { .. }
+            | Self::Named { .. }
+            | Self::Declines { .. }
+            | Self::Note { .. } => None,
         }
     }
 }
@@ -357,28 +395,32 @@ mod tests {
 
     const ID: CorrelationId = CorrelationId([0xa0, 0xa1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
-    fn facts() -> [Fact; 11] {
+    /// How many of [`facts`] version 2 could say.
+    const FACTS_V2_LEN: usize = 11;
+
+    fn facts() -> [Fact; 16] {
         [
             Fact::Accepted {
                 correlation_id: ID,
                 amount_cents: 1990,
                 decided_at_ms: 0x0198_0000_0001,
-                stage: Stage::AtFallback,
+                stage: Stage::At1,
                 in_doubt: true,
                 reason: Reason::Backlog,
             },
             Fact::Intended {
                 correlation_id: ID,
                 requested_at_ms: 0x0198_0000_0001,
-                processor: Processor::Fallback,
+                processor: Processor::FALLBACK,
                 reason: Reason::PatienceOver,
                 waited_for_ms: 0x0102_0304,
             },
             Fact::Resolved {
                 correlation_id: ID,
                 requested_at_ms: 0x0198_0000_0001,
-                processor: Processor::Default,
+                processor: Processor::DEFAULT,
                 outcome: Outcome::Unknown,
+                status: 0,
             },
             Fact::Purged,
             Fact::Begin { open_len: 7, known_len: 9, purged: true },
@@ -386,20 +428,21 @@ mod tests {
                 correlation_id: ID,
                 amount_cents: 1990,
                 requested_at_ms: 0x0198_0000_0001,
-                processor: Processor::Fallback,
+                processor: Processor::FALLBACK,
+                declined: false,
             },
             Fact::Bucket {
                 start_ms: 3_600_000,
                 last_ms: 7_199_999,
                 count: 3,
                 amount_cents: 5970,
-                processor: Processor::Fallback,
+                processor: Processor::FALLBACK,
                 level: 3,
             },
             Fact::End,
             Fact::Moments {
                 second_ms: 5_000,
-                processor: Processor::Fallback,
+                processor: Processor::FALLBACK,
                 moments: [
                     Moment { offset_ms: 1, count: 2, amount_cents: 3_980 },
                     Moment { offset_ms: 999, count: 255, amount_cents: u32::MAX },
@@ -409,10 +452,27 @@ mod tests {
             Fact::RememberedPage { rows: 0x0102, checksum: 0x0304_0506 },
             Fact::MomentsPage {
                 start_ms: 5_000,
-                processor: Processor::Fallback,
+                processor: Processor::FALLBACK,
                 rows: 0x0102,
                 checksum: 0x0304_0506,
             },
+            Fact::Named { processor: Processor::N6, name: *b"a-processor-of-thirty-two-bytes!" },
+            Fact::Declines { count: 7, amount_cents: 13_930 },
+            Fact::Resolved {
+                correlation_id: ID,
+                requested_at_ms: 0x0198_0000_0001,
+                processor: Processor::N7,
+                outcome: Outcome::Declined,
+                status: 402,
+            },
+            Fact::Remembered {
+                correlation_id: ID,
+                amount_cents: 1990,
+                requested_at_ms: 0x0198_0000_0001,
+                processor: Processor::N6,
+                declined: true,
+            },
+            Fact::Note { part: 6, text: *b"the statement of 2026-11-20 has " },
         ]
     }
 
@@ -445,8 +505,30 @@ mod tests {
 
     // Written down by an independent script, checksums included.
     const HEADER_GOLDEN: &str =
+        "47414c4f4a524e4c030002000403020100000000edfe00000000000000350c0000000000000000000000000042ec6c34";
+    const RECORDS_GOLDEN: [&str; 16] = [
+        "221100000000000000a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010000020102f444d6e3",
+        "231100000000000001a0a102030405060708090a0b0c0d0e0f01000000980100000103040302010000000000b34b61c7",
+        "241100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000000020000000000000000008cf6f5d1",
+        "2511000000000000030000000000000000000000000000000000000000000000000000000000000000000000fe8b1777",
+        "2611000000000000040700000000000000090000000000000001000000000000000000000000000000000000c781fbb4",
+        "271100000000000005a0a102030405060708090a0b0c0d0e0fc607000000000000010000009801000001000079fb66e3",
+        "28110000000000000680ee360000000000ffdc6d00000000000300000000000000521700000000000001030021134c70",
+        "2911000000000000070000000000000000000000000000000000000000000000000000000000000000000000e8393030",
+        "2a11000000000000088813000000000000010100028c0f0000e703ffffffffff000000000000000000000000de312747",
+        "2b11000000000000090201060504030000000000000000000000000000000000000000000000000000000000b2cc3235",
+        "2c110000000000000a881300000000000001020106050403000000000000000000000000000000000000000061942c0d",
+        "2d110000000000000b06612d70726f636573736f722d6f662d7468697274792d74776f2d6279746573210000ddb36a46",
+        "2e110000000000000c07000000000000006a3600000000000000000000000000000000000000000000000000830d8ecd",
+        "2f1100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000007049201000000000000003cb93950",
+        "301100000000000005a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010000060100fdf814b9",
+        "31110000000000000d067468652073746174656d656e74206f6620323032362d31312d3230206861732000003c619b35",
+    ];
+
+    // The same by version 2, whose records say what they said then.
+    const HEADER_GOLDEN_V2: &str =
         "47414c4f4a524e4c020002000403020100000000edfe00000000000000350c00000000000000000000000000fe57a007";
-    const RECORDS_GOLDEN: [&str; 11] = [
+    const RECORDS_GOLDEN_V2: [&str; FACTS_V2_LEN] = [
         "221100000000000000a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010000020102f444d6e3",
         "231100000000000001a0a102030405060708090a0b0c0d0e0f01000000980100000103040302010000000000b34b61c7",
         "241100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000000020000000000000000008cf6f5d1",
@@ -495,17 +577,26 @@ mod tests {
         }
     }
 
+    /// So is what version 2 wrote: it knew two processors and no declines.
     #[test]
-    fn the_version_before_is_read_and_the_next_is_not() {
+    fn what_version_2_wrote_is_what_it_said() {
+        assert_eq!(Header::decode(&bytes(HEADER_GOLDEN_V2)), Ok(header()));
+        for ((sequence, fact), golden) in (0x1122_u64..).zip(facts()).zip(RECORDS_GOLDEN_V2) {
+            assert_eq!(Record::decode(&bytes(golden)), Some(Record { sequence, fact }));
+        }
+    }
+
+    #[test]
+    fn the_versions_before_are_read_and_the_next_is_not() {
         let of_version = |version: u16| {
             let mut block = header().encode();
             block[8..10].copy_from_slice(&version.to_le_bytes());
             seal(&mut block);
             Header::decode(&block)
         };
-        assert_eq!((of_version(1), of_version(2)), (Ok(header()), Ok(header())));
+        (1..=3).for_each(|version| assert_eq!(of_version(version), Ok(header())));
         assert_eq!(of_version(0), Err(HeaderError::Version(0)));
-        assert_eq!(of_version(3), Err(HeaderError::Version(3)));
+        assert_eq!(of_version(4), Err(HeaderError::Version(4)));
     }
 
     #[test]
@@ -540,8 +631,10 @@ mod tests {
             let error = Header::decode(&flipped(block, bit)).expect_err("a flipped bit");
             match bit / 8 {
                 0..8 => assert_eq!(error, HeaderError::Foreign),
+                // From this version to one before it, which the checksum tells.
+                8..10 if bit / 8 == 8 && bit % 8 < 2 => assert_eq!(error, HeaderError::Damaged),
                 8..10 => {
-                    assert!(matches!(error, HeaderError::Version(version) if !(1..=2).contains(&version)))
+                    assert!(matches!(error, HeaderError::Version(version) if !(1..=3).contains(&version)))
                 }
                 _ => assert_eq!(error, HeaderError::Damaged),
             }

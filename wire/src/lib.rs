@@ -14,4 +14,7 @@ mod vocabulary;
 pub use frame::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, decode_frames};
 pub use history::{AttemptState, DECISIONS_LEN_MAX, History, Reason};
 pub use record::{Kind, Message, PROTOCOL_VERSION, PastDecision};
-pub use vocabulary::{CORRELATION_ID_TEXT_SIZE, CorrelationId, Outcome, Processor, Stage};
+pub use vocabulary::{
+    CORRELATION_ID_TEXT_SIZE, CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, STATUS_CANCELLED,
+    STATUS_SETTLED, Stage,
+};

@@ -12,7 +12,9 @@
 //!      0    16  correlation id                    0     4  begins so many ms after the page does
 //!     16     8  amount, cents                     4     4  payments
 //!     24     8  requestedAt, ms; in its top       8     8  their sum, cents
-//!               bit 1 for fallback
+//!               three bits the processor's
+//!               number, lowest bit topmost;
+//!               the next one: declined
 //! ```
 //!
 //! All integers are little-endian, and every sequence of bytes is some row: what a row means, the reader judges.
@@ -38,17 +40,19 @@ pub trait PageRow: Sized {
     fn decode(page: &[u8], rows: u16) -> impl Iterator<Item = Self>;
 }
 
-/// A payment that was processed, and is remembered.
+/// A payment that was processed or declined, and is remembered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RememberedRow {
     /// Who.
     pub correlation_id: CorrelationId,
     /// How much.
     pub amount_cents: u64,
-    /// As stored by the processor, below 2⁶³.
+    /// As stored by the processor, below 2⁶⁰; of a declined one see `declined`.
     pub requested_at_ms: u64,
     /// Where.
     pub processor: Processor,
+    /// It ended declined: `requested_at_ms` is when, in its lower 48 bits, and above them the status that the last processor gave.
+    pub declined: bool,
 }
 
 /// What one processor processed in one millisecond.
@@ -62,32 +66,35 @@ pub struct MomentRow {
     pub amount_cents: u64,
 }
 
-const FALLBACK_BIT: u64 = 1 << 63;
+/// Of the word that holds `requestedAt`: the payment was declined.
+const DECLINED_BIT: u64 = 1 << 60;
+
+/// What is left for `requestedAt`.
+const REQUESTED_AT_MASK: u64 = DECLINED_BIT - 1;
 
 impl PageRow for RememberedRow {
     const SIZE: usize = 32;
 
     fn encode(&self, out: &mut Vec<u8>) {
-        let bit = match self.processor {
-            Processor::Default => 0,
-            Processor::Fallback => FALLBACK_BIT,
-        };
+        let declined = if self.declined { DECLINED_BIT } else { 0 };
+        let word = (self.requested_at_ms & REQUESTED_AT_MASK) | self.processor.to_top_bits() | declined;
         let mut row = [0; Self::SIZE];
         row[..16].copy_from_slice(&self.correlation_id.0);
         row[16..24].copy_from_slice(&self.amount_cents.to_le_bytes());
-        row[24..].copy_from_slice(&((self.requested_at_ms & !FALLBACK_BIT) | bit).to_le_bytes());
+        row[24..].copy_from_slice(&word.to_le_bytes());
         out.extend_from_slice(&row);
     }
 
     fn decode(page: &[u8], rows: u16) -> impl Iterator<Item = Self> {
         let (all, _) = page.as_chunks::<{ Self::SIZE }>();
         all.iter().take(rows.into()).map(|row| {
-            let requested_at = number(row, 24);
+            let word = number(row, 24);
             Self {
                 correlation_id: CorrelationId(*row.first_chunk().expect("a row is longer than an id")),
                 amount_cents: number(row, 16),
-                requested_at_ms: requested_at & !FALLBACK_BIT,
-                processor: Processor::ALL[usize::from(requested_at & FALLBACK_BIT != 0)],
+                requested_at_ms: word & REQUESTED_AT_MASK,
+                processor: Processor::from_top_bits(word),
+                declined: word & DECLINED_BIT != 0,
             }
         })
     }
@@ -146,10 +153,21 @@ mod tests {
             correlation_id: ID,
             amount_cents: 1990,
             requested_at_ms: 0x0198_0000_0001,
-            processor: Processor::Fallback,
+            processor: Processor::FALLBACK,
+            declined: false,
         }
         .encode(&mut bytes);
         assert_eq!(hex(bytes), "a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010080");
+        let mut bytes = Vec::new();
+        RememberedRow {
+            correlation_id: ID,
+            amount_cents: 1990,
+            requested_at_ms: 0x0198_0000_0001,
+            processor: Processor::N6,
+            declined: true,
+        }
+        .encode(&mut bytes);
+        assert_eq!(hex(bytes), "a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010070");
         let mut bytes = Vec::new();
         MomentRow { offset_ms: 0x0102_0304, count: 5, amount_cents: 9_950 }.encode(&mut bytes);
         assert_eq!(hex(bytes), "0403020105000000de26000000000000");
@@ -160,8 +178,9 @@ mod tests {
         let remembered = |number: u8| RememberedRow {
             correlation_id: CorrelationId([number; 16]),
             amount_cents: u64::MAX - u64::from(number),
-            requested_at_ms: (1 << 63) - 1 - u64::from(number),
-            processor: Processor::ALL[usize::from(number % 2)],
+            requested_at_ms: (1 << 60) - 1 - u64::from(number),
+            processor: Processor::ALL[usize::from(number)],
+            declined: number % 2 == 1,
         };
         let moment = |number: u8| MomentRow {
             offset_ms: u32::MAX - u32::from(number),

@@ -17,10 +17,27 @@ use crate::history::{AttemptState, Reason};
 use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
 /// The version that both sides state in their [`Hello`]; peers of different versions do not talk.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// The bound of a summary that the client left open, on either side.
 pub const REQUESTED_AT_MS_MAX: u64 = u64::MAX;
+
+/// Of a [`Withdrawal`] that answers nothing: the gateway finds the payment by its id. No payment has this slot, and no [`Claim`] of an ended one.
+pub const ANY_SLOT: u32 = (1 << 24) - 1;
+
+/// A number for the processors that a gateway knows, by their numbers: peers that mean different ones by a number must not talk.
+/// Never 0.
+#[must_use]
+pub fn processors_fingerprint<'a>(names: impl IntoIterator<Item = (Processor, &'a str)>) -> u16 {
+    let mut sum = 0_u32;
+    for (processor, name) in names {
+        sum = crc32c::crc32c_append(sum, &[processor as u8]);
+        sum = crc32c::crc32c_append(sum, name.as_bytes());
+        sum = crc32c::crc32c_append(sum, b"\n");
+    }
+    let [a, b, c, d] = sum.to_le_bytes();
+    u16::from_le_bytes([a ^ c, b ^ d]).max(1)
+}
 
 impl Message {
     /// Whether nobody waits for it: it may leave with the next that somebody waits for, or some milliseconds later.
@@ -133,7 +150,7 @@ pub enum Role {
 /// The ledger's answer to an [`Accept`].
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
-pub enum Verdict {
+pub enum Admission {
     /// The payment is new, in the ledger, and this gateway's to dispatch.
     Granted = 0,
     /// The ledger has this id with the same amount; nothing is to be dispatched.
@@ -166,6 +183,8 @@ pub enum Standing {
     Open = 1,
     /// Processed.
     Processed = 2,
+    /// Ended without being processed: declined by whoever could have taken it, cancelled, or settled so by an operator.
+    Declined = 3,
 }
 
 records! {
@@ -179,8 +198,8 @@ records! {
         instance: u8,
         /// The gateway's thread, from 0.
         thread: u16,
-        /// Zero.
-        reserved: u16,
+        /// Which processors it knows by which numbers: see [`processors_fingerprint`]. 0 from the aggregator.
+        processors: u16,
         /// Drawn at each start of the process: tells a reconnect from a restart.
         incarnation: u64,
     }
@@ -217,7 +236,7 @@ records! {
         waited_for_ms: u32,
     }
     /// Gateway: an attempt ended.
-    Completion = 4, 34 bytes {
+    Completion = 4, 36 bytes {
         /// Counts this connection's completions from 1; see [`Acknowledgement`].
         sequence: u64,
         /// Who.
@@ -228,6 +247,8 @@ records! {
         processor: Processor,
         /// How.
         outcome: Outcome,
+        /// The HTTP status behind a decline; else 0.
+        status: u16,
     }
     /// Gateway, after a reconnect: this granted payment is in my hands.
     Claim = 5, 38 bytes {
@@ -254,6 +275,15 @@ records! {
         /// From the flush.
         number: u32,
     }
+    /// Gateway: a processor has this id with another amount than the ledger. Neither is booked; a person decides.
+    Contradiction = 13, 25 bytes {
+        /// Who.
+        correlation_id: CorrelationId,
+        /// Where.
+        processor: Processor,
+        /// How much it is there, cents.
+        amount_cents: u64,
+    }
     /// Gateway, before it stops: somebody else shall see to this payment.
     Release = 6, 16 bytes {
         /// Who.
@@ -275,13 +305,29 @@ records! {
         /// Who.
         correlation_id: CorrelationId,
     }
+    /// Gateway: a client wants no attempt to be made any more. Answered like a [`LookupQuery`], with how the payment stands by then.
+    CancelQuery = 14, 20 bytes {
+        /// Echoed in the answer.
+        slot: u32,
+        /// Who.
+        correlation_id: CorrelationId,
+    }
+    /// Gateway: the answer to a [`Yield`].
+    Yielded = 15, 21 bytes {
+        /// From it.
+        number: u32,
+        /// From it.
+        correlation_id: CorrelationId,
+        /// No attempt of this thread's is on its way, and none will be: it has dropped the payment, if it had it.
+        idle: bool,
+    }
     /// Gateway: forget everything.
     PurgeQuery = 9, 4 bytes {
         /// Echoed in the answer.
         slot: u32,
     }
     /// Gateway: this is how a processor does.
-    HealthReport = 10, 7 bytes {
+    HealthReport = 10, 11 bytes {
         /// Which.
         processor: Processor,
         /// How it is known.
@@ -290,6 +336,8 @@ records! {
         failing: bool,
         /// Its response time, ms: the least one (health check) or the expected one (traffic).
         response_ms: u32,
+        /// How long it asks to be left alone, ms; 0 if it does not.
+        retry_after_ms: u32,
     }
     /// Aggregator: the answer to an [`Accept`].
     Grant = 33, 21 bytes {
@@ -298,7 +346,7 @@ records! {
         /// Who.
         correlation_id: CorrelationId,
         /// The answer.
-        verdict: Verdict,
+        admission: Admission,
     }
     /// Aggregator: the [`Intent`] is in the ledger; send.
     IntentRecorded = 34, 20 bytes {
@@ -307,7 +355,7 @@ records! {
         /// Who.
         correlation_id: CorrelationId,
     }
-    /// Aggregator: completions up to and including this one are in the ledger.
+    /// Aggregator: completions up to and including this one are in the ledger. Of number 0: all [`Claim`]s before [`Ready`] are heard.
     Acknowledgement = 35, 8 bytes {
         /// The last one.
         sequence: u64,
@@ -327,28 +375,31 @@ records! {
     }
     /// Aggregator: this payment is not yours (any more): drop it.
     Withdrawal = 37, 20 bytes {
-        /// The gateway's handle, from its [`Intent`] or [`Claim`].
+        /// The gateway's handle, from its [`Intent`] or [`Claim`]; [`ANY_SLOT`] where it was not asked.
         slot: u32,
         /// Who.
         correlation_id: CorrelationId,
     }
+    /// Aggregator, before a [`SummaryReply`]: one processor's totals. Processors without payments in the range have none.
+    SummaryTotal = 49, 17 bytes {
+        /// Where.
+        processor: Processor,
+        /// Payments.
+        requests: u64,
+        /// Their sum, cents.
+        amount_cents: u64,
+    }
     /// Aggregator: the answer to a [`SummaryQuery`].
-    SummaryReply = 38, 40 bytes {
+    SummaryReply = 38, 9 bytes {
         /// From the query.
         slot: u32,
         /// 1 where the answer is exact, else the width of the coarsest bucket that a bound cut, ms.
         resolution_ms: u32,
-        /// Payments at default.
-        default_requests: u64,
-        /// Their sum, cents.
-        default_amount_cents: u64,
-        /// Payments at fallback.
-        fallback_requests: u64,
-        /// Their sum, cents.
-        fallback_amount_cents: u64,
+        /// How many [`SummaryTotal`]s came just before this.
+        total_count: u8,
     }
     /// Aggregator: the answer to a [`LookupQuery`].
-    LookupReply = 39, 41 bytes {
+    LookupReply = 39, 43 bytes {
         /// From the query.
         slot: u32,
         /// From the query.
@@ -357,7 +408,7 @@ records! {
         standing: Standing,
         /// How much.
         amount_cents: u64,
-        /// The attempt's or the processed payment's `requestedAt`; 0 while waiting.
+        /// The attempt's or the processed payment's `requestedAt`; 0 while waiting; of a declined one when it ended.
         requested_at_ms: u64,
         /// The processor that has it, or may.
         stage: Stage,
@@ -367,6 +418,9 @@ records! {
         decision_count: u8,
         /// There were others, which are not kept.
         decisions_forgotten: bool,
+        /// Of a declined payment the HTTP status of the last refusal, 0 where it is not known; or
+        /// [`STATUS_CANCELLED`](crate::STATUS_CANCELLED), [`STATUS_SETTLED`](crate::STATUS_SETTLED).
+        status: u16,
     }
     /// Aggregator, before a [`LookupReply`], oldest first: one decision about the payment, and what came of it.
     PastDecision = 48, 16 bytes {
@@ -399,7 +453,7 @@ records! {
         processor: Processor,
     }
     /// Aggregator: what a [`HealthReport`] of another gateway said.
-    HealthNews = 43, 7 bytes {
+    HealthNews = 43, 11 bytes {
         /// Which.
         processor: Processor,
         /// How it is known.
@@ -408,6 +462,15 @@ records! {
         failing: bool,
         /// See [`HealthReport::response_ms`].
         response_ms: u32,
+        /// See [`HealthReport::retry_after_ms`].
+        retry_after_ms: u32,
+    }
+    /// Aggregator, to every gateway: an operator is about to settle this payment; drop it, unless an attempt is on its way.
+    Yield = 45, 20 bytes {
+        /// Echoed.
+        number: u32,
+        /// Who.
+        correlation_id: CorrelationId,
     }
     /// Aggregator: read what processors have answered, say whatever you have not said yet, then [`Flushed`]. Somebody asked for a summary.
     Flush = 44, 4 bytes {

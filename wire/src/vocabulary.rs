@@ -53,43 +53,70 @@ impl fmt::Debug for CorrelationId {
     }
 }
 
-/// One of the two payment processors.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// In the place of a decline's HTTP status: the client cancelled the payment, which no processor had.
+pub const STATUS_CANCELLED: u16 = 1;
+
+/// Likewise: an operator settled a payment in doubt as one that no processor has.
+pub const STATUS_SETTLED: u16 = 2;
+
+/// How many processors a Galo can have: a processor's number takes three bits where ids are remembered.
+pub const PROCESSORS_LEN_MAX: usize = 8;
+
+/// A payment processor, by its number. Its name is configuration; the journal knows which number had which name.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[rkyv(derive(Clone, Copy))]
 #[repr(u8)]
+#[allow(missing_docs, reason = "a number says all that there is to say")]
 pub enum Processor {
-    /// The cheap one.
-    Default = 0,
-    /// The dear one.
-    Fallback = 1,
+    N0 = 0,
+    N1 = 1,
+    N2 = 2,
+    N3 = 3,
+    N4 = 4,
+    N5 = 5,
+    N6 = 6,
+    N7 = 7,
 }
 
 impl Processor {
-    /// Both, in the order of their indices.
-    pub const ALL: [Self; 2] = [Self::Default, Self::Fallback];
+    /// Number 0: the contest's `default`.
+    pub const DEFAULT: Self = Self::N0;
 
-    /// Its place in a two-element array: 0 for default, 1 for fallback.
+    /// Number 1: the contest's `fallback`.
+    pub const FALLBACK: Self = Self::N1;
+
+    /// The contest's two.
+    pub const PAIR: [Self; 2] = [Self::DEFAULT, Self::FALLBACK];
+
+    /// All that there can be, in the order of their numbers.
+    pub const ALL: [Self; PROCESSORS_LEN_MAX] =
+        [Self::N0, Self::N1, Self::N2, Self::N3, Self::N4, Self::N5, Self::N6, Self::N7];
+
+    /// Its number, and its place in an array.
     #[must_use]
     pub const fn index(self) -> usize {
         self as usize
     }
 
-    /// The other one.
+    /// The first `count` of them.
+    ///
+    /// # Panics
+    /// If `count` is above [`PROCESSORS_LEN_MAX`].
     #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Default => Self::Fallback,
-            Self::Fallback => Self::Default,
-        }
+    pub fn first(count: usize) -> &'static [Self] {
+        &Self::ALL[..count]
     }
 
-    /// `"default"` or `"fallback"`, as the HTTP API and the metrics spell it.
+    /// Its number in the top three bits of a word, lowest bit topmost: 0 and 1 stand as they did when there were two.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Fallback => "fallback",
-        }
+    pub const fn to_top_bits(self) -> u64 {
+        (self as u64).reverse_bits()
+    }
+
+    /// Reads what [`Self::to_top_bits`] wrote; the other bits are not looked at.
+    #[must_use]
+    pub const fn from_top_bits(word: u64) -> Self {
+        Self::ALL[(word.reverse_bits() & 7) as usize]
     }
 }
 
@@ -97,37 +124,42 @@ impl Processor {
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[rkyv(derive(Clone, Copy))]
 #[repr(u8)]
+#[allow(missing_docs, reason = "a number says all that there is to say")]
 pub enum Stage {
     /// No processor can have it: every attempt so far ended as refused, or there was none.
     Waiting = 0,
-    /// An attempt at the default processor is recorded and has not ended as refused.
-    AtDefault = 1,
-    /// An attempt at the fallback processor is recorded and has not ended as refused.
-    AtFallback = 2,
+    /// An attempt at processor number 0 is recorded and has not ended as refused; and so on.
+    At0 = 1,
+    At1 = 2,
+    At2 = 3,
+    At3 = 4,
+    At4 = 5,
+    At5 = 6,
+    At6 = 7,
+    At7 = 8,
 }
 
 impl Stage {
+    const AT: [Self; PROCESSORS_LEN_MAX] =
+        [Self::At0, Self::At1, Self::At2, Self::At3, Self::At4, Self::At5, Self::At6, Self::At7];
+
     /// The stage of a payment with a recorded attempt at `processor`.
     #[must_use]
     pub const fn at(processor: Processor) -> Self {
-        match processor {
-            Processor::Default => Self::AtDefault,
-            Processor::Fallback => Self::AtFallback,
-        }
+        Self::AT[processor.index()]
     }
 
     /// The processor that may have the payment, if any.
     #[must_use]
     pub const fn processor(self) -> Option<Processor> {
-        match self {
-            Self::Waiting => None,
-            Self::AtDefault => Some(Processor::Default),
-            Self::AtFallback => Some(Processor::Fallback),
+        match (self as usize).checked_sub(1) {
+            Some(index) => Some(Processor::ALL[index]),
+            None => None,
         }
     }
 }
 
-/// How one attempt at a processor ended. See `galo_engine::outcome` for who decides which.
+/// How one attempt at a processor ended. See `galo_engine::verdict` for what decides it.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[rkyv(derive(Clone, Copy))]
 #[repr(u8)]
@@ -138,4 +170,8 @@ pub enum Outcome {
     Refused = 1,
     /// Nobody knows: the payment stays with this processor until it answers.
     Unknown = 2,
+    /// It was in doubt, and the processor says, long after anything could still be on its way, that it does not have it.
+    Absent = 3,
+    /// No processor will ever take it: the payment has ended, and nothing was charged.
+    Declined = 4,
 }

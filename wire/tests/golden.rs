@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use galo_wire::record::{
-    Accept, Acknowledgement, Assignment, Claim, Completion, Flush, Flushed, Grant, HealthNews, HealthReport,
-    HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, LookupReply, PurgeQuery, PurgeReply,
-    Purged, Ready, Release, Role, Standing, SummaryQuery, SummaryReply, Verdict, Withdrawal,
+    Accept, Acknowledgement, Admission, Assignment, CancelQuery, Claim, Completion, Contradiction, Flush,
+    Flushed, Grant, HealthNews, HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease,
+    LookupQuery, LookupReply, PurgeQuery, PurgeReply, Purged, Ready, Release, Role, Standing, SummaryQuery,
+    SummaryReply, SummaryTotal, Withdrawal, Yield, Yielded, processors_fingerprint,
 };
 use galo_wire::{
     AttemptState, CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, History,
@@ -28,11 +29,11 @@ fn golden() -> Vec<(Message, &'static str)> {
                 role: Role::Gateway,
                 instance: 2,
                 thread: 3,
-                reserved: 0,
+                processors: 0x0b0a,
                 incarnation: 0x1122_3344_5566_7788,
             }
             .into(),
-            "10000000 01 00 0100 0200 00 02 0300 0000 8877665544332211",
+            "10000000 01 00 0100 0300 00 02 0300 0a0b 8877665544332211",
         ),
         (
             Accept {
@@ -41,7 +42,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 amount_cents: 1990,
                 decided_at_ms: 0x0198_0d5a_2b3c,
                 expires_at_us: 0x0102_0304_0506,
-                stage: Stage::AtDefault,
+                stage: Stage::At0,
                 reason: Reason::Probe,
             }
             .into(),
@@ -52,7 +53,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 slot: 8,
                 correlation_id: ID,
                 requested_at_ms: 5,
-                processor: Processor::Fallback,
+                processor: Processor::FALLBACK,
                 reason: Reason::PatienceOver,
                 waited_for_ms: 0x0403_0201,
             }
@@ -64,11 +65,24 @@ fn golden() -> Vec<(Message, &'static str)> {
                 sequence: 9,
                 correlation_id: ID,
                 requested_at_ms: 6,
-                processor: Processor::Default,
+                processor: Processor::DEFAULT,
                 outcome: Outcome::Unknown,
+                status: 0,
             }
             .into(),
-            "22000000 04 00 0100 0900000000000000 . 0600000000000000 00 02",
+            "24000000 04 00 0100 0900000000000000 . 0600000000000000 00 02 0000",
+        ),
+        (
+            Completion {
+                sequence: 9,
+                correlation_id: ID,
+                requested_at_ms: 6,
+                processor: Processor::N7,
+                outcome: Outcome::Declined,
+                status: 402,
+            }
+            .into(),
+            "24000000 04 00 0100 0900000000000000 . 0600000000000000 07 04 9201",
         ),
         (
             Claim {
@@ -76,7 +90,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 correlation_id: ID,
                 amount_cents: 1,
                 requested_at_ms: 2,
-                stage: Stage::AtFallback,
+                stage: Stage::At1,
                 in_doubt: true,
             }
             .into(),
@@ -88,20 +102,28 @@ fn golden() -> Vec<(Message, &'static str)> {
             "14000000 07 00 0100 0b000000 0100000000000000 ffffffffffffffff",
         ),
         (LookupQuery { slot: 12, correlation_id: ID }.into(), "14000000 08 00 0100 0c000000 ."),
+        (
+            Contradiction { correlation_id: ID, processor: Processor::N5, amount_cents: 28 }.into(),
+            "19000000 0d 00 0100 . 05 1c00000000000000",
+        ),
+        (CancelQuery { slot: 25, correlation_id: ID }.into(), "14000000 0e 00 0100 19000000 ."),
+        (Yielded { number: 26, correlation_id: ID, idle: true }.into(), "15000000 0f 00 0100 1a000000 . 01"),
+        (Yield { number: 27, correlation_id: ID }.into(), "14000000 2d 00 0100 1b000000 ."),
         (PurgeQuery { slot: 13 }.into(), "04000000 09 00 0100 0d000000"),
         (
             HealthReport {
-                processor: Processor::Fallback,
+                processor: Processor::FALLBACK,
                 source: HealthSource::Traffic,
                 failing: true,
                 response_ms: 100,
+                retry_after_ms: 5_000,
             }
             .into(),
-            "07000000 0a 00 0100 01 01 01 64000000",
+            "0b000000 0a 00 0100 01 01 01 64000000 88130000",
         ),
         (Ready { claim_count: 14 }.into(), "08000000 0b 00 0100 0e00000000000000"),
         (
-            Grant { slot: 15, correlation_id: ID, verdict: Verdict::Conflict }.into(),
+            Grant { slot: 15, correlation_id: ID, admission: Admission::Conflict }.into(),
             "15000000 21 00 0100 0f000000 . 02",
         ),
         (IntentRecorded { slot: 16, correlation_id: ID }.into(), "14000000 22 00 0100 10000000 ."),
@@ -119,16 +141,12 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (Withdrawal { slot: 18, correlation_id: ID }.into(), "14000000 25 00 0100 12000000 ."),
         (
-            SummaryReply {
-                slot: 19,
-                resolution_ms: 1,
-                default_requests: 2,
-                default_amount_cents: 3,
-                fallback_requests: 4,
-                fallback_amount_cents: 5,
-            }
-            .into(),
-            "28000000 26 00 0100 13000000 01000000 0200000000000000 0300000000000000 0400000000000000 0500000000000000",
+            SummaryTotal { processor: Processor::N3, requests: 2, amount_cents: 3 }.into(),
+            "11000000 31 00 0100 03 0200000000000000 0300000000000000",
+        ),
+        (
+            SummaryReply { slot: 19, resolution_ms: 1, total_count: 8 }.into(),
+            "09000000 26 00 0100 13000000 01000000 08",
         ),
         (
             LookupReply {
@@ -137,19 +155,36 @@ fn golden() -> Vec<(Message, &'static str)> {
                 standing: Standing::Processed,
                 amount_cents: 6,
                 requested_at_ms: 7,
-                stage: Stage::AtDefault,
+                stage: Stage::At0,
                 in_doubt: false,
                 decision_count: 2,
                 decisions_forgotten: true,
+                status: 0,
             }
             .into(),
-            "29000000 27 00 0100 14000000 . 02 0600000000000000 0700000000000000 01 00 02 01",
+            "2b000000 27 00 0100 14000000 . 02 0600000000000000 0700000000000000 01 00 02 01 0000",
+        ),
+        (
+            LookupReply {
+                slot: 20,
+                correlation_id: ID,
+                standing: Standing::Declined,
+                amount_cents: 6,
+                requested_at_ms: 7,
+                stage: Stage::At7,
+                in_doubt: false,
+                decision_count: 1,
+                decisions_forgotten: false,
+                status: 402,
+            }
+            .into(),
+            "2b000000 27 00 0100 14000000 . 03 0600000000000000 0700000000000000 08 00 01 00 9201",
         ),
         (
             PastDecision {
                 at_ms: 8,
                 waited_for_ms: 0x0807_0605,
-                stage: Stage::AtDefault,
+                stage: Stage::At0,
                 reason: Reason::Queued,
                 attempt: AttemptState::InDoubt,
                 was_in_doubt: true,
@@ -159,18 +194,19 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (Purged { generation: 21 }.into(), "04000000 28 00 0100 15000000"),
         (PurgeReply { slot: 22 }.into(), "04000000 29 00 0100 16000000"),
-        (Lease { processor: Processor::Default }.into(), "01000000 2a 00 0100 00"),
+        (Lease { processor: Processor::DEFAULT }.into(), "01000000 2a 00 0100 00"),
         (Flush { number: 23 }.into(), "04000000 2c 00 0100 17000000"),
         (Flushed { number: 24 }.into(), "04000000 0c 00 0100 18000000"),
         (
             HealthNews {
-                processor: Processor::Default,
+                processor: Processor::DEFAULT,
                 source: HealthSource::Check,
                 failing: false,
                 response_ms: 0x0403_0201,
+                retry_after_ms: 0x0807_0605,
             }
             .into(),
-            "07000000 2b 00 0100 00 00 00 01020304",
+            "0b000000 2b 00 0100 00 00 00 01020304 05060708",
         ),
     ]
 }
@@ -292,6 +328,7 @@ fn a_history_is_what_came_before_its_reply_or_is_said_to_be_forgotten() {
         in_doubt: false,
         decision_count,
         decisions_forgotten,
+        status: 0,
     };
     let mut gathering = History::EMPTY;
     (1..=6).for_each(|at_ms| gathering.push(decision(at_ms)));
@@ -304,6 +341,22 @@ fn a_history_is_what_came_before_its_reply_or_is_said_to_be_forgotten() {
     (1..=7).for_each(|at_ms| gathering.push(decision(at_ms)));
     assert_eq!(gathering.complete(&reply(6, false)), History::FORGOTTEN, "no reply has seven");
     assert_eq!(gathering.complete(&reply(0, false)), History::EMPTY);
+}
+
+/// Peers compare it, so it is part of the protocol.
+#[test]
+fn the_fingerprint_of_processors_depends_on_each_name_and_number() {
+    let of = |names: &[(Processor, &str)]| processors_fingerprint(names.iter().copied());
+    let pair = [(Processor::DEFAULT, "default"), (Processor::FALLBACK, "fallback")];
+    assert_eq!(of(&pair), 0x8fd3);
+    let others = [
+        of(&[]),
+        of(&pair[..1]),
+        of(&[(Processor::FALLBACK, "default"), (Processor::DEFAULT, "fallback")]),
+        of(&[(Processor::DEFAULT, "default"), (Processor::FALLBACK, "fallbacks")]),
+        of(&[(Processor::DEFAULT, "default"), (Processor::N2, "fallback")]),
+    ];
+    assert!(others.iter().all(|other| *other != of(&pair) && *other != 0), "{others:?}");
 }
 
 /// What waits for a gateway waits as messages: in a hand-over as many as there are payments.
@@ -322,7 +375,7 @@ proptest! {
     }
 
     #[test]
-    fn any_order_of_records_arrives_in_that_order(picks in proptest::collection::vec(0_usize..23, 0..200)) {
+    fn any_order_of_records_arrives_in_that_order(picks in proptest::collection::vec(0_usize..31, 0..200)) {
         let golden = golden();
         let messages: Vec<Message> = picks.iter().map(|pick| golden[*pick].0).collect();
         let bytes = frames(&messages);

@@ -202,12 +202,17 @@ impl Journal {
         }
     }
 
-    /// Waits until everything that has been decided is written and synced.
-    pub async fn finish(&self) {
+    /// Waits until everything that has been decided is written, as an answer that rests on it does.
+    pub async fn written(&self) {
         let end = self.queue.borrow().next_sequence();
         while self.queue.borrow().written_sequence() < end {
             self.progress.notified().await;
         }
+    }
+
+    /// Waits until everything that has been decided is written and synced.
+    pub async fn finish(&self) {
+        self.written().await;
         self.dirty.set(false);
         self.sync().await;
     }

@@ -10,18 +10,25 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use galo_wire::record::{
-    Accept, Acknowledgement, Claim, Completion, Grant, Hello, Intent, LookupQuery, LookupReply, PurgeQuery,
-    Ready, Role, SummaryQuery, SummaryReply, Verdict,
+    Accept, Acknowledgement, Admission, Claim, Completion, Grant, Hello, Intent, LookupQuery, LookupReply,
+    PurgeQuery, Ready, Role, SummaryQuery, processors_fingerprint,
 };
 use galo_wire::{
-    CorrelationId, FrameWriter, History, Message, Outcome, PROTOCOL_VERSION, Processor, Reason, Stage,
-    decode_frames,
+    CorrelationId, FrameWriter, History, Message, Outcome, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Processor,
+    Reason, Stage, decode_frames,
 };
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const NOON_MS: u64 = 1_752_580_800_000;
+
+/// Totals by `Processor::index`.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Summary {
+    pub requests: [u64; PROCESSORS_LEN_MAX],
+    pub amount_cents: [u64; PROCESSORS_LEN_MAX],
+}
 
 /// A gateway's connection.
 pub struct Gateway {
@@ -56,7 +63,10 @@ impl Gateway {
             role: Role::Gateway,
             instance,
             thread: 0,
-            reserved: 0,
+            processors: processors_fingerprint([
+                (Processor::DEFAULT, "default"),
+                (Processor::FALLBACK, "fallback"),
+            ]),
             incarnation: 1,
         });
         gateway.flush().unwrap();
@@ -133,7 +143,7 @@ impl Gateway {
     }
 
     pub fn push_accept(&mut self, id: CorrelationId, amount_cents: u64) {
-        self.push_accept_at(id, amount_cents, Stage::AtDefault, Reason::Cheaper);
+        self.push_accept_at(id, amount_cents, Stage::At0, Reason::Cheaper);
     }
 
     fn push_accept_at(&mut self, id: CorrelationId, amount_cents: u64, stage: Stage, reason: Reason) {
@@ -153,10 +163,10 @@ impl Gateway {
         self.wait(|message| if let Message::Grant(grant) = message { Some(grant) } else { None })
     }
 
-    pub fn accept(&mut self, id: CorrelationId, amount_cents: u64) -> Verdict {
+    pub fn accept(&mut self, id: CorrelationId, amount_cents: u64) -> Admission {
         self.push_accept(id, amount_cents);
         self.flush().unwrap();
-        self.next_grant().unwrap().verdict
+        self.next_grant().unwrap().admission
     }
 
     pub fn push_intent(&mut self, id: CorrelationId, requested_at_ms: u64, processor: Processor) {
@@ -167,8 +177,15 @@ impl Gateway {
     /// Returns the completion's number.
     pub fn push_completion(&mut self, id: CorrelationId, requested_at_ms: u64, outcome: Outcome) -> u64 {
         self.sequence += 1;
-        let (sequence, processor) = (self.sequence, Processor::Default);
-        self.push(Completion { sequence, correlation_id: id, requested_at_ms, processor, outcome });
+        let (sequence, processor) = (self.sequence, Processor::DEFAULT);
+        self.push(Completion {
+            sequence,
+            correlation_id: id,
+            requested_at_ms,
+            processor,
+            outcome,
+            status: 0,
+        });
         sequence
     }
 
@@ -191,14 +208,14 @@ impl Gateway {
     pub fn fill(&mut self, numbers: Range<u64>, requested_at_ms: impl Fn(u64) -> Option<u64>) {
         for number in numbers.clone() {
             let (stage, reason) = match requested_at_ms(number) {
-                Some(_) => (Stage::AtDefault, Reason::Cheaper),
+                Some(_) => (Stage::At0, Reason::Cheaper),
                 None => (Stage::Waiting, Reason::AwaitsAny),
             };
             self.push_accept_at(id(number), amount_cents(number), stage, reason);
         }
         self.flush().unwrap();
         for _ in numbers.clone() {
-            assert_eq!(self.next_grant().expect("the aggregator lives").verdict, Verdict::Granted);
+            assert_eq!(self.next_grant().expect("the aggregator lives").admission, Admission::Granted);
         }
         let mut last = None;
         for number in numbers {
@@ -240,11 +257,25 @@ impl Gateway {
         }
     }
 
-    pub fn summary(&mut self, from_ms: u64, to_ms: u64) -> SummaryReply {
+    pub fn summary(&mut self, from_ms: u64, to_ms: u64) -> Summary {
         self.push(SummaryQuery { slot: 9, from_ms, to_ms });
         self.flush().unwrap();
-        self.wait(|message| if let Message::SummaryReply(reply) = message { Some(reply) } else { None })
-            .unwrap()
+        let mut summary = Summary::default();
+        let mut total_count = 0;
+        loop {
+            match self.next().unwrap() {
+                Message::SummaryTotal(total) => {
+                    summary.requests[total.processor.index()] = total.requests;
+                    summary.amount_cents[total.processor.index()] = total.amount_cents;
+                    total_count += 1;
+                }
+                Message::SummaryReply(reply) => {
+                    assert_eq!(reply.total_count, total_count, "totals stand before their reply");
+                    return summary;
+                }
+                _ => {}
+            }
+        }
     }
 
     pub fn purge(&mut self) {

@@ -7,7 +7,7 @@ mod gateway;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 pub use gateway::*;
@@ -81,11 +81,12 @@ impl Folder {
     }
 
     pub fn metrics(&self) -> String {
-        let mut stream = UnixStream::connect(self.0.join("http.sock")).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: galo\r\nConnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
+        self.ask("GET", "/metrics", "").1
+    }
+
+    /// Asks its own HTTP; the status, and head and body together.
+    pub fn ask(&self, method: &str, target: &str, body: &str) -> (u16, String) {
+        ask(&self.0.join("http.sock"), method, target, body)
     }
 
     /// The value of a metric without labels.
@@ -102,6 +103,19 @@ impl Drop for Folder {
             std::fs::remove_dir_all(&self.0).unwrap();
         }
     }
+}
+
+/// One request on a connection of its own.
+pub fn ask(socket: &Path, method: &str, target: &str, body: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    let length = body.len();
+    let head =
+        format!("{method} {target} HTTP/1.1\r\nHost: galo\r\nConnection: close\r\nContent-Length: {length}");
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let status = text.get(9..12).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no answer: {text:?}")), text)
 }
 
 /// Waits for a process to end by itself.

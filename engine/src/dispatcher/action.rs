@@ -55,6 +55,8 @@ pub enum Action {
         processor: Processor,
         /// Who.
         correlation_id: CorrelationId,
+        /// When the attempt was made, which bounds the search.
+        requested_at: UnixMillis,
     },
     /// Call a processor's health check and report to [`Dispatcher::health_checked`].
     CheckHealth {
@@ -63,11 +65,39 @@ pub enum Action {
     },
 }
 
-/// What a lookup at a processor found.
+/// What a lookup at a processor found. No answer, half of one, and a shell that has no room for another question are all one: no evidence.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verification {
-    /// It is stored, with this `requestedAt`.
-    Found(UnixMillis),
-    /// It was not found, or nobody answered.
-    Unclear,
+    /// It is there.
+    Found {
+        /// How far it got.
+        stored: Stored,
+        /// Its `requestedAt`; `None` where the processor does not say: then it is ours.
+        requested_at: Option<UnixMillis>,
+        /// Its amount; `None` where the processor does not say.
+        amount: Option<AmountCents>,
+    },
+    /// The processor says that it does not have it.
+    NotFound,
+    /// Nobody answered.
+    Unanswered,
+}
+
+impl Verification {
+    /// It is processed, with this `requestedAt` and amount.
+    #[must_use]
+    pub const fn processed(requested_at: UnixMillis, amount: AmountCents) -> Self {
+        Self::Found { stored: Stored::Processed, requested_at: Some(requested_at), amount: Some(amount) }
+    }
+}
+
+/// How far a payment got at a processor that has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stored {
+    /// Charged.
+    Processed,
+    /// Neither charged nor refused yet.
+    Pending,
+    /// Refused for good, nothing charged.
+    Declined,
 }

@@ -1,5 +1,6 @@
 //! What a dispatcher counts and how it stands, for metrics.
 
+use galo_wire::PROCESSORS_LEN_MAX;
 #[cfg(doc)]
 use galo_wire::Processor;
 
@@ -7,6 +8,7 @@ use galo_wire::Processor;
 use super::Answer;
 use crate::breaker::BreakerState;
 use crate::router::Reason;
+use crate::verdict::Verdict;
 
 /// Counts of what happened, for metrics. Arrays are by [`Processor::index`].
 #[derive(Clone, Copy, Default, Debug)]
@@ -14,13 +16,21 @@ pub struct DispatcherCounters {
     /// POSTs answered, by [`Answer`]: granted, replayed, conflict, full, unreachable.
     pub answers: [u64; 5],
     /// Attempts sent.
-    pub attempts: [u64; 2],
-    /// Attempts that ended processed, refused, unknown.
-    pub outcomes: [[u64; 3]; 2],
+    pub attempts: [u64; PROCESSORS_LEN_MAX],
+    /// Attempts that ended, by [`Verdict`].
+    pub verdicts: [[u64; Verdict::COUNT]; PROCESSORS_LEN_MAX],
     /// Routing decisions, by [`Reason`].
     pub decisions: [u64; Reason::COUNT],
-    /// 422s looked up.
+    /// Payments looked up at a processor.
     pub verifications: u64,
+    /// Payments put off because processors refuse them while they take others, or declined them.
+    pub deferred: u64,
+    /// Payments that ended declined.
+    pub declined: u64,
+    /// Declines by a processor that took nothing since it declined the same payment before: its or our configuration is wrong, most likely.
+    pub unproven_declines: [u64; PROCESSORS_LEN_MAX],
+    /// Payments that a processor has with another amount.
+    pub contradictions: [u64; PROCESSORS_LEN_MAX],
     /// Payments taken over from other gateways.
     pub assigned: u64,
     /// Payments withdrawn by the ledger.
@@ -29,23 +39,29 @@ pub struct DispatcherCounters {
     pub stale_records: u64,
 }
 
-/// A snapshot for metrics.
-#[derive(Clone, Copy, Debug)]
+/// A snapshot for metrics. Arrays are by [`Processor::index`].
+#[derive(Clone, Copy, Default, Debug)]
 pub struct DispatcherGauges {
     /// Payments held.
     pub held: usize,
     /// Payments in the queue.
     pub waiting: usize,
     /// Payments in doubt that wait for another try, by processor.
-    pub doubtful: [usize; 2],
+    pub doubtful: [usize; PROCESSORS_LEN_MAX],
+    /// Payments put off.
+    pub deferred: usize,
     /// Completions that the ledger has not acknowledged.
     pub unacknowledged: usize,
     /// Attempts in flight, by processor.
-    pub in_flight: [u32; 2],
+    pub in_flight: [u32; PROCESSORS_LEN_MAX],
+    /// Those of them that are later than what answers take.
+    pub hanging: [u32; PROCESSORS_LEN_MAX],
+    /// For how long a processor asks to be left alone yet, µs.
+    pub rests_us: [u64; PROCESSORS_LEN_MAX],
     /// Concurrency limits, by processor.
-    pub limit: [u32; 2],
+    pub limit: [u32; PROCESSORS_LEN_MAX],
     /// Breaker states, by processor.
-    pub breaker: [BreakerState; 2],
+    pub breaker: [BreakerState; PROCESSORS_LEN_MAX],
     /// Expected response times, by processor, µs.
-    pub expected_us: [u64; 2],
+    pub expected_us: [u64; PROCESSORS_LEN_MAX],
 }

@@ -24,10 +24,41 @@ pub(super) enum State {
     Intending(Place),
     /// On its way.
     Attempting(Processor, Sent),
-    /// In doubt, waits for the next try.
-    Doubtful(Processor),
-    /// Answered 422, being looked up.
-    Verifying(Processor),
+    /// Left the queue for a while.
+    Deferred,
+    /// May be with a processor; waits for the next try.
+    Doubtful(Doubt),
+    /// Likewise, being looked up.
+    Verifying(Doubt),
+}
+
+/// What is not known of a payment that may be with a processor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Doubt {
+    pub(super) processor: Processor,
+    /// When an attempt may last have been sent.
+    pub(super) sent_us: u64,
+    pub(super) about: About,
+    /// How often the processor said that it is not to be found.
+    pub(super) not_found: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum About {
+    /// Whether it came there.
+    Arrival,
+    /// The processor took it; what became of it.
+    Result,
+    /// The processor has an id like this; whether it is this payment.
+    Identity,
+    /// The processor has this id with another amount: a person decides.
+    Contradiction,
+}
+
+impl Doubt {
+    pub(super) const fn sent(processor: Processor, sent_us: u64) -> Self {
+        Self { processor, sent_us, about: About::Arrival, not_found: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +77,14 @@ pub(super) struct Payment {
     /// Attempts or lookups in a row without a clear answer.
     pub(super) tries: u16,
     pub(super) state: State,
-    /// An attempt at the recorded processor ended as unknown.
+    /// An attempt at the recorded processor ended as unknown: the ledger knows.
     pub(super) in_doubt: bool,
     /// It was sent to find out whether a processor works again.
     pub(super) probed: bool,
     /// No longer ours: only its attempt's end is awaited, to free the place.
     pub(super) withdrawn: bool,
+    /// An operator is about to settle it: once its attempt has ended, it rests for a while.
+    pub(super) is_asked_for: bool,
 }
 
 /// A completion that the ledger has not acknowledged, with what it takes to say it again to a ledger that forgot.
@@ -59,4 +92,6 @@ pub(super) struct Payment {
 pub(super) struct Unacknowledged {
     pub(super) completion: Completion,
     pub(super) amount_cents: u64,
+    /// The `requestedAt` of the attempt that the ledger may have recorded.
+    pub(super) attempted_at_ms: u64,
 }

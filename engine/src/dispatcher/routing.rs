@@ -2,35 +2,75 @@
 //!
 //! Must never: decide by itself. What a payment's situation is, is gathered here; what follows from it is the router's.
 
-use galo_wire::Processor;
 use galo_wire::record::{HealthReport, HealthSource};
+use galo_wire::{PROCESSORS_LEN_MAX, Processor};
 
 use super::Dispatcher;
-use super::payment::Place;
+use super::payment::{Payment, Place};
+use crate::money::AmountCents;
 use crate::outlook::{Backlog, Change};
 use crate::pace;
-use crate::router::{Choice, Decision, Reason, Situation, route};
+use crate::router::{Choice, Decision, ProcessorSet, Reason, Situation, View, route};
 use crate::time::Now;
+
+/// What a decision is asked about one payment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    amount: AmountCents,
+    arrived_us: u64,
+    probed: bool,
+    pub(super) allowed: ProcessorSet,
+    /// What becomes of it says something about its processor.
+    is_evidence: bool,
+    may_probe: bool,
+}
 
 impl Dispatcher {
     /// Routes a new payment before it is granted, and says why.
     ///
     /// Behind a queue it waits its turn, and for what the queue's head waits for, if that is told to wait.
-    pub(super) fn plan(&mut self, now: Now) -> (Option<Place>, Reason) {
+    pub(super) fn plan(&mut self, amount: AmountCents, now: Now) -> (Option<Place>, Reason) {
         let present = self.connected && !self.draining;
         if present && self.waiting.is_empty() {
-            return self.decide(now.monotonic_us, false, now);
+            let allowed = self.config.router.processors;
+            let arrived_us = now.monotonic_us;
+            return self.decide(
+                Question { amount, arrived_us, probed: false, allowed, is_evidence: true, may_probe: true },
+                now,
+            );
         }
         let reason = self.last_wait.filter(|_| present).map_or(Reason::Queued, |(_, reason)| reason);
         (None, reason)
     }
 
+    /// The question about a payment that is held.
+    pub(super) fn question(&mut self, payment: &Payment, now: Now) -> Question {
+        let Payment { slot, amount, arrived_us, probed, .. } = *payment;
+        let (is_evidence, may_probe) = (!self.troubles.is_suspect(slot), self.may_probe(slot));
+        Question { amount, arrived_us, probed, allowed: self.allowed(slot, now), is_evidence, may_probe }
+    }
+
+    /// Whether a payment may find out if a processor works. What becomes of a suspect one says nothing, so others do, if there are any; else it is
+    /// better than nobody, and its pauses keep it from being that for ever.
+    pub(super) fn may_probe(&self, slot: u32) -> bool {
+        self.waiting.is_empty() || !self.troubles.is_suspect(slot)
+    }
+
     /// Routes one payment and reserves its place.
-    pub(super) fn decide(&mut self, arrived_us: u64, probed: bool, now: Now) -> (Option<Place>, Reason) {
-        let situation = self.situation(arrived_us, probed, now);
-        let Decision { choice, reason } = route(&self.config.router, &situation);
+    pub(super) fn decide(&mut self, asked: Question, now: Now) -> (Option<Place>, Reason) {
+        let situation = self.situation(asked, now);
+        let Decision { choice, reason } = self.find_proof(asked, &situation).unwrap_or_else(|| {
+            let decision = route(&self.config.router, &situation);
+            let is_passed_over = asked.allowed != self.config.router.processors;
+            match decision {
+                Decision { choice: Choice::Send(_), reason: Reason::Cheaper } if is_passed_over => {
+                    Decision { reason: Reason::Elsewhere, ..decision }
+                }
+                decision => decision,
+            }
+        });
         // The same wait of the same payment, looked at again, is one decision.
-        let wait = (choice == Choice::Wait).then_some((arrived_us, reason));
+        let wait = (choice == Choice::Wait).then_some((asked.arrived_us, reason));
         if wait.is_none() || wait != self.last_wait {
             self.counters.decisions[reason as usize] += 1;
             self.last_wait = wait;
@@ -43,38 +83,58 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn situation(&mut self, arrived_us: u64, probed: bool, now: Now) -> Situation {
-        for processor in Processor::ALL {
-            let change = self.outlooks[processor.index()].pace_change(now);
-            self.tell(processor, change, now);
+    /// Where an ordinary payment is to show that a processor takes any.
+    fn find_proof(&mut self, asked: Question, situation: &Situation) -> Option<Decision> {
+        if self.proofs.is_empty() || !asked.is_evidence {
+            return None;
         }
+        let processor = self.proofs.and(asked.allowed).iter().find(|processor| {
+            let view = &situation.views[processor.index()];
+            view.probe_ready || (view.closed && !view.silent && view.has_capacity)
+        })?;
+        self.proofs = self.proofs.without(ProcessorSet::EMPTY.with(processor));
+        Some(Decision { choice: Choice::Send(processor), reason: Reason::Proof })
+    }
+
+    fn situation(&mut self, asked: Question, now: Now) -> Situation {
         let per_second = pace::per_second(self.arrivals.per_second());
         let backlog = Backlog { len: self.waiting.len(), per_second };
-        let [default, fallback] = &mut self.outlooks;
-        let since = [default.works_since_us(now), fallback.works_since_us(now)];
-        let dearer = self.config.router.cheaper().other();
-        let choice_since_us = arrived_us.max(since[dearer.index()]);
+        let mut views = [View::NONE; PROCESSORS_LEN_MAX];
+        for processor in self.config.router.processors.iter() {
+            let change = self.outlooks[processor.index()].pace_change(now);
+            self.tell(processor, change, now);
+            views[processor.index()] = self.outlooks[processor.index()].view(now, backlog);
+        }
         Situation {
-            views: [default.view(now, backlog, since[1]), fallback.view(now, backlog, since[0])],
-            waited_us: now.monotonic_us.saturating_sub(arrived_us),
-            waited_by_choice_us: now.monotonic_us.saturating_sub(choice_since_us),
-            quiet: self.arrivals.is_quiet(now.monotonic_us),
-            probed,
+            views,
+            allowed: asked.allowed,
+            amount_cents: asked.amount.get(),
+            waited_us: now.monotonic_us.saturating_sub(asked.arrived_us),
+            quiet: self.config.router.thresholds.has_quiet && self.arrivals.is_quiet(now.monotonic_us),
+            probed: asked.probed,
+            may_probe: asked.may_probe,
         }
     }
 
     /// Passes on what was seen of a processor.
     pub(super) fn tell(&mut self, processor: Processor, change: Option<Change>, now: Now) {
         let Some(change) = change else { return };
-        let response_us = self.outlooks[processor.index()].expected_us(now);
+        let outlook = &mut self.outlooks[processor.index()];
+        let (response_us, rests_us) = (outlook.expected_us(now), outlook.rests_us(now));
         self.report(HealthReport {
             processor,
             source: HealthSource::Traffic,
             failing: change == Change::Failed,
             response_ms: u32::try_from(response_us / 1000).unwrap_or(u32::MAX),
+            retry_after_ms: u32::try_from(rests_us / 1000).unwrap_or(u32::MAX),
         });
         if change == Change::Recovered {
-            self.outlooks[processor.other().index()].look_again(now);
+            for (index, other) in self.outlooks.iter_mut().enumerate() {
+                if index != processor.index() {
+                    other.look_again(now);
+                }
+            }
+            self.hasten_deferred(now);
         }
     }
 }

@@ -3,33 +3,63 @@
 use std::collections::BinaryHeap;
 
 use super::Dispatcher;
+use crate::time::Now;
 
 /// Between two ticks while a payment's moment may be the next one: the queue's pace, a try's back-off.
 const TICK_NEAR_US: u64 = 5_000;
 
 /// Between two ticks while something is held: POSTs that wait for a grant, of which the first to be given up has waited for a second; a
-/// queue whose processors are not to be asked yet, by back-offs of 50 ms and more.
+/// queue whose processors are not to be asked yet, by back-offs of 50 ms and more; payments whose next try is further away than this.
 const TICK_US: u64 = 25_000;
+
+/// When payments that left the queue are due, as of the last look at them, µs; never: in the far future.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NextDue {
+    looked_us: u64,
+    doubtful_us: u64,
+    deferred_us: u64,
+}
+
+impl NextDue {
+    pub(super) const NEVER: Self = Self { looked_us: 0, doubtful_us: u64::MAX, deferred_us: u64::MAX };
+}
 
 impl Dispatcher {
     /// How long it may be until the next [`Self::tick`], µs, if no event comes before; `None` when time alone changes nothing.
     #[must_use]
     pub fn tick_wait_us(&self) -> Option<u64> {
-        let is_near = self.is_paced || self.has_doubts();
-        let is_held = !(self.waiting.is_empty() && self.deadlines.is_empty());
-        is_near.then_some(TICK_NEAR_US).or(is_held.then_some(TICK_US))
+        let NextDue { looked_us, doubtful_us, deferred_us } = self.next_due;
+        // Without a ledger nobody comes back to the queue, however long that was due.
+        let deferred_us = if self.connected { deferred_us } else { u64::MAX };
+        let is_near = self.is_paced || doubtful_us.min(deferred_us) <= looked_us.saturating_add(TICK_US);
+        let is_held = !(self.waiting.is_empty()
+            && self.deadlines.is_empty()
+            && self.deferred.is_empty()
+            && self.recalled.is_empty());
+        is_near.then_some(TICK_NEAR_US).or((is_held || self.has_doubts()).then_some(TICK_US))
     }
 
     /// Whether a payment waits for what a processor says to others: then its answers are worth a wake-up. Those that leave the queue
-    /// at its pace do not.
+    /// at its pace do not, and neither do those whose pause is not over.
     #[must_use]
     pub fn awaits_processors(&self) -> bool {
         let is_held = !self.waiting.is_empty() && !self.is_paced;
-        is_held || self.has_doubts()
+        is_held || self.next_due.doubtful_us <= self.next_due.looked_us
+    }
+
+    /// Notes when payments that left the queue are due, once all have had their turn that were.
+    pub(super) fn note_next_due(&mut self, now: Now) {
+        let heaps = self.doubtful.iter().chain(&self.looked_up);
+        let doubtful_us = heaps.filter_map(BinaryHeap::peek).map(|first| first.0.0).min();
+        self.next_due = NextDue {
+            looked_us: now.monotonic_us,
+            doubtful_us: doubtful_us.unwrap_or(u64::MAX),
+            deferred_us: self.deferred.peek().map_or(u64::MAX, |first| first.0.0),
+        };
     }
 
     /// Whether any payment may be in doubt.
     fn has_doubts(&self) -> bool {
-        !self.doubtful.iter().all(BinaryHeap::is_empty)
+        !self.doubtful.iter().chain(&self.looked_up).all(BinaryHeap::is_empty)
     }
 }

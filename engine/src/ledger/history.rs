@@ -177,10 +177,16 @@ impl Histories {
         let Some(index) = self.find(id) else { return };
         let place = &mut self.places[index];
         let stage = Stage::at(processor);
-        let is_open = |attempt| matches!(attempt, AttemptState::UnderWay | AttemptState::InDoubt);
+        // A decline is the word behind a refusal that was told of before.
+        let is_open = |attempt| match attempt {
+            AttemptState::UnderWay | AttemptState::InDoubt => true,
+            AttemptState::Refused => outcome == Outcome::Declined,
+            AttemptState::Processed | AttemptState::Declined => false,
+        };
         let attempt = match outcome {
             Outcome::Processed => AttemptState::Processed,
-            Outcome::Refused => AttemptState::Refused,
+            Outcome::Refused | Outcome::Absent => AttemptState::Refused,
+            Outcome::Declined => AttemptState::Declined,
             Outcome::Unknown => AttemptState::InDoubt,
         };
         let of_it = place.decisions().iter_mut().rfind(|it| it.stage == stage && is_open(it.attempt));

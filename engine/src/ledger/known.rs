@@ -27,7 +27,7 @@ use galo_wire::page::RememberedRow;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Vacancy;
 
-use super::ProcessedPayment;
+use super::EndedPayment;
 use super::id_hash::IdHash;
 
 /// Parts of the table. A part that grows or tidies itself up looks at the queue for each of its ids: 3,000 of 800,000.
@@ -89,7 +89,7 @@ pub(super) struct Late {
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub(super) id: CorrelationId,
-    pub(super) payment: ProcessedPayment,
+    pub(super) payment: EndedPayment,
 }
 
 impl Row {
@@ -97,7 +97,8 @@ impl Row {
     pub(super) fn to_page_row(self) -> RememberedRow {
         let Self { id: correlation_id, payment } = self;
         let (requested_at_ms, processor) = (payment.requested_at_ms(), payment.processor());
-        RememberedRow { correlation_id, amount_cents: payment.amount_cents, requested_at_ms, processor }
+        let (amount_cents, declined) = (payment.amount_cents, payment.is_declined());
+        RememberedRow { correlation_id, amount_cents, requested_at_ms, processor, declined }
     }
 }
 
@@ -200,7 +201,7 @@ impl KnownIds {
     ///
     /// # Panics
     /// While a journal is read.
-    pub(super) fn get(&self, id: CorrelationId) -> Option<ProcessedPayment> {
+    pub(super) fn get(&self, id: CorrelationId) -> Option<EndedPayment> {
         assert!(self.notes.is_none(), "nobody asks while a journal is read");
         let hash = self.hasher.hash_one(id);
         let same = |place: &u32| self.rows.at_short(*place).id == id;
@@ -222,7 +223,7 @@ impl KnownIds {
     ///
     /// # Panics
     /// With 2³² ids.
-    pub(super) fn insert_new(&mut self, id: CorrelationId, payment: ProcessedPayment) -> bool {
+    pub(super) fn insert_new(&mut self, id: CorrelationId, payment: EndedPayment) -> bool {
         let hash = self.hasher.hash_one(id);
         let place = self.next_place();
         if let Some(notes) = &mut self.notes {
@@ -406,7 +407,7 @@ mod tests {
             let (mut order, mut table) = (VecDeque::new(), HashMap::new());
             for step in 0..3 * len_max as u64 + 500 {
                 let number = random.below(2 * len_max as u64 + 10);
-                let payment = ProcessedPayment::new(step, step + 1, Processor::Fallback);
+                let payment = EndedPayment::new(step, step + 1, Processor::FALLBACK);
                 let is_new = !table.contains_key(&number);
                 assert_eq!(known.insert_new(id(number), payment), is_new);
                 if is_new {
@@ -432,7 +433,7 @@ mod tests {
             known.clear();
             assert!(known.len() == 0 && order.iter().all(|number| !known.contains(id(*number))));
             known.forget_first();
-            assert!(known.insert_new(id(1), ProcessedPayment::new(1, 1, Processor::Default)));
+            assert!(known.insert_new(id(1), EndedPayment::new(1, 1, Processor::DEFAULT)));
         }
     }
 
@@ -447,7 +448,7 @@ mod tests {
             for change in 1..=4 * apart + 2_000 {
                 // Few misfits, and more of them towards the end.
                 let number = if random.below(20_000) < change / 200 { random.below(change) } else { change };
-                let payment = ProcessedPayment::new(number, change, Processor::Default);
+                let payment = EndedPayment::new(number, change, Processor::DEFAULT);
                 let inserts = change % 3 > 0;
                 replayed.count_change();
                 if inserts && known.len() == len_max {
@@ -488,7 +489,7 @@ mod tests {
 
     #[test]
     fn ids_that_are_taken_in_together_are_found_and_none_comes_twice() {
-        let payment = |number| ProcessedPayment::new(number, 1, Processor::Default);
+        let payment = |number| EndedPayment::new(number, 1, Processor::DEFAULT);
         for len in [0, 1, 5_000, NOTED_LEN_MAX as u64 - 1, NOTED_LEN_MAX as u64, 100_000] {
             for twice in [None, Some(0), Some(len / 2), Some(len.saturating_sub(1))] {
                 let mut known = KnownIds::new(5, 100_000);
@@ -522,7 +523,7 @@ mod tests {
         let before = buckets(&known);
         assert_eq!(before, 1 << 20);
         for number in 0..1_000_000 {
-            assert!(known.insert_new(id(number), ProcessedPayment::new(1, 1, Processor::Default)));
+            assert!(known.insert_new(id(number), EndedPayment::new(1, 1, Processor::DEFAULT)));
             if known.len() > 800_000 {
                 known.forget_first();
             }

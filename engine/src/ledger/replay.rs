@@ -19,7 +19,7 @@ pub struct LateMisfit {
 impl Ledger {
     /// From here on the ledger is read from a journal, by [`Self::import`] and [`Self::replay`].
     pub fn begin_replay(&mut self) {
-        self.processed.begin_replay();
+        self.ended.begin_replay();
     }
 
     /// The journal is read to its end.
@@ -27,7 +27,7 @@ impl Ledger {
     /// # Panics
     /// If what was read last does not fit: [`Self::settle`] tells.
     pub fn end_replay(&mut self) {
-        self.processed.end_replay();
+        self.ended.end_replay();
     }
 
     /// Applies the next change of a journal.
@@ -35,14 +35,14 @@ impl Ledger {
     /// # Errors
     /// If it does not fit this ledger. What came before may not fit either, and is to be settled first.
     pub fn replay(&mut self, entry: Entry) -> Result<(), Misfit> {
-        self.processed.count_change();
+        self.ended.count_change();
         self.try_apply(entry)
     }
 
     /// Whether it is time to [settle](Self::settle), lest too much gathers.
     #[must_use]
     pub fn settle_is_due(&self) -> bool {
-        self.processed.is_due()
+        self.ended.is_due()
     }
 
     /// Finds what was put off. To be called before a change that forgets everything, and at the end.
@@ -50,7 +50,7 @@ impl Ledger {
     /// # Errors
     /// The first change that did not fit.
     pub fn settle(&mut self) -> Result<(), LateMisfit> {
-        self.processed.settle().map_err(|late| LateMisfit {
+        self.ended.settle().map_err(|late| LateMisfit {
             changes_since: late.changes_since.into(),
             misfit: Misfit(if late.inserts {
                 "an id is remembered once"

@@ -14,7 +14,7 @@
 //! Buckets and ids stand in [pages](galo_wire::page): a start reads a million of each. Open payments, of which there are few most of the
 //! time, are records, as are the few rows that are not worth a page.
 //!
-//! The books' totals are not written: they follow from open payments and buckets.
+//! The books' totals are not written: they follow from open payments and buckets. Declined payments are in neither, so theirs are.
 //!
 //! Rejected: `fork`, and a child that writes its copy of the memory. It costs a page for each table entry touched
 //! meanwhile, under a memory limit that a full ledger nearly fills; it stalls the parent while page tables are copied;
@@ -29,10 +29,10 @@ use galo_wire::journal::{BLOCK_SIZE, Fact, Record};
 use galo_wire::page::{
     MomentRow, PAGE_ROWS_MAX, PAGE_ROWS_MIN, PageRow, RememberedRow, page_checksum, page_size,
 };
-use galo_wire::{CorrelationId, Processor, Reason};
+use galo_wire::{CorrelationId, PROCESSORS_LEN_MAX, Processor, Reason};
 
 use super::id_hash::IdHash;
-use super::{Ledger, Misfit, OpenPayment, ProcessedPayment, SHARD_COUNT, Sharded, Tally, known};
+use super::{DECLINED_BIT, EndedPayment, Ledger, Misfit, OpenPayment, SHARD_COUNT, Sharded, Tally, known};
 use crate::buckets::{BucketRow, Moment};
 use crate::time::UnixMillis;
 
@@ -51,6 +51,8 @@ pub(super) struct Export {
     /// Open payments as they were, put aside before they changed.
     aside: Vec<(CorrelationId, OpenPayment)>,
     waiting: Vec<(Processor, UnixMillis, u64)>,
+    /// Declined payments at that moment.
+    declined: Tally,
     /// The places in the queue that are still to be written, counted from when it was empty.
     known: Range<u64>,
     /// The first of them, which were forgotten meanwhile.
@@ -130,7 +132,12 @@ pub enum Progress {
 }
 
 impl Export {
-    pub(super) fn add_waiting(&self, from: UnixMillis, to: UnixMillis, totals: &mut [Tally; 2]) {
+    pub(super) fn add_waiting(
+        &self,
+        from: UnixMillis,
+        to: UnixMillis,
+        totals: &mut [Tally; PROCESSORS_LEN_MAX],
+    ) {
         for (processor, at, amount_cents) in &self.waiting {
             if (from..=to).contains(at) {
                 totals[processor.index()].add(*amount_cents);
@@ -178,8 +185,11 @@ impl Export {
             return;
         }
         for row in rows {
-            let RememberedRow { correlation_id, amount_cents, requested_at_ms, processor } = *row;
-            self.push(Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor }, out);
+            let RememberedRow { correlation_id, amount_cents, requested_at_ms, processor, declined } = *row;
+            self.push(
+                Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor, declined },
+                out,
+            );
         }
     }
 
@@ -205,7 +215,8 @@ impl Ledger {
             skip: HashSet::with_hasher(IdHash::new(self.config.hash_seed)),
             aside: Vec::new(),
             waiting: Vec::new(),
-            known: self.processed.places(),
+            declined: self.conservation.declined,
+            known: self.ended.places(),
             forgotten: VecDeque::new(),
             rows: 0,
             records: 0,
@@ -232,7 +243,7 @@ impl Ledger {
     #[must_use]
     pub fn export_size_max(&self) -> u64 {
         let records = (self.open.len + SHARD_COUNT) * BLOCK_SIZE;
-        let known = page_size(self.processed.len(), RememberedRow::SIZE);
+        let known = page_size(self.ended.len(), RememberedRow::SIZE);
         // A bucket takes as much memory as its row: 16 bytes, and those of a coarser level more than a record; a lonely one has a
         // second to itself. Pages have a beginning and an end: a sixteenth, if slices are not shorter than a few hundred rows.
         let pages = known + self.bucket_bytes();
@@ -252,6 +263,13 @@ impl Ledger {
                 let open_len = self.open.len as u64;
                 let known_len = export.known.end - export.known.start;
                 export.push(Fact::Begin { open_len, known_len, purged: self.purged }, out);
+                for (processor, name) in self.names() {
+                    export.push(Fact::Named { processor, name }, out);
+                }
+                let Tally { count, amount_cents } = export.declined;
+                if count > 0 {
+                    export.push(Fact::Declines { count, amount_cents }, out);
+                }
                 Phase::Open { shard: 0 }
             }
             Phase::Open { shard: SHARD_COUNT } => {
@@ -259,7 +277,7 @@ impl Ledger {
                     export.push_open(id, payment, out);
                 }
                 export.skip = HashSet::with_hasher(*export.skip.hasher());
-                Phase::Buckets { processor: Processor::Default, from_ms: 0 }
+                Phase::Buckets { processor: Processor::N0, from_ms: 0 }
             }
             Phase::Open { shard } => {
                 for (id, payment) in &self.open.shards[shard] {
@@ -273,8 +291,8 @@ impl Ledger {
                 let rows_left = if export.waiting.len() > WAITING_LEN_MAX { u64::MAX } else { rows_left };
                 match self.export_buckets(export, processor, from_ms, rows_left, out) {
                     Some(from_ms) => Phase::Buckets { processor, from_ms },
-                    None if processor == Processor::Default => {
-                        Phase::Buckets { processor: processor.other(), from_ms: 0 }
+                    None if let Some(next) = Processor::ALL.get(processor.index() + 1) => {
+                        Phase::Buckets { processor: *next, from_ms: 0 }
                     }
                     None => {
                         self.catch_up(std::mem::take(&mut export.waiting));
@@ -290,7 +308,7 @@ impl Ledger {
                     let page_end = to.min(export.known.start + PAGE_ROWS_MAX as u64);
                     rows.clear();
                     rows.extend((export.known.start..page_end).map(|place| {
-                        let row = export.forgotten.pop_front().unwrap_or_else(|| self.processed.at(place));
+                        let row = export.forgotten.pop_front().unwrap_or_else(|| self.ended.at(place));
                         row.to_page_row()
                     }));
                     export.push_known(&rows, out);
@@ -313,7 +331,8 @@ impl Ledger {
     ) -> Option<u64> {
         let mut next_ms = from_ms;
         let mut gathered = Gathered::default();
-        let flow = self.buckets[processor.index()].export(UnixMillis(from_ms), |row| {
+        let buckets = self.buckets[processor.index()].as_ref()?;
+        let flow = buckets.export(UnixMillis(from_ms), |row| {
             if rows_left == 0 {
                 return ControlFlow::Break(());
             }
@@ -332,7 +351,7 @@ impl Ledger {
         if let Some(export) = &mut self.export
             && export.known.contains(&place)
         {
-            export.forgotten.push_back(self.processed.at(place));
+            export.forgotten.push_back(self.ended.at(place));
         }
     }
 
@@ -357,13 +376,13 @@ impl Ledger {
             }) => {
                 waiting.push((processor, at, amount_cents));
             }
-            _ => self.buckets[processor.index()].record(at, amount_cents),
+            _ => self.buckets_mut(processor).record(at, amount_cents),
         }
     }
 
     fn catch_up(&mut self, waiting: Vec<(Processor, UnixMillis, u64)>) {
         for (processor, at, amount_cents) in waiting {
-            self.buckets[processor.index()].record(at, amount_cents);
+            self.buckets_mut(processor).record(at, amount_cents);
         }
     }
 
@@ -400,15 +419,24 @@ impl Ledger {
                     self.import_moments(processor, &[Moment { at_ms, count, amount_cents }])?;
                 }
             }
-            Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor } => {
-                let row = RememberedRow { correlation_id, amount_cents, requested_at_ms, processor };
+            Fact::Remembered { correlation_id, amount_cents, requested_at_ms, processor, declined } => {
+                let row =
+                    RememberedRow { correlation_id, amount_cents, requested_at_ms, processor, declined };
                 self.import_remembered(row)?;
+            }
+            Fact::Named { processor, name } => self.name(processor, name)?,
+            Fact::Declines { count, amount_cents } => {
+                self.conservation.accepted.check_room(count, amount_cents)?;
+                for tally in [&mut self.conservation.accepted, &mut self.conservation.declined] {
+                    tally.count += count;
+                    tally.amount_cents += amount_cents;
+                }
             }
             Fact::End => {
                 self.settle_known()?;
                 self.assert_conservation();
             }
-            Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged => {
+            Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged | Fact::Note { .. } => {
                 return Err(Misfit("a change does not stand in a snapshot"));
             }
             Fact::RememberedPage { .. } | Fact::MomentsPage { .. } => {
@@ -442,18 +470,20 @@ impl Ledger {
     }
 
     fn import_remembered(&mut self, row: RememberedRow) -> Result<(), Misfit> {
-        let RememberedRow { correlation_id, amount_cents, requested_at_ms, processor } = row;
+        let RememberedRow { correlation_id, amount_cents, requested_at_ms, processor, declined } = row;
         self.forget_beyond(self.config.known_len_max.saturating_sub(1));
-        let payment = ProcessedPayment::new(amount_cents, requested_at_ms, processor);
-        if self.processed.insert_new(correlation_id, payment) { Ok(()) } else { Err(KNOWN_TWICE) }
+        let payment = EndedPayment::new(amount_cents, requested_at_ms, processor);
+        let payment =
+            EndedPayment { word: payment.word | if declined { DECLINED_BIT } else { 0 }, ..payment };
+        if self.ended.insert_new(correlation_id, payment) { Ok(()) } else { Err(KNOWN_TWICE) }
     }
 
     fn settle_known(&mut self) -> Result<(), Misfit> {
-        self.processed.settle().map_err(|_| KNOWN_TWICE)
+        self.ended.settle().map_err(|_| KNOWN_TWICE)
     }
 
     fn import_moments(&mut self, processor: Processor, moments: &[Moment]) -> Result<(), Misfit> {
-        if !self.buckets[processor.index()].import_moments(moments) {
+        if !self.buckets_mut(processor).import_moments(moments) {
             return Err(NO_SPAN);
         }
         let books = &mut self.conservation;
@@ -468,7 +498,7 @@ impl Ledger {
 
     fn import_bucket(&mut self, processor: Processor, row: BucketRow) -> Result<(), Misfit> {
         self.conservation.accepted.check_room(row.count, row.amount_cents)?;
-        if !self.buckets[processor.index()].import(row) {
+        if !self.buckets_mut(processor).import(row) {
             return Err(NO_SPAN);
         }
         let books = &mut self.conservation;

@@ -4,12 +4,19 @@ use galo_wire::{AttemptState, CorrelationId, Outcome, Processor, Reason, Stage};
 
 use super::*;
 use crate::ledger::{Known, Tally};
+use crate::router::ProcessorSet;
 use crate::time::UnixMillis;
 
 const BLOCK: usize = BLOCK_SIZE;
 
 fn config() -> LedgerConfig {
-    LedgerConfig { open_len_max: 1_000, known_len_max: 100, bucket_bytes_max: 1 << 20, hash_seed: 1 }
+    LedgerConfig {
+        open_len_max: 1_000,
+        known_len_max: 100,
+        bucket_bytes_max: 1 << 20,
+        processors: ProcessorSet::PAIR,
+        hash_seed: 1,
+    }
 }
 
 fn id(number: u64) -> CorrelationId {
@@ -27,12 +34,12 @@ fn header(id: FileId) -> Header {
 fn entry(sequence: u64) -> Entry {
     let correlation_id = id(sequence.div_ceil(2));
     if sequence % 2 == 1 {
-        let (stage, decided_at_ms, reason) = (Stage::AtDefault, 1_000 + sequence, Reason::Cheaper);
+        let (stage, decided_at_ms, reason) = (Stage::At0, 1_000 + sequence, Reason::Cheaper);
         let (amount_cents, in_doubt) = (sequence, false);
         Entry::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason }
     } else {
-        let (processor, outcome) = (Processor::Default, Outcome::Processed);
-        Entry::Resolved { correlation_id, processor, requested_at_ms: 1_000 + sequence, outcome }
+        let (processor, outcome) = (Processor::DEFAULT, Outcome::Processed);
+        Entry::Resolved { correlation_id, processor, requested_at_ms: 1_000 + sequence, outcome, status: 0 }
     }
 }
 
@@ -334,12 +341,12 @@ fn foreign_and_other_versions() {
         HeaderError::Foreign
     );
     assert_eq!(refused(b"short"), HeaderError::Foreign);
-    for version in [0_u16, 3, 77] {
+    for version in [0_u16, 4, 77] {
         let mut bytes = header(id).encode();
         bytes[8..10].copy_from_slice(&version.to_le_bytes());
         assert_eq!(refused(&bytes), HeaderError::Version(version));
         let said = refusal(&[(id, bytes.to_vec())]).to_string();
-        assert!(said.contains(&format!("format version {version}, this build reads 1 to 2")), "{said}");
+        assert!(said.contains(&format!("format version {version}, this build reads 1 to 3")), "{said}");
     }
     let mut bytes = header(id).encode();
     bytes[20] ^= 4;
@@ -516,11 +523,11 @@ fn a_journal_of_version_1_is_read_and_says_nothing_of_reasons() {
     assert_eq!((recovered.next_sequence, &endings[..]), (5, &[Ending::Whole][..]));
     let ledger = recovered.ledger;
     let processed =
-        Known::Processed { amount_cents: 1_990, requested_at_ms: 1_500, processor: Processor::Fallback };
+        Known::Processed { amount_cents: 1_990, requested_at_ms: 1_500, processor: Processor::FALLBACK };
     assert_eq!(ledger.lookup(id(1)), processed);
     assert!(matches!(ledger.lookup(id(2)), Known::Open(open) if open.requested_at_ms == 1_600));
     for (number, stage, attempt) in
-        [(1, Stage::AtFallback, AttemptState::Processed), (2, Stage::AtDefault, AttemptState::UnderWay)]
+        [(1, Stage::At1, AttemptState::Processed), (2, Stage::At0, AttemptState::UnderWay)]
     {
         let history = ledger.history(id(number));
         let [decision] = history.decisions() else { panic!("{history:?}") };
@@ -540,12 +547,12 @@ fn histories_are_those_of_the_changes_that_were_read() {
         in_doubt: false,
         reason: Reason::AwaitsCheaper,
     };
-    let (correlation_id, processor, requested_at_ms) = (id(1), Processor::Fallback, 3_000);
+    let (correlation_id, processor, requested_at_ms) = (id(1), Processor::FALLBACK, 3_000);
     let (reason, waited_for_ms, outcome) = (Reason::PatienceOver, 2_000, Outcome::Processed);
     let changes = [
         waits,
         Entry::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms },
-        Entry::Resolved { correlation_id, processor, requested_at_ms, outcome },
+        Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status: 0 },
     ];
     let mut before = Ledger::new(config());
     let mut file = header(FileId::segment(1)).encode().to_vec();
@@ -563,7 +570,7 @@ fn histories_are_those_of_the_changes_that_were_read() {
         .collect();
     let expected = [
         (1_000, Stage::Waiting, Reason::AwaitsCheaper, 0, AttemptState::UnderWay),
-        (3_000, Stage::AtFallback, Reason::PatienceOver, 2_000, AttemptState::Processed),
+        (3_000, Stage::At1, Reason::PatienceOver, 2_000, AttemptState::Processed),
     ];
     assert_eq!((told, history.forgotten), (expected.to_vec(), false));
 

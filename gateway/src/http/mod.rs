@@ -31,7 +31,7 @@ mod query;
 mod routes;
 pub mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watch;
 
 use std::cell::{Cell, RefCell};

@@ -17,6 +17,8 @@
 //! | `/problems/unknown-payment` | 404 | no such payment |
 //! | `/problems/method-not-allowed` | 405 | the path has other methods, see `Allow` |
 //! | `/problems/request-timeout` | 408 | the request did not arrive in time |
+//! | `/problems/payment-processed` | 409 | a processed payment is not cancelled |
+//! | `/problems/payment-under-way` | 409 | a processor may have the payment, which is therefore not cancelled |
 //! | `/problems/content-too-large` | 413 | the request exceeds 16 KiB |
 //! | `/problems/uri-too-long` | 414 | the target exceeds 4 KiB |
 //! | `/problems/expectation-failed` | 417 | an `Expect` other than `100-continue` |
@@ -101,6 +103,9 @@ problems! {
     METHOD_NOT_ALLOWED = 405 "method-not-allowed" "Method not allowed":
         "this path serves other methods; Allow lists them";
     REQUEST_TIMEOUT = 408 "request-timeout" "Request timeout": "the request did not arrive whole in time";
+    PAYMENT_PROCESSED = 409 "payment-processed" "Payment processed": "a processor has this payment; it cannot be cancelled any more";
+    PAYMENT_UNDER_WAY = 409 "payment-under-way" "Payment under way":
+        "a processor may have this payment; it can be cancelled only while none can";
     CONTENT_TOO_LARGE = 413 "content-too-large" "Content too large":
         "a request may have 16384 bytes, head and body together";
     URI_TOO_LONG = 414 "uri-too-long" "URI too long": "a request target may have 4096 bytes";

@@ -3,7 +3,7 @@
 //! | path | methods |
 //! | --- | --- |
 //! | `/payments` | POST |
-//! | `/payments/{id}` | GET |
+//! | `/payments/{id}` | GET, DELETE |
 //! | `/payments-summary` | GET |
 //! | `/purge-payments` | POST |
 //! | `/health`, `/ready`, `/metrics` | GET |
@@ -19,7 +19,8 @@ use std::fmt::Write;
 use galo_engine::money::{AmountCents, DECIMAL_TEXT_SIZE, write_decimal};
 use galo_engine::time::UnixMillis;
 use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
-use galo_engine::{AttemptState, CorrelationId, History, Processor, Reason, Stage};
+use galo_engine::{AttemptState, CorrelationId, History, Reason, Stage};
+use galo_shell::processors::Names;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 
@@ -27,7 +28,9 @@ use super::answer::{self, Answer};
 use super::payment::PaymentReader;
 use super::problem::{self, Refusal};
 use super::query::Range;
-use super::service::{Accepted, PaymentState, PaymentView, PurgeError, Service, Summary, Unreachable};
+use super::service::{
+    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Service, Summary, Unreachable,
+};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const RESOLUTION_MS: HeaderName = HeaderName::from_static("summary-resolution-ms");
@@ -35,6 +38,7 @@ const RESOLUTION_MS: HeaderName = HeaderName::from_static("summary-resolution-ms
 const METRICS_TYPE: &str = "text/plain; version=0.0.4";
 
 const ALLOW_GET: &str = "GET, HEAD, OPTIONS";
+const ALLOW_GET_DELETE: &str = "GET, HEAD, DELETE, OPTIONS";
 const ALLOW_POST: &str = "POST, OPTIONS";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +71,8 @@ impl<'a> Route<'a> {
     const fn allow(self) -> &'static str {
         match self {
             Self::Payments | Self::Purge => ALLOW_POST,
-            Self::Payment(_) | Self::Summary | Self::Health | Self::Ready | Self::Metrics => ALLOW_GET,
+            Self::Payment(_) => ALLOW_GET_DELETE,
+            Self::Summary | Self::Health | Self::Ready | Self::Metrics => ALLOW_GET,
         }
     }
 }
@@ -87,6 +92,7 @@ pub(super) async fn answer<S: Service>(
     }
     let is_allowed = match allow {
         ALLOW_POST => method == Method::POST,
+        ALLOW_GET_DELETE => method == Method::GET || method == Method::HEAD || method == Method::DELETE,
         _ => method == Method::GET || method == Method::HEAD,
     };
     if !is_allowed {
@@ -98,11 +104,12 @@ pub(super) async fn answer<S: Service>(
             pay(service, payment).await
         }
         Route::Payment(text) => match CorrelationId::parse(text.as_bytes()) {
-            Some(id) => payment(id, service.lookup(id).await),
+            Some(id) if method == Method::DELETE => cancelled(service.names(), id, service.cancel(id).await),
+            Some(id) => payment(service.names(), id, service.lookup(id).await),
             None => answer::refuse(&problem::NOT_A_PAYMENT_ID),
         },
         Route::Summary => match Range::parse(uri.query().unwrap_or("")) {
-            Ok(range) => summary(service.summarize(range.from, range.to).await),
+            Ok(range) => summary(service.names(), service.summarize(range.from, range.to).await),
             Err(problem) => answer::refuse(problem),
         },
         Route::Purge => match service.purge().await {
@@ -141,17 +148,18 @@ pub(super) async fn pay<S: Service>(
     }
 }
 
-fn summary(summary: Result<Summary, Unreachable>) -> Answer {
+/// A member for each processor that is configured.
+fn summary(names: &Names, summary: Result<Summary, Unreachable>) -> Answer {
     let Ok(summary) = summary else { return answer::refuse(&problem::LEDGER_UNREACHABLE) };
     let mut body = String::with_capacity(160);
-    for processor in Processor::ALL {
+    for (processor, name) in names.iter() {
         let totals = summary.totals[processor.index()];
         let mut amount = [0; DECIMAL_TEXT_SIZE];
         write!(
             body,
             r#"{}"{}":{{"totalRequests":{},"totalAmount":{}}}"#,
             if body.is_empty() { '{' } else { ',' },
-            processor.name(),
+            name,
             totals.total_requests,
             write_decimal(totals.total_amount_cents, &mut amount),
         )
@@ -165,37 +173,81 @@ fn summary(summary: Result<Summary, Unreachable>) -> Answer {
     answer
 }
 
+/// What a client hears who wants a payment cancelled: how it ended, or why it has not.
+fn cancelled(names: &Names, id: CorrelationId, view: Result<Option<PaymentView>, Unreachable>) -> Answer {
+    match view.map(|view| view.map(|view| view.state)) {
+        Ok(Some(PaymentState::Open { .. })) => answer::refuse(&problem::PAYMENT_UNDER_WAY),
+        Ok(Some(PaymentState::Processed { .. })) => answer::refuse(&problem::PAYMENT_PROCESSED),
+        Ok(Some(PaymentState::Declined { .. }) | None) | Err(Unreachable) => payment(names, id, view),
+    }
+}
+
 /// All members are always there, null where they do not apply.
-fn payment(id: CorrelationId, view: Result<Option<PaymentView>, Unreachable>) -> Answer {
+fn payment(names: &Names, id: CorrelationId, view: Result<Option<PaymentView>, Unreachable>) -> Answer {
     let view = match view {
         Ok(Some(view)) => view,
         Ok(None) => return answer::refuse(&problem::UNKNOWN_PAYMENT),
         Err(Unreachable) => return answer::refuse(&problem::LEDGER_UNREACHABLE),
     };
+    let mut declined = None;
     let (state, processor, requested_at, in_doubt) = match view.state {
         PaymentState::Open { processor, in_doubt } => ("open", processor, None, in_doubt),
         PaymentState::Processed { processor, requested_at } => {
             ("processed", Some(processor), Some(requested_at), false)
+        }
+        PaymentState::Declined { cause, at } => {
+            declined = Some(Declined { names, cause, at });
+            ("declined", None, None, false)
         }
     };
     let (mut amount, mut instant) = ([0; DECIMAL_TEXT_SIZE], [0; TIMESTAMP_TEXT_SIZE]);
     let amount = write_decimal(view.amount_cents, &mut amount);
     let requested_at = requested_at.map(|at| timestamp::write(at, &mut instant));
     answer::json(format!(
-        r#"{{"correlationId":"{id}","amount":{amount},"state":"{state}","processor":{},"requestedAt":{},"inDoubt":{in_doubt},"decisions":{},"decisionsForgotten":{}}}"#,
-        Quoted(processor.map(Processor::name)),
+        r#"{{"correlationId":"{id}","amount":{amount},"state":"{state}","processor":{},"requestedAt":{},"inDoubt":{in_doubt}{},"decisions":{},"decisionsForgotten":{}}}"#,
+        Quoted(processor.map(|processor| names.of(processor))),
         Quoted(requested_at),
-        Decisions(&view.history),
+        Maybe(declined),
+        Decisions(names, &view.history),
         view.history.forgotten,
     ))
 }
 
+/// How a payment ended that nobody charged.
+struct Declined<'a> {
+    names: &'a Names,
+    cause: DeclineCause,
+    at: UnixMillis,
+}
+
+/// The member `declined` of a payment that is; nothing of any other.
+struct Maybe<'a>(Option<Declined<'a>>);
+
+impl std::fmt::Display for Maybe<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(Declined { names, cause, at }) = self.0 else { return Ok(()) };
+        let mut instant = [0; TIMESTAMP_TEXT_SIZE];
+        let at = timestamp::write(at, &mut instant);
+        let (cause, processor, status) = match cause {
+            DeclineCause::Refused { processor, status } => ("refused", Some(names.of(processor)), status),
+            DeclineCause::Cancelled => ("cancelled", None, None),
+            DeclineCause::Settled => ("settled", None, None),
+        };
+        write!(f, r#","declined":{{"cause":"{cause}","processor":{},"status":"#, Quoted(processor))?;
+        match status {
+            Some(status) => write!(f, "{status}")?,
+            None => f.write_str("null")?,
+        }
+        write!(f, r#","at":"{at}"}}"#)
+    }
+}
+
 /// A payment's decisions as a JSON array, oldest first.
-struct Decisions<'a>(&'a History);
+struct Decisions<'a>(&'a Names, &'a History);
 
 impl std::fmt::Display for Decisions<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, decision) in self.0.decisions().iter().enumerate() {
+        for (index, decision) in self.1.decisions().iter().enumerate() {
             let mut instant = [0; TIMESTAMP_TEXT_SIZE];
             let reason = (decision.reason != Reason::Unstated).then_some(decision.reason.name());
             // To wait is no attempt, of which something could be known.
@@ -205,14 +257,14 @@ impl std::fmt::Display for Decisions<'_> {
                 r#"{}{{"at":"{}","processor":{},"reason":{},"waitedForMs":{},"outcome":{},"wasInDoubt":{}}}"#,
                 if index == 0 { '[' } else { ',' },
                 timestamp::write(UnixMillis(decision.at_ms), &mut instant),
-                Quoted(decision.stage.processor().map(Processor::name)),
+                Quoted(decision.stage.processor().map(|processor| self.0.of(processor))),
                 Quoted(reason),
                 decision.waited_for_ms,
                 Quoted(is_attempt.then_some(AttemptState::name(decision.attempt))),
                 decision.was_in_doubt,
             )?;
         }
-        f.write_str(if self.0.decisions().is_empty() { "[]" } else { "]" })
+        f.write_str(if self.1.decisions().is_empty() { "[]" } else { "]" })
     }
 }
 

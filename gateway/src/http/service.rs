@@ -8,7 +8,8 @@ use std::future::Future;
 
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
-use galo_engine::{CorrelationId, History, Processor};
+use galo_engine::{CorrelationId, History, PROCESSORS_LEN_MAX, Processor};
+use galo_shell::processors::Names;
 
 /// What became of a payment that a client handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +35,11 @@ pub struct Totals {
     pub total_amount_cents: u64,
 }
 
-/// A summary of both processors.
+/// A summary of all processors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// By [`Processor::index`].
-    pub totals: [Totals; 2],
+    pub totals: [Totals; PROCESSORS_LEN_MAX],
     /// Width in milliseconds of the coarsest bucket that a bound cut; 1 (or 0) when the answer is exact.
     pub resolution_ms: u32,
 }
@@ -64,6 +65,29 @@ pub enum PaymentState {
         /// The `requestedAt` that the processor has on record.
         requested_at: UnixMillis,
     },
+    /// Ended without being processed: nothing was charged, and nothing will be.
+    Declined {
+        /// Why.
+        cause: DeclineCause,
+        /// When it ended.
+        at: UnixMillis,
+    },
+}
+
+/// Why a payment ended without being processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeclineCause {
+    /// No processor takes it.
+    Refused {
+        /// Who refused it last.
+        processor: Processor,
+        /// The HTTP status of that refusal, if it is known.
+        status: Option<u16>,
+    },
+    /// The client cancelled it.
+    Cancelled,
+    /// An operator found that no processor has it.
+    Settled,
 }
 
 /// One payment as the ledger knows it.
@@ -88,6 +112,9 @@ pub enum PurgeError {
 
 /// The gateway behind its HTTP front.
 pub trait Service: 'static {
+    /// The processors' names.
+    fn names(&self) -> &Names;
+
     /// Called before a request that says in which of HAProxy's shifts it came.
     fn in_shift(&self, shift: u64);
 
@@ -109,6 +136,12 @@ pub trait Service: 'static {
     /// # Errors
     /// [`Unreachable`] when the aggregator did not answer in time.
     fn lookup(&self, id: CorrelationId) -> impl Future<Output = Result<Option<PaymentView>, Unreachable>>;
+
+    /// Cancels a payment, unless a processor may have it. How it stands by then; `None` if the ledger does not know it.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when the aggregator did not answer in time.
+    fn cancel(&self, id: CorrelationId) -> impl Future<Output = Result<Option<PaymentView>, Unreachable>>;
 
     /// Clears everything, for tests.
     ///

@@ -11,7 +11,11 @@
 //! the head that it seems (it does not begin with its status, or an empty line ended it before) has no status.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
+use galo_engine::verdict::{self, End};
+use galo_profile::{Answers, Headers, Page};
+use galo_shell::clock::Clock;
 use httparse::{ParserConfig, Response, Status};
 use monoio::buf::IoBufMut;
 use monoio::io::AsyncReadRent;
@@ -23,6 +27,9 @@ pub(super) const HEAD_SIZE_MAX: usize = 16 * 1024;
 /// Bytes after the head, chunk framing included. The largest body known is the 422's, about 2 KB. A larger one costs
 /// the connection and nothing else, so there is no reason to buffer it.
 pub(super) const BODY_SIZE_MAX: usize = 16 * 1024;
+
+/// A chunk whose size says more is no part of any answer that is read.
+const CHUNK_SIZE_MAX: usize = 1 << 20;
 
 /// Headers that a head may have. Kestrel's answers have five.
 const HEADER_COUNT_MAX: usize = 96;
@@ -49,11 +56,17 @@ pub(super) struct AnswerReader<IO> {
     buffer: Vec<u8>,
     /// Up to here it was used.
     at: usize,
+    /// Where the head stands that is not interim.
+    head: Range<usize>,
+    /// What a body may take, chunk framing included.
+    pub(super) body_size_max: usize,
 }
 
 /// An answer's head, and how to read what follows.
 pub(super) struct Head {
     pub(super) status: u16,
+    /// How long the processor asks to be left alone, ms; 0 where it does not say.
+    pub(super) retry_after_ms: u32,
     /// How the body is delimited; `None` where its end is ambiguous, too far away, or the end of the stream.
     body: Option<Body>,
     /// Whether the peer keeps the connection.
@@ -67,7 +80,18 @@ enum Body {
 
 impl<IO: AsyncReadRent> AnswerReader<IO> {
     pub(super) fn new(io: IO) -> Self {
-        Self { io, buffer: Vec::with_capacity(BUFFER_SIZE), at: 0 }
+        Self { io, buffer: Vec::with_capacity(BUFFER_SIZE), at: 0, head: 0..0, body_size_max: BODY_SIZE_MAX }
+    }
+
+    /// What the head of the present answer, and this body, say of an attempt.
+    pub(super) fn judge(&self, head: &Head, body: &[u8], answers: &Answers) -> End {
+        let Head { status, retry_after_ms, .. } = *head;
+        End { verdict: answers.rules.judge(&self.page(status, body)), status, retry_after_ms }
+    }
+
+    /// The present answer, as rules see it.
+    pub(super) fn page<'a>(&'a self, status: u16, body: &'a [u8]) -> Page<'a> {
+        Page { status, headers: self, body }
     }
 
     /// The stream itself, for writing a request.
@@ -79,7 +103,7 @@ impl<IO: AsyncReadRent> AnswerReader<IO> {
     pub(super) async fn read_head(&mut self) -> Result<Head, Unreadable> {
         assert_eq!(self.at, self.buffer.len(), "a connection with bytes left over is not used again");
         self.buffer.clear();
-        self.at = 0;
+        (self.at, self.head) = (0, 0..0);
         let mut searched = 0;
         loop {
             let bytes = &self.buffer[..self.buffer.len().min(HEAD_SIZE_MAX)];
@@ -90,7 +114,8 @@ impl<IO: AsyncReadRent> AnswerReader<IO> {
                 continue;
             };
             let end = searched + offset + 4;
-            let head = parse_head(&bytes[self.at..end])?;
+            let head = parse_head(&bytes[self.at..end], self.body_size_max)?;
+            self.head = self.at..end;
             (self.at, searched) = (end, end);
             // An interim answer has no body, whatever its headers claim. 101 is final: nobody asked for another
             // protocol, and what follows is not HTTP.
@@ -107,7 +132,7 @@ impl<IO: AsyncReadRent> AnswerReader<IO> {
         head: Head,
         mut take: impl FnMut(&[u8]),
     ) -> Result<bool, Unreadable> {
-        let end_max = self.at + BODY_SIZE_MAX;
+        let end_max = self.at + self.body_size_max;
         match head.body.ok_or(Unreadable)? {
             Body::Length(size) => take(self.piece(size, end_max).await?),
             Body::Chunked => self.read_chunks(end_max, take).await?,
@@ -164,8 +189,23 @@ impl<IO: AsyncReadRent> AnswerReader<IO> {
     }
 }
 
+/// The headers of the present answer, whose head was found to be one.
+impl<IO> Headers for AnswerReader<IO> {
+    fn value(&self, name: &str) -> Option<&[u8]> {
+        let head = &self.buffer[self.head.clone()];
+        let lines = head.split(|byte| *byte == b'\n').skip(1);
+        lines
+            .filter_map(|line| {
+                let colon = memchr::memchr(b':', line)?;
+                let (have, value) = (&line[..colon], &line[colon + 1..]);
+                have.eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+            })
+            .next()
+    }
+}
+
 /// Reads a whole head, and nothing but a head.
-fn parse_head(bytes: &[u8]) -> Result<Head, Unreadable> {
+fn parse_head(bytes: &[u8], body_size_max: usize) -> Result<Head, Unreadable> {
     let mut headers = [const { MaybeUninit::uninit() }; HEADER_COUNT_MAX];
     let mut response = Response::new(&mut []);
     let parsed =
@@ -189,7 +229,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Unreadable> {
         Some(length) if !is_chunked => Some(parse_length(length).ok_or(Unreadable)?),
         Some(_) | None => None,
     };
-    let size_max = if matches!(status, 204 | 304) { 0 } else { BODY_SIZE_MAX };
+    let size_max = if matches!(status, 204 | 304) { 0 } else { body_size_max };
     let body = match (lengths.count(), encodings.count()) {
         // Without either, such an answer has no body, and any other's ends with the stream.
         (0, 0) if size_max == 0 => Some(Body::Length(0)),
@@ -200,7 +240,10 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Unreadable> {
     let closes = values("connection")
         .flat_map(|value| value.split(|byte| *byte == b','))
         .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
-    Ok(Head { status, body, keep_alive: response.version == Some(1) && !closes })
+    let retry_after = values("retry-after").next();
+    let retry_after_ms = retry_after.and_then(|value| verdict::retry_after_ms(value, Clock.now().unix_ms));
+    let keep_alive = response.version == Some(1) && !closes;
+    Ok(Head { status, retry_after_ms: retry_after_ms.unwrap_or(0), body, keep_alive })
 }
 
 fn parse_length(text: &[u8]) -> Option<usize> {
@@ -217,7 +260,7 @@ fn parse_chunk_line(bytes: &[u8]) -> Result<Option<(usize, usize)>, Unreadable> 
         [b'\r', b'\n', ..] => {
             let size = str::from_utf8(digits).ok().and_then(|digits| usize::from_str_radix(digits, 16).ok());
             // No digit is no size either.
-            let size = size.filter(|size| *size <= BODY_SIZE_MAX).ok_or(Unreadable)?;
+            let size = size.filter(|size| *size <= CHUNK_SIZE_MAX).ok_or(Unreadable)?;
             Ok(Some((size, digit_count + 2)))
         }
         _ => Err(Unreadable),

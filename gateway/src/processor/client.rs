@@ -8,9 +8,9 @@
 //!
 //! | got to | whole answer | error, end of stream, garbage | hard timeout | shutdown |
 //! | --- | --- | --- | --- | --- |
-//! | no byte written | – | `NotSent` | `NotSent` | `NotSent` |
-//! | a byte may have left | – | `Broken` | `TimedOut` | `Broken` |
-//! | the head, with its status | `Answered` | `Answered` | `Answered` | `Answered` |
+//! | no byte written | – | not sent | not sent | not sent |
+//! | a byte may have left | – | unanswered | unanswered | unanswered |
+//! | the head, with its status | as the rules say | as the rules say | as the rules say | as the rules say |
 //!
 //! The last row: a processor decides before it sends a head, so a body cut short does not put its status in doubt.
 //! It does end the connection.
@@ -27,13 +27,15 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use galo_engine::money::AmountCents;
-use galo_engine::outcome::Reply;
 use galo_engine::time::UnixMillis;
+use galo_engine::verdict::{End, Verdict};
 use galo_engine::{CorrelationId, Processor};
+use galo_profile::{Members, Payment, Processor as Profile, Secret, Unrenderable};
 use monoio::time::{sleep, timeout};
 
 use crate::beat::Beat;
@@ -42,11 +44,16 @@ use crate::wake::Rounds;
 use super::connection::{Connection, SendError};
 use super::connector::Connector;
 use super::endpoint::Endpoint;
-use super::request::RequestTemplate;
+use super::socket::SocketOptions;
+use super::tls::TlsProblem;
+use super::token::{self, TokenKeeper};
 
 /// How long the rest of an answer may take once its head is here. The status is known by then, so all that waiting
 /// longer could save is the connection. A processor sends both within a millisecond or so of each other.
 const BODY_WAIT_MS_MAX: u64 = 500;
+
+/// What a request's buffer takes at first: twice the contest's. It grows for a longer one, once.
+const REQUEST_SIZE: usize = 512;
 
 /// How old a request must be for a turn that something else began to look for its answer: a look that comes too early is a wake-up of its
 /// own when the answer comes. A healthy processor takes less, on this machine or on the next one.
@@ -59,14 +66,20 @@ pub struct ClientConfig {
     pub processor: Processor,
     /// Where it listens.
     pub endpoint: Endpoint,
+    /// What is sent to it, and what its answers mean.
+    pub profile: Arc<Profile>,
+    /// Where tokens are asked for, if its profile wants any.
+    pub token_endpoint: Option<Endpoint>,
     /// Attempts in flight at most, and with that connections kept.
     pub lanes_max: usize,
     /// The hard timeout of one attempt, connecting included.
     pub attempt_timeout_ms: u64,
-    /// How long connecting may take, all addresses together.
+    /// How long connecting may take, all addresses and TLS's handshake together.
     pub connect_timeout_ms: u64,
     /// A connection idle for longer is closed, and never used again even if it is still open.
     pub idle_ms_max: u64,
+    /// What its sockets are told.
+    pub socket: SocketOptions,
 }
 
 /// One attempt: what to send, and under which number to report its end.
@@ -89,8 +102,8 @@ pub struct AttemptEnd {
     pub slot: u32,
     /// Who was asked.
     pub processor: Processor,
-    /// What the transport saw.
-    pub reply: Reply,
+    /// What it says.
+    pub end: End,
     /// From `start` to this end, connecting included.
     pub latency_us: u64,
 }
@@ -104,6 +117,12 @@ pub struct ClientStats {
     pub connects_total: u64,
     /// Connects that failed since start.
     pub connect_failures_total: u64,
+    /// TLS handshakes that succeeded since start.
+    pub tls_handshakes_total: u64,
+    /// Those of them that took up an earlier session.
+    pub tls_resumed_total: u64,
+    /// What went wrong with TLS since start, in the order of [`TlsProblem::ALL`].
+    pub tls_errors_total: [u64; TlsProblem::ALL.len()],
     /// Lanes that exist, idle or not.
     pub lanes: usize,
 }
@@ -111,7 +130,7 @@ pub struct ClientStats {
 /// A client of one processor, for one thread. Lives as long as the thread's runtime, or until [`Client::shutdown`].
 pub struct Client {
     pub(super) config: ClientConfig,
-    pub(super) template: RequestTemplate,
+    pub(super) tokens: Option<TokenKeeper>,
     pub(super) connector: Connector,
     on_end: Rc<dyn Fn(AttemptEnd)>,
     beat: Rc<Beat>,
@@ -124,6 +143,7 @@ pub struct Client {
     is_closing: Cell<bool>,
     drained: RefCell<Vec<Waker>>,
     pub(super) queries: Cell<usize>,
+    pub(super) lists: Cell<usize>,
 }
 
 /// What a lane's task and the rest of the client share.
@@ -149,7 +169,7 @@ enum Progress {
     /// The kernel has been given the request.
     Sent,
     /// The answer's head is here.
-    Answered(u16),
+    Answered(End),
 }
 
 enum Ended {
@@ -166,10 +186,11 @@ impl Client {
     #[must_use]
     pub fn new(config: ClientConfig, beat: Rc<Beat>, on_end: Rc<dyn Fn(AttemptEnd)>) -> Rc<Self> {
         let client = Rc::new(Self {
-            template: RequestTemplate::new(&config.endpoint),
+            tokens: TokenKeeper::new(&config),
             connector: Connector::new(
                 config.endpoint.clone(),
                 Duration::from_millis(config.connect_timeout_ms),
+                config.socket,
             ),
             on_end,
             beat,
@@ -180,13 +201,17 @@ impl Client {
             is_closing: Cell::new(false),
             drained: RefCell::default(),
             queries: Cell::new(0),
+            lists: Cell::new(0),
             config,
         });
         monoio::spawn(close_old_connections(Rc::downgrade(&client)));
+        if client.tokens.is_some() {
+            monoio::spawn(token::keep(Rc::downgrade(&client)));
+        }
         client
     }
 
-    /// Starts an attempt: one `POST /payments`. After [`Client::shutdown`] it ends as [`Reply::NotSent`].
+    /// Starts an attempt: one request. After [`Client::shutdown`] it ends as [`End::NOT_SENT`].
     ///
     /// # Panics
     ///
@@ -197,7 +222,7 @@ impl Client {
         let job = Job { attempt, started: Instant::now() };
         if self.is_closing.get() {
             let client = Rc::clone(self);
-            monoio::spawn(async move { client.end(&job, Reply::NotSent) });
+            monoio::spawn(async move { client.end(&job, End::NOT_SENT) });
             return;
         }
         let idle = self.idle.borrow_mut().pop();
@@ -243,6 +268,16 @@ impl Client {
         }
     }
 
+    /// What it knows of its processor.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.config.profile
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.get()
+    }
+
     /// Counters and gauges as they stand.
     #[must_use]
     pub fn stats(&self) -> ClientStats {
@@ -250,6 +285,9 @@ impl Client {
             connections_open: self.connector.open(),
             connects_total: self.connector.connects_total(),
             connect_failures_total: self.connector.connect_failures_total(),
+            tls_handshakes_total: self.connector.tls_handshakes_total(),
+            tls_resumed_total: self.connector.tls_resumed_total(),
+            tls_errors_total: self.connector.tls_errors_total(),
             lanes: self.lanes.borrow().len(),
         }
     }
@@ -264,14 +302,14 @@ impl Client {
 
     /// A lane's task.
     async fn serve(self: Rc<Self>, lane: Rc<Lane>) {
-        let mut request = self.template.payment_buffer();
+        let mut request = Vec::with_capacity(REQUEST_SIZE);
         while let Some(job) = self.next_job(&lane).await {
-            let reply = self.attempt(&lane, &job, &mut request).await;
+            let end = self.attempt(&lane, &job, &mut request).await;
             if !self.is_closing.get() {
                 self.idle.borrow_mut().push(Rc::clone(&lane));
             }
             // Nothing is borrowed here: this may call `start`, which may well take this very lane.
-            self.end(&job, reply);
+            self.end(&job, end);
         }
     }
 
@@ -296,9 +334,9 @@ impl Client {
     }
 
     /// Executes one attempt and says what was seen.
-    async fn attempt(&self, lane: &Lane, job: &Job, request: &mut Vec<u8>) -> Reply {
+    async fn attempt(&self, lane: &Lane, job: &Job, request: &mut Vec<u8>) -> End {
         if self.is_closing.get() {
-            return Reply::NotSent;
+            return End::NOT_SENT;
         }
         let progress = Cell::new(Progress::Unsent);
         let ended = {
@@ -322,16 +360,16 @@ impl Client {
             // Here the exchange is dropped, and with it the connection unless it was handed back to the lane.
         };
         match (progress.get(), ended) {
-            (Progress::Unsent, _) => Reply::NotSent,
-            (Progress::Sent, Ended::TimedOut) => Reply::TimedOut,
-            (Progress::Sent, Ended::ByItself | Ended::ByShutdown) => Reply::Broken,
-            (Progress::Answered(status), _) => Reply::Answered { status },
+            (Progress::Unsent, _) => End::NOT_SENT,
+            (Progress::Sent, Ended::TimedOut | Ended::ByItself | Ended::ByShutdown) => End::UNANSWERED,
+            (Progress::Answered(end), _) => end,
         }
     }
 
     /// Sends the request and reads the answer; `progress` tells how far it came. Returns early on any error.
     async fn exchange(&self, lane: &Lane, job: &Job, request: &mut Vec<u8>, progress: &Cell<Progress>) {
         self.beat.turn_end().await;
+        self.connector.refresh(job.started);
         let kept = lane.connection.take().and_then(|kept| self.still_good(kept, job.started));
         let mut is_fresh = kept.is_none();
         let mut connection = match kept {
@@ -343,10 +381,19 @@ impl Client {
         };
         if request.capacity() == 0 {
             // The buffer went down with an attempt that ended in the middle of its write.
-            *request = self.template.payment_buffer();
+            request.reserve(REQUEST_SIZE);
         }
         let Attempt { correlation_id, amount_cents, requested_at, .. } = job.attempt;
-        self.template.render_payment(correlation_id, amount_cents, requested_at, request);
+        let members = Members::default();
+        let payment = Payment { correlation_id, amount: amount_cents, requested_at, members: &members };
+        match self.with_token(|token| self.config.profile.request.render(&payment, token, request)) {
+            Ok(()) => {}
+            // It is none that this processor could take: no byte of it ever leaves.
+            Err(Unrenderable::Amount) => {
+                return progress.set(Progress::Answered(End { verdict: Verdict::Declined, ..End::NOT_SENT }));
+            }
+            Err(Unrenderable::NoToken | Unrenderable::NoReference) => return,
+        }
         loop {
             progress.set(Progress::Sent);
             let (result, buffer) = connection.send(std::mem::take(request)).await;
@@ -371,9 +418,31 @@ impl Client {
         }
         self.beat.after(ANSWER_AGE_MIN).await;
         let Ok(head) = connection.read_head().await else { return };
-        progress.set(Progress::Answered(head.status));
+        let status = head.status;
+        let is_judged_by_body = self.config.profile.answers.rules.needs_body(status);
+        if !is_judged_by_body {
+            progress.set(Progress::Answered(connection.judge(&head, &[], &self.config.profile.answers)));
+        }
         let body_wait = Duration::from_millis(BODY_WAIT_MS_MAX);
-        if let Ok(Ok(true)) = timeout(body_wait, connection.read_body(head, |_| {})).await
+        let is_read = self.config.profile.answers.needs_body(status);
+        let (retry_after_ms, mut body) = (head.retry_after_ms, Vec::new());
+        let take = |piece: &[u8]| {
+            if is_read {
+                body.extend_from_slice(piece);
+            }
+        };
+        let whole = timeout(body_wait, connection.read_body(head, take)).await;
+        if let Ok(Ok(_)) = whole
+            && is_judged_by_body
+        {
+            let page = connection.page(status, &body);
+            let verdict = self.config.profile.answers.rules.judge(&page);
+            progress.set(Progress::Answered(End { verdict, status, retry_after_ms }));
+        }
+        if let Progress::Answered(end) = progress.get() {
+            self.heed(end, &body);
+        }
+        if let Ok(Ok(true)) = whole
             && !self.is_closing.get()
         {
             connection.set_idle();
@@ -381,19 +450,44 @@ impl Client {
         }
     }
 
-    /// `connection`, unless it has been idle for too long or something arrived on it.
-    fn still_good(&self, mut connection: Connection, now: Instant) -> Option<Connection> {
-        let idle = now.saturating_duration_since(connection.idle_since());
-        (idle <= Duration::from_millis(self.config.idle_ms_max) && connection.is_quiet())
-            .then_some(connection)
+    /// Gives `read` the token that requests carry now, if they carry any.
+    pub(super) fn with_token<T>(&self, read: impl FnOnce(Option<&Secret>) -> T) -> T {
+        match &self.tokens {
+            Some(tokens) => tokens.with(read),
+            None => read(None),
+        }
     }
 
-    fn end(&self, job: &Job, reply: Reply) {
+    /// What an answer says beside its verdict.
+    fn heed(&self, end: End, body: &[u8]) {
+        if end.status == 401
+            && let Some(tokens) = &self.tokens
+        {
+            tokens.refused();
+        }
+        if matches!(end.verdict, Verdict::Declined | Verdict::Unavailable)
+            && let Some(reason) = self.config.profile.answers.reason(body)
+        {
+            tracing::debug!("{}: {} {}: {reason}", self.config.profile.name, end.verdict.name(), end.status);
+        }
+    }
+
+    /// `connection`, unless it has been idle for too long, goes to where the name no longer points, or something
+    /// arrived on it.
+    fn still_good(&self, mut connection: Connection, now: Instant) -> Option<Connection> {
+        let idle = now.saturating_duration_since(connection.idle_since());
+        (idle <= Duration::from_millis(self.config.idle_ms_max)
+            && self.connector.keeps(&connection)
+            && connection.is_quiet())
+        .then_some(connection)
+    }
+
+    fn end(&self, job: &Job, end: End) {
         self.in_flight.set(self.in_flight.get() - 1);
         (self.on_end)(AttemptEnd {
             slot: job.attempt.slot,
             processor: self.config.processor,
-            reply,
+            end,
             latency_us: u64::try_from(job.started.elapsed().as_micros()).unwrap_or(u64::MAX),
         });
         if self.in_flight.get() == 0 {
@@ -417,17 +511,25 @@ fn wake(waker: &Cell<Option<Waker>>) {
     }
 }
 
-/// Closes connections that nobody has used for longer than allowed: a peer closes them sooner or later, and each
-/// costs both sides a descriptor and buffers.
+/// Closes connections that nobody has used for longer than allowed, or that go to where the name no longer points: a peer
+/// closes them sooner or later, and each costs both sides a descriptor and buffers. While there are some, the name is
+/// watched.
 async fn close_old_connections(client: Weak<Client>) {
     while let Some(client) = client.upgrade().filter(|client| !client.is_closing.get()) {
-        let idle_max = Duration::from_millis(client.config.idle_ms_max);
+        let (idle_max, connector) = (Duration::from_millis(client.config.idle_ms_max), &client.connector);
+        let mut kept_count = 0;
         for lane in client.idle.borrow().iter() {
-            let connection = lane.connection.take();
-            lane.connection
-                .set(connection.filter(|connection| connection.idle_since().elapsed() <= idle_max));
+            let connection = lane.connection.take().filter(|connection| {
+                connection.idle_since().elapsed() <= idle_max && connector.keeps(connection)
+            });
+            kept_count += usize::from(connection.is_some());
+            lane.connection.set(connection);
         }
+        if kept_count > 0 {
+            connector.refresh(Instant::now());
+        }
+        let pause = connector.refresh_interval().map_or(idle_max / 2, |interval| interval.min(idle_max / 2));
         drop(client);
-        sleep((idle_max / 2).max(Duration::from_millis(20))).await;
+        sleep(pause.max(Duration::from_millis(20))).await;
     }
 }

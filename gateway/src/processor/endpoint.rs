@@ -3,53 +3,57 @@
 //! A URL that cannot be understood is a configuration error and ends start-up. A host name that does not resolve
 //! is not: under Docker a stopped container loses its name, and a gateway that restarts during a processor's
 //! outage must still accept payments. Such an endpoint starts without addresses; [`super::Client`] resolves
-//! again as attempts fail. Nothing here runs on the ring's thread after start.
+//! again as attempts fail, and while they do not. Nothing here runs on the ring's thread after start.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc;
 use std::time::Duration;
-use std::{fmt, io, thread};
+use std::{fmt, thread};
 
 use thiserror::Error;
 
+use super::resolver::{self, Resolver};
+use super::tls::{Tls, TlsError, TlsOptions};
+
 /// How long start-up waits for a name server: a configuration mistake must be reported within a second.
 const RESOLVE_WAIT_MS_MAX: u64 = 800;
-
-/// Addresses tried per name. More than a handful would only spend the connect timeout.
-const ADDRESSES_LEN_MAX: usize = 8;
 
 /// What is wrong with a processor's URL, in words that fit behind the variable's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum EndpointError {
     /// Not a URL with a scheme and a host.
-    #[error("is not a URL (expected http://host[:port][/prefix])")]
+    #[error("is not a URL (expected http[s]://host[:port][/prefix])")]
     NotUrl,
-    /// A scheme other than http.
-    #[error("has a scheme that is not spoken here (expected http://host[:port][/prefix])")]
+    /// A scheme other than http and https.
+    #[error("has a scheme that is not spoken here (expected http[s]://host[:port][/prefix])")]
     NotHttp,
     /// A user or a password before the host.
-    #[error("names a user (expected http://host[:port][/prefix], without user or password)")]
+    #[error("names a user (expected http[s]://host[:port][/prefix], without user or password)")]
     HasUser,
     /// A query string behind the path.
-    #[error("has a query (expected http://host[:port][/prefix], without ? or #)")]
+    #[error("has a query (expected http[s]://host[:port][/prefix], without ? or #)")]
     HasQuery,
     /// No port number, or not one in 1..=65535.
-    #[error("has no usable port (expected http://host[:port][/prefix] with a port in 1..=65535)")]
+    #[error("has no usable port (expected http[s]://host[:port][/prefix] with a port in 1..=65535)")]
     BadPort,
 }
 
 /// One processor's address: what to connect to and what to write into each request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
+    is_https: bool,
     host: String,
     port: u16,
     host_header: String,
     path_prefix: String,
     addresses: Vec<SocketAddr>,
+    tls: Option<Tls>,
+    #[cfg(test)]
+    resolver: Option<Resolver>,
 }
 
 impl Endpoint {
-    /// Takes `http://host[:port][/prefix]` apart and asks the resolver for the host's addresses.
+    /// Takes `http[s]://host[:port][/prefix]` apart and asks the resolver for the host's addresses.
     ///
     /// Blocks the thread for at most [`RESOLVE_WAIT_MS_MAX`] ms, so call it before the ring runs. A host that does
     /// not resolve leaves [`Endpoint::addresses`] empty, which is worth a warning but no failure.
@@ -78,7 +82,8 @@ impl Endpoint {
         }
         let uri: http::Uri = url.parse().map_err(|_| EndpointError::NotUrl)?;
         let scheme = uri.scheme().ok_or(EndpointError::NotUrl)?;
-        if *scheme != http::uri::Scheme::HTTP {
+        let is_https = *scheme == http::uri::Scheme::HTTPS;
+        if !is_https && *scheme != http::uri::Scheme::HTTP {
             return Err(EndpointError::NotHttp);
         }
         let authority = uri.authority().ok_or(EndpointError::NotUrl)?;
@@ -95,16 +100,58 @@ impl Endpoint {
         let port = match authority.port_u16() {
             Some(0) => return Err(EndpointError::BadPort),
             Some(port) => port,
-            None if authority.as_str() == authority.host() => 80,
+            None if authority.as_str() == authority.host() => {
+                if is_https {
+                    443
+                } else {
+                    80
+                }
+            }
             None => return Err(EndpointError::BadPort),
         };
         Ok(Self {
+            is_https,
             host: host.to_owned(),
             port,
             host_header: authority.as_str().to_owned(),
             path_prefix: uri.path().trim_end_matches('/').to_owned(),
             addresses: Vec::new(),
+            tls: None,
+            #[cfg(test)]
+            resolver: None,
         })
+    }
+
+    /// Reads what TLS needs, if the URL says `https://`; without that, such an endpoint must not be used.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] names the first file that is not as expected, and options that a URL with `http://` has no use for.
+    pub fn secure(mut self, options: &TlsOptions) -> Result<Self, TlsError> {
+        if self.is_https {
+            self.tls = Some(Tls::load(options, &self.host)?);
+        } else if *options != TlsOptions::default() {
+            return Err(TlsError::NotHttps);
+        }
+        Ok(self)
+    }
+
+    /// Whether TLS is spoken.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.is_https
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The addresses found at start, in the resolver's order; empty when the host did not resolve.
@@ -130,21 +177,41 @@ impl Endpoint {
         self.host.parse::<IpAddr>().is_err()
     }
 
-    /// Starts a thread that resolves the name and sends what it found, if anything. `None` when no thread starts:
-    /// the next failure asks again.
-    pub(super) fn resolve_in_thread(&self) -> Option<mpsc::Receiver<Vec<SocketAddr>>> {
+    /// Who is asked for the addresses again; nobody where that could change nothing.
+    pub(super) fn resolver(&self) -> Option<Resolver> {
+        #[cfg(test)]
+        if self.resolver.is_some() {
+            return self.resolver.clone();
+        }
+        if !self.is_by_name() {
+            return None;
+        }
+        let started = Resolver::shared();
+        started.inspect_err(|error| tracing::error!("{self} keeps its addresses: no thread: {error}")).ok()
+    }
+
+    /// Resolves the name on a thread of its own, so that names at start do not wait for each other. `None` when no
+    /// thread starts.
+    fn resolve_in_thread(&self) -> Option<mpsc::Receiver<Vec<SocketAddr>>> {
         let (sender, receiver) = mpsc::channel();
         let (host, port) = (self.host.clone(), self.port);
         thread::Builder::new()
             .name("resolve".to_owned())
             .spawn(move || {
-                if let Ok(found) = resolve(&host, port) {
+                if let Ok(found) = resolver::look_up(&host, port) {
                     // A receiver that gave up waiting is no failure of this thread.
                     sender.send(found).unwrap_or_default();
                 }
             })
             .ok()?;
         Some(receiver)
+    }
+
+    /// Asks `resolver` for the addresses from now on, even if the URL has a number.
+    #[cfg(test)]
+    pub(super) fn with_resolver(mut self, resolver: Resolver) -> Self {
+        self.resolver = Some(resolver);
+        self
     }
 
     #[cfg(test)]
@@ -156,12 +223,9 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.host_header, self.path_prefix)
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.host_header, self.path_prefix)
     }
-}
-
-fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok((host, port).to_socket_addrs()?.take(ADDRESSES_LEN_MAX).collect())
 }
 
 #[cfg(test)]
@@ -186,6 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn https_has_its_own_port_and_says_so() {
+        let endpoint = Endpoint::parse_and_resolve("https://127.0.0.1/a").unwrap();
+        assert_eq!(endpoint.addresses(), ["127.0.0.1:443".parse::<SocketAddr>().unwrap()]);
+        assert_eq!((endpoint.is_https(), endpoint.to_string().as_str()), (true, "https://127.0.0.1/a"));
+
+        let plain = Endpoint::parse_and_resolve("http://127.0.0.1").unwrap();
+        assert!(!plain.is_https() && plain.clone().secure(&TlsOptions::default()).is_ok());
+        let options = TlsOptions { server_name: Some("bank".to_owned()), ..TlsOptions::default() };
+        assert_eq!(plain.secure(&options).unwrap_err(), TlsError::NotHttps);
+    }
+
+    #[test]
     fn a_name_is_resolved_and_an_unknown_name_is_no_error() {
         let endpoint = Endpoint::parse_and_resolve("http://localhost:18300").unwrap();
         assert!(endpoint.is_by_name());
@@ -206,7 +282,8 @@ mod tests {
             ("http://", EndpointError::NotUrl),
             ("http://a b", EndpointError::NotUrl),
             ("http:// ", EndpointError::NotUrl),
-            ("https://processor:8080", EndpointError::NotHttp),
+            ("ftp://processor:8080", EndpointError::NotHttp),
+            ("https://user@processor", EndpointError::HasUser),
             ("unix://run/processor", EndpointError::NotHttp),
             ("http://user:secret@processor", EndpointError::HasUser),
             ("http://processor/?a=b", EndpointError::HasQuery),
@@ -215,7 +292,7 @@ mod tests {
             ("http://processor:", EndpointError::BadPort),
         ];
         for (url, expected) in cases {
-            assert_eq!(Endpoint::parse_and_resolve(url), Err(expected), "{url:?}");
+            assert_eq!(Endpoint::parse_and_resolve(url).unwrap_err(), expected, "{url:?}");
             assert!(!expected.to_string().contains('\n'));
         }
         for url in ["http://processor:65536", "http://processor:x", "http://processor:-1", "http://:8080"] {

@@ -6,19 +6,22 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use galo_engine::CorrelationId;
-use galo_engine::outcome::Reply;
+use galo_engine::dispatcher::Verification;
+use galo_engine::time::UnixMillis;
+use galo_engine::verdict::End;
+use galo_profile::{HealthReport, Processors};
 use monoio::BufResult;
 use monoio::buf::{IoBufMut, IoVecBufMut};
 use monoio::io::AsyncReadRent;
 
 use super::answer::AnswerReader;
-use super::{HealthReply, LookupReply, queries};
+use super::queries;
 
 /// What came of a connection's bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadAnswer {
     /// What a lane would report of an attempt whose request was written.
-    pub reply: Reply,
+    pub end: End,
     /// The body, if it came whole.
     pub body: Option<Vec<u8>>,
     /// Whether the connection would carry another request.
@@ -31,13 +34,13 @@ pub fn read_answer(bytes: &[u8], piece_size: usize) -> ReadAnswer {
     let read = pin!(async {
         let mut reader = AnswerReader::new(Pieces { rest: bytes, size: piece_size });
         let Ok(head) = reader.read_head().await else {
-            return ReadAnswer { reply: Reply::Broken, body: None, is_kept: false };
+            return ReadAnswer { end: End::UNANSWERED, body: None, is_kept: false };
         };
-        let reply = Reply::Answered { status: head.status };
+        let end = reader.judge(&head, &[], &contest().answers);
         let mut body = Vec::new();
         match reader.read_body(head, |piece| body.extend_from_slice(piece)).await {
-            Ok(is_kept) => ReadAnswer { reply, body: Some(body), is_kept },
-            Err(_) => ReadAnswer { reply, body: None, is_kept: false },
+            Ok(is_kept) => ReadAnswer { end, body: Some(body), is_kept },
+            Err(_) => ReadAnswer { end, body: None, is_kept: false },
         }
     });
     // All bytes are there, so it never waits.
@@ -47,16 +50,26 @@ pub fn read_answer(bytes: &[u8], piece_size: usize) -> ReadAnswer {
     }
 }
 
-/// Reads the body of a lookup's answer; `None` where it is not the payment asked for.
+/// Reads the body of a lookup's answer, as a processor of the contest's gives it; `None` where it is not the payment asked for.
 #[must_use]
-pub fn read_lookup(mut body: Vec<u8>, expected: CorrelationId) -> Option<LookupReply> {
-    queries::parse_payment(&mut body, expected)
+pub fn read_lookup(body: &[u8], expected: CorrelationId) -> Option<Verification> {
+    let contest = contest();
+    let lookup = contest.lookup.as_ref()?;
+    let mut search = lookup.search(expected, UnixMillis(0), None);
+    let verification = queries::verification(search.read(200, body), lookup);
+    matches!(verification, Verification::Found { .. }).then_some(verification)
 }
 
-/// Reads the body of a health check's answer.
+/// Reads the body of a health check's answer, as a processor of the contest's gives it.
 #[must_use]
-pub fn read_health(mut body: Vec<u8>) -> Option<HealthReply> {
-    queries::parse_health(&mut body)
+pub fn read_health(body: &[u8]) -> Option<HealthReport> {
+    contest().health.as_ref()?.read(200, body)
+}
+
+fn contest() -> galo_profile::Processor {
+    let url = "http://127.0.0.1";
+    let both = Processors::contest(url, url, [0, 0], 1, 1_000).expect("a profile that is shipped");
+    both.by_number(0).expect("the first").clone()
 }
 
 /// Bytes that arrive in pieces of at most so many.

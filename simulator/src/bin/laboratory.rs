@@ -365,6 +365,15 @@ fn print_worst(runs: &[&Run], count: usize) {
             run.inconsistencies,
             run.risky,
         );
+        if run.in_doubt > 0 {
+            println!(
+                "  {:20} {} were in doubt; of the others {} were not processed within 2 s, regret {:.2} %",
+                "",
+                run.in_doubt,
+                run.late,
+                run.others_regret() * 100.0
+            );
+        }
         let figures: Vec<String> =
             run.figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
         println!("  {:20} {}", "", figures.join(", "));

@@ -76,12 +76,17 @@ fn main() -> ExitCode {
 }
 
 /// What the threads share.
-#[derive(Default)]
 struct Totals {
     counts: [u64; Invariant::COUNT],
     coverage: Coverage,
     passed: u64,
     failed: Vec<(u64, Failure)>,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { counts: [0; Invariant::COUNT], coverage: Coverage::default(), passed: 0, failed: Vec::new() }
+    }
 }
 
 fn simulate(arguments: &Arguments) -> ExitCode {

@@ -8,7 +8,7 @@ use galo_engine::coordinator::{Coordinator, CoordinatorConfig, Rejection, Sessio
 use galo_engine::ledger::{Entry, LedgerConfig};
 use galo_engine::time::Now;
 use galo_engine::{History, Outcome};
-use galo_wire::record::{Completion, Verdict};
+use galo_wire::record::{Admission, Completion};
 use galo_wire::{FrameWriter, Message, decode_frames};
 
 use super::bug::Bug;
@@ -87,10 +87,13 @@ impl Aggregator {
     /// What its coordinator is told.
     pub fn config(&self, plan: &Plan) -> CoordinatorConfig {
         CoordinatorConfig {
+            processors_fingerprint: 0,
+            health_checked: plan.processors(),
             ledger: LedgerConfig {
                 open_len_max: plan.open_len_max,
                 known_len_max: self.known_len_max,
                 bucket_bytes_max: plan.bucket_bytes_max,
+                processors: plan.processors(),
                 hash_seed: self.hash_seed,
             },
             health_interval_us: plan.health_interval_us,
@@ -325,6 +328,7 @@ impl World {
                         requested_at_ms: payment.requested_at_ms,
                         processor,
                         outcome: Outcome::Refused,
+                        status: 0,
                     };
                     let told = coordinator.handle(session, refused.into(), now);
                     assert!(told.is_ok(), "a completion is no offence");
@@ -444,7 +448,7 @@ impl World {
         for (connection, session, message) in messages {
             let message = match message {
                 Message::Grant(grant)
-                    if grant.verdict == Verdict::Conflict && self.has(Bug::ConflictIsReplay) =>
+                    if grant.admission == Admission::Conflict && self.has(Bug::ConflictIsReplay) =>
                 {
                     as_replayed(grant).into()
                 }

@@ -92,4 +92,22 @@ bugs! {
     ThreadsConfused = "threads-confused",
     /// A new payment with a known id is granted whatever its amount: the conflict is answered as a replay.
     ConflictIsReplay = "conflict-is-replay",
+    /// The first decline ends a payment.
+    OneDeclineIsFinal = "one-decline-is-final",
+    /// Whoever says that it has an id has processed it.
+    DuplicateIsProcessed = "duplicate-is-processed",
+    /// A look-up does not say how much was stored.
+    LookupHidesAmount = "lookup-hides-amount",
+    /// A payment that a processor takes for later counts as processed.
+    PendingIsProcessed = "pending-is-processed",
+    /// A look-up that finds nothing proves something at once.
+    AbsentTooEarly = "absent-too-early",
+    /// An attempt is sent again after its processor has forgotten the key.
+    KeysForEver = "keys-for-ever",
+    /// When to come back is not read.
+    RetryAfterIgnored = "retry-after-ignored",
+    /// A payment's own refusal is read as one that asks to be left alone for a while.
+    RefusalRests = "refusal-rests",
+    /// No patience ends.
+    PatienceForgotten = "patience-forgotten",
 }

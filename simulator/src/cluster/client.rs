@@ -7,6 +7,7 @@
 use galo_engine::dispatcher::Answer;
 use galo_engine::money::AmountCents;
 
+use super::manner::{self, Manners};
 use super::world::{Event, World};
 
 /// A POST of a payment on its way.
@@ -40,6 +41,9 @@ impl World {
         let gap_us = self.dice.skewed(self.plan.arrival_gap_us);
         self.after(gap_us, Event::Arrive);
         let payment = self.oracle.invent(&mut self.dice);
+        let manners = manner::draw(&self.plan, &mut self.dice);
+        self.manners.push(manners);
+        self.poisoned.push(manners != Manners::default());
         self.coverage.payments += 1;
         let amount_cents = self.dice.pick(&[1, 1_990, 3_333]) + self.dice.skewed(10_000_000);
         let gateway = self.any_process();
@@ -55,6 +59,20 @@ impl World {
             let amount_cents = self.maybe_another(amount_cents);
             let delay_us = self.dice.skewed(self.plan.duration_us);
             self.send_post(payment, amount_cents, gateway, delay_us);
+        }
+    }
+
+    /// Ordinary payments, when the load is over: what a processor declined may wait to see that it takes others.
+    pub(super) fn arrive_late(&mut self) {
+        for gateway in 0..self.plan.gateway_count {
+            for _ in 0..self.plan.thread_count {
+                let payment = self.oracle.invent(&mut self.dice);
+                self.manners.push(Manners::default());
+                // None that would wait for others in its turn.
+                self.poisoned.push(true);
+                self.coverage.payments += 1;
+                self.send_post(payment, 1_990, gateway, 0);
+            }
         }
     }
 

@@ -99,11 +99,14 @@ impl World {
     }
 
     fn change_processor(&mut self) {
-        let processor = self.dice.pick(&Processor::ALL);
+        let processor = self.any_processor();
         let now_us = self.now_us;
         let delay_ms = self.dice.pick(&[0, 0, 1, 50, 500, 5_000]);
         let failing = self.dice.one_in(4);
         let down = self.dice.one_in(6);
+        let limited_us =
+            if self.plan.limits { self.dice.pick(&[0, 0, 300_000, 1_000_000, 3_000_000]) } else { 0 };
+        let declines = self.plan.decliners && self.dice.one_in(4);
         let mut rate = |list: &[f64]| self.dice.pick(list);
         let faults = Faults {
             close_before_insert: rate(&[0.0, 0.0, 0.1, 0.5]),
@@ -117,13 +120,12 @@ impl World {
             seed: None,
         };
         self.trace(|| {
-            format!(
-                "{} changes: delay {delay_ms} ms, failing {failing}, down {down}, {faults:?}",
-                processor.name()
-            )
+            format!("{processor:?} changes: delay {delay_ms} ms, failing {failing}, down {down}, limited for {limited_us} µs, declines {declines}, {faults:?}")
         });
         let upstream = &mut self.upstreams[processor.index()];
         upstream.down = down;
+        upstream.limited_until_us = now_us + limited_us;
+        upstream.declines = declines;
         upstream.hang_us_max = upstream.hang_us_max.max(faults.hang_ms * 1_000);
         upstream.model.set_delay_ms(now_us, delay_ms);
         upstream.model.set_failing(now_us, failing);
@@ -132,18 +134,34 @@ impl World {
         self.plan_wake(processor);
     }
 
-    /// Both processors are well again.
-    pub(super) fn heal_processors(&mut self) {
+    /// A processor is well again.
+    pub(super) fn heal_processor(&mut self, processor: Processor) {
         let now_us = self.now_us;
-        for processor in Processor::ALL {
-            let upstream = &mut self.upstreams[processor.index()];
-            upstream.down = false;
-            upstream.model.set_delay_ms(now_us, 1);
-            upstream.model.set_failing(now_us, false);
-            let none = Faults { hang_ms: 1, ..Faults::default() };
-            upstream.model.set_faults(now_us, none).expect("no fault is a probability");
-            self.after_model(processor);
-            self.plan_wake(processor);
+        let upstream = &mut self.upstreams[processor.index()];
+        upstream.down = false;
+        upstream.declines = false;
+        upstream.limited_until_us = 0;
+        upstream.model.set_delay_ms(now_us, 1);
+        upstream.model.set_failing(now_us, false);
+        let none = Faults { hang_ms: 1, ..Faults::default() };
+        upstream.model.set_faults(now_us, none).expect("no fault is a probability");
+        self.after_model(processor);
+        self.plan_wake(processor);
+    }
+
+    /// A processor is as bad as it can be, in one way.
+    pub(super) fn make_lame(&mut self, processor: Processor) {
+        self.heal_processor(processor);
+        let now_us = self.now_us;
+        let way = self.dice.index(5);
+        self.trace(|| format!("{processor:?} is lame, in way {way}"));
+        let upstream = &mut self.upstreams[processor.index()];
+        match way {
+            0 => upstream.down = true,
+            1 => drop(upstream.model.set_failing(now_us, true)),
+            2 => upstream.limited_until_us = u64::MAX,
+            3 => upstream.declines = true,
+            _ => drop(upstream.model.set_delay_ms(now_us, 5_000)),
         }
     }
 }

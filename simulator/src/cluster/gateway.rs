@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use galo_engine::Outcome;
 use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
-use galo_engine::outcome::Reply;
-use galo_engine::router::RouterConfig;
 use galo_engine::time::Now;
+use galo_engine::verdict::{End, Verdict};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor};
 use galo_wire::record::{Completion, Grant, Hello, IntentRecorded, LookupQuery, Role};
 use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
@@ -46,7 +45,11 @@ pub struct Gateway {
     /// Requests to processors that it waits for.
     pub requests: BTreeSet<usize>,
     /// Attempts among them, by processor.
-    pub attempts_open: [u32; 2],
+    pub attempts_open: [u32; PROCESSORS_LEN_MAX],
+    /// Payments of which an attempt ended otherwise than processed: what is told of them again may be about them alone.
+    pub refused: BTreeSet<CorrelationId>,
+    /// When a processor said that it rests, and until when, by processor.
+    pub rests_us: [(u64, u64); PROCESSORS_LEN_MAX],
 }
 
 impl Gateway {
@@ -67,7 +70,9 @@ impl Gateway {
             posts: BTreeMap::new(),
             ticket_next: 0,
             requests: BTreeSet::new(),
-            attempts_open: [0; 2],
+            attempts_open: [0; PROCESSORS_LEN_MAX],
+            refused: BTreeSet::new(),
+            rests_us: [(0, 0); PROCESSORS_LEN_MAX],
         }
     }
 
@@ -83,13 +88,9 @@ impl World {
             return;
         }
         let config = DispatcherConfig {
-            router: RouterConfig {
-                fee_bps: [500, 1_500],
-                patience_us: self.plan.patience_us,
-                slow_us: 100_000,
-            },
+            router: self.plan.router(self.bug),
+            processors: [self.plan.policy(self.bug); PROCESSORS_LEN_MAX],
             queue_len_max: self.plan.queue_len_max,
-            concurrency_max: self.plan.concurrency_max,
             accept_wait_us_max: self.plan.accept_wait_us,
             seed: self.dice.number(),
         };
@@ -114,13 +115,18 @@ impl World {
         gateway.frames.clear();
         let posts = std::mem::take(&mut gateway.posts);
         let requests = std::mem::take(&mut gateway.requests);
-        gateway.attempts_open = [0; 2];
+        gateway.attempts_open = [0; PROCESSORS_LEN_MAX];
+        gateway.refused.clear();
+        gateway.rests_us = [(0, 0); PROCESSORS_LEN_MAX];
         gateway.greeted = false;
         let connection = gateway.connection.take();
         self.trace(|| format!("gateway {number} dies"));
         let counters = *dispatcher.counters();
         self.coverage.verified += counters.verifications;
-        self.coverage.unknown += counters.outcomes[0][2] + counters.outcomes[1][2];
+        let unknown = counters.verdicts.iter().map(|verdicts| verdicts[Verdict::Unknown as usize]);
+        self.coverage.unknown += unknown.sum::<u64>();
+        self.coverage.contradictions += counters.contradictions.iter().sum::<u64>();
+        self.coverage.deferred += counters.deferred;
         if let Some(connection) = connection {
             self.close(connection, Side::Gateway, lossy);
         }
@@ -172,7 +178,7 @@ impl World {
         let Some(dispatcher) = &mut self.gateways[number].dispatcher else { return };
         let gauges = dispatcher.gauges(now);
         let assigned = dispatcher.counters().assigned;
-        let places = (0..2).all(|index| {
+        let places = Processor::ALL.into_iter().map(Processor::index).all(|index| {
             gauges.in_flight[index] <= concurrency_max && open[index] <= gauges.in_flight[index]
         });
         let room = gauges.held as u64 <= queue_len_max as u64 + assigned;
@@ -202,7 +208,7 @@ impl World {
             Action::Attempt { slot, processor, correlation_id, amount, requested_at } => {
                 self.start_attempt(number, slot, processor, correlation_id, amount.get(), requested_at.0);
             }
-            Action::Verify { slot, processor, correlation_id } => {
+            Action::Verify { slot, processor, correlation_id, .. } => {
                 self.start_lookup(number, slot, processor, correlation_id);
             }
             Action::CheckHealth { processor } => {
@@ -279,7 +285,7 @@ impl World {
             role: Role::Gateway,
             instance: u8::try_from(self.process_of(number) + 1).expect("few gateways"),
             thread: u16::try_from(number % self.plan.thread_count).expect("few threads"),
-            reserved: 0,
+            processors: 0,
             incarnation: u64::from(life),
         });
         self.write(connection, Side::Gateway, greeting.take(Vec::new()));
@@ -308,6 +314,9 @@ impl World {
 
     fn gateway_told(&mut self, number: usize, message: Message) {
         self.trace(|| format!("gateway {number} hears {message:?}"));
+        if let Message::Assignment(assignment) = message {
+            self.oracle.assigned(assignment.correlation_id);
+        }
         if let Message::Lease(lease) = message {
             self.oracle.lease_heard(lease.processor, number);
         }
@@ -334,7 +343,7 @@ impl World {
                     format!("{count} decisions came before {reply:?}")
                 });
             }
-            Message::SummaryReply(_) | Message::PurgeReply(_) => {}
+            Message::SummaryTotal(_) | Message::SummaryReply(_) | Message::PurgeReply(_) => {}
             Message::Withdrawal(_) if self.has(Bug::WithdrawalIgnored) => {}
             message => self.event(number, |dispatcher, now| dispatcher.handle(message, now)),
         }
@@ -372,8 +381,8 @@ impl World {
     }
 
     /// An attempt's end, as this gateway's shell reports it.
-    pub(super) fn attempt_ended(&mut self, number: usize, slot: u32, reply: Reply, latency_us: u64) {
-        self.event(number, |dispatcher, now| dispatcher.attempt_ended(slot, reply, latency_us, now));
+    pub(super) fn attempt_ended(&mut self, number: usize, slot: u32, end: End, latency_us: u64) {
+        self.event(number, |dispatcher, now| dispatcher.attempt_ended(slot, end, latency_us, now));
     }
 
     /// Somebody asks this gateway for a range, or for a payment.
@@ -399,5 +408,5 @@ impl World {
 
 /// Used by a planted bug: the grant that a conflict becomes.
 pub fn as_replayed(grant: Grant) -> Grant {
-    Grant { verdict: galo_wire::record::Verdict::Replayed, ..grant }
+    Grant { admission: galo_wire::record::Admission::Replayed, ..grant }
 }

@@ -37,13 +37,18 @@ impl Story {
                 self.push(requested_at_ms, waited_for_ms, Stage::at(processor), reason);
             }
             Entry::Resolved { processor, requested_at_ms, outcome, .. } => {
-                let is_settled =
-                    |it: &PastDecision| matches!(it.attempt, AttemptState::Processed | AttemptState::Refused);
+                let is_settled = |it: &PastDecision| match it.attempt {
+                    AttemptState::Processed | AttemptState::Declined => true,
+                    // A decline is said of what was refused before.
+                    AttemptState::Refused => outcome != Outcome::Declined,
+                    AttemptState::UnderWay | AttemptState::InDoubt => false,
+                };
                 let stage = Stage::at(processor);
                 let attempt = self.decisions.iter_mut().rfind(|it| it.stage == stage && !is_settled(it));
                 match (attempt, outcome) {
                     (Some(it), Outcome::Processed) => it.attempt = AttemptState::Processed,
-                    (Some(it), Outcome::Refused) => it.attempt = AttemptState::Refused,
+                    (Some(it), Outcome::Declined) => it.attempt = AttemptState::Declined,
+                    (Some(it), Outcome::Refused | Outcome::Absent) => it.attempt = AttemptState::Refused,
                     (Some(it), Outcome::Unknown) => {
                         (it.attempt, it.was_in_doubt) = (AttemptState::InDoubt, true);
                     }
@@ -52,10 +57,11 @@ impl Story {
                         self.push(requested_at_ms, 0, stage, Reason::Unstated);
                         self.decisions.last_mut().expect("just pushed").attempt = AttemptState::Processed;
                     }
-                    (None, Outcome::Refused | Outcome::Unknown) => {}
+                    (None, Outcome::Refused | Outcome::Unknown | Outcome::Absent | Outcome::Declined) => {}
                 }
             }
             Entry::Purged => *self = Self::default(),
+            Entry::Named { .. } | Entry::Note { .. } => {}
         }
     }
 
@@ -82,7 +88,11 @@ impl Story {
         }
         if !history.forgotten {
             let before_the_last = &told[..told.len().saturating_sub(1)];
-            let stays = |it: &PastDecision| it.was_in_doubt || it.attempt == AttemptState::Processed;
+            // A doubt that ended as refused was settled: the processor does not have it.
+            let stays = |it: &PastDecision| match it.attempt {
+                AttemptState::Processed | AttemptState::InDoubt => true,
+                AttemptState::UnderWay | AttemptState::Refused | AttemptState::Declined => false,
+            };
             if before_the_last.iter().any(stays) {
                 return Some("something was decided after an attempt that may have stored it");
             }
@@ -101,6 +111,10 @@ pub fn ends_there(reply: &LookupReply, history: &History) -> bool {
     match (reply.standing, reply.stage, reply.in_doubt) {
         (Standing::Absent, ..) => true,
         (Standing::Processed, stage, _) => last.stage == stage && last.attempt == AttemptState::Processed,
+        (Standing::Declined, ..) => {
+            matches!(last.attempt, AttemptState::Declined | AttemptState::Refused)
+                || last.stage == Stage::Waiting
+        }
         (Standing::Open, Stage::Waiting, _) => {
             last.stage == Stage::Waiting || last.attempt == AttemptState::Refused
         }

@@ -23,7 +23,7 @@ macro_rules! invariants {
 }
 
 invariants! {
-    /// 1. Every id answered 2xx is processed in the end.
+    /// 1. Every id answered 2xx is processed in the end, or declined.
     NothingLost = "nothing lost",
     /// 2. No id is in both processors, and none is counted twice.
     NothingTwice = "nothing twice",
@@ -31,7 +31,7 @@ invariants! {
     Mirror = "mirror",
     /// 4. Nothing is counted that no processor has, nothing stored that no client sent.
     NoPhantom = "no phantom",
-    /// 5. accepted = processed + open, in count and cents.
+    /// 5. accepted = processed + declined + open, in count and cents.
     Conservation = "conservation",
     /// 6. `S[a,c] = S[a,b) + S[b,c]`.
     SummariesAddUp = "summaries add up",
@@ -72,6 +72,22 @@ invariants! {
     ReplayEquals = "replay equals",
     /// After a kill, at whatever byte, recovery refuses nothing.
     JournalIsReadable = "journal is readable",
+    /// A payment ends declined only if whoever may take it declined it twice and took another in between; nobody has it then, and no attempt may be on its way.
+    DeclineIsFinal = "decline is final",
+    /// While one gateway holds a payment, a processor declines it so often at most.
+    DeclinesAreFew = "declines are few",
+    /// "Not there" is believed only of what is not there, and never comes.
+    AbsenceIsTrue = "absence is true",
+    /// No attempt is sent again when its processor may have forgotten the key.
+    KeyIsAlive = "key is alive",
+    /// A gateway that was told when to come back does not come back before.
+    RestIsKept = "rest is kept",
+    /// Where nothing breaks, payments that some processors refuse for ever stop no other.
+    NoneStopsAnother = "none stops another",
+    /// No payment waits longer than its patience while another processor works and takes it.
+    PatienceEnds = "patience ends",
+    /// A payment stays open for good only where its processor has another amount, and that is counted.
+    DisputesAreCounted = "disputes are counted",
     /// None of the engine's own assertions fails.
     EngineAssertion = "engine assertion",
 }
@@ -88,12 +104,18 @@ pub struct Failure {
 }
 
 /// How often each check ran, and the first that failed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Checks {
     /// By the invariant's place in [`Invariant::ALL`].
     pub counts: [u64; Invariant::COUNT],
     /// The first failure: what follows one proves nothing.
     pub failure: Option<Failure>,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Self { counts: [0; Invariant::COUNT], failure: None }
+    }
 }
 
 impl Checks {

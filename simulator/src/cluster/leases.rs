@@ -61,7 +61,7 @@ impl Oracle {
         let now_us = self.now_us;
         let holds = self.leases[processor.index()].give(now_us, interval_us);
         self.check(Invariant::OneHealthCheck, holds, || {
-            format!("the health of {} is leased again within an interval", processor.name())
+            format!("the health of {processor:?} is leased again within an interval")
         });
     }
 
@@ -76,7 +76,7 @@ impl Oracle {
         let now_us = self.now_us;
         let holds = self.leases[processor.index()].ask(gateway, now_us);
         self.check(Invariant::OneHealthCheck, holds, || {
-            format!("gateway {gateway} asks for the health of {} without a lease", processor.name())
+            format!("gateway {gateway} asks for the health of {processor:?} without a lease")
         });
     }
 
@@ -85,7 +85,7 @@ impl Oracle {
         let now_us = self.now_us;
         let holds = self.leases[processor.index()].arrive(now_us, is_free);
         self.check(Invariant::OneHealthCheck, holds, || {
-            format!("a health check of {} waits or is refused, although none was late", processor.name())
+            format!("a health check of {processor:?} waits or is refused, although none was late")
         });
     }
 }

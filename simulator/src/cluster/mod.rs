@@ -21,6 +21,7 @@ mod history;
 mod invariant;
 mod leases;
 mod link;
+mod manner;
 mod oracle;
 mod plan;
 mod process;

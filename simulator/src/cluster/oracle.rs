@@ -4,20 +4,21 @@
 //! each processor stored, what the coordinator decided and what of that is on disk. The oracle knows more than any
 //! process does, and must never tell one of them.
 
-use galo_engine::coordinator::Coordinator;
+mod compare;
+
 use galo_engine::dispatcher::Answer;
-use galo_engine::ledger::{Conservation, Entry, Known, Ledger, LedgerConfig, Tally};
-use galo_engine::time::UnixMillis;
-use galo_engine::{CorrelationId, History, Outcome, Processor, Stage};
-use galo_wire::record::{LookupReply, Standing, SummaryReply};
+use galo_engine::ledger::{Entry, Ledger, Tally};
+use galo_engine::router::ProcessorSet;
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 
 use super::dice::Dice;
-use super::history::{self, Story};
+use super::history::Story;
 use super::invariant::{Checks, Invariant};
 use super::leases::Leases;
-use super::record::{ABSENT, Progress, Record, apply, id_of, is_known_as, relapses};
+use super::plan::Plan;
+use super::record::{ABSENT, End, Progress, Record, apply, id_of, is_known_as, relapses};
 use super::retention::Retention;
-use crate::processor::{Payment as Stored, Processor as Model};
+use crate::processor::Payment as Stored;
 
 /// A POST that arrived at a gateway.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +34,19 @@ struct Visit {
 struct Sent {
     processor: Processor,
     requested_at_ms: u64,
+    /// When, µs.
+    sent_us: u64,
     /// Its gateway was told that nothing was stored.
     refused: bool,
+}
+
+/// What a processor said of a payment.
+#[derive(Clone, Copy, Default, Debug)]
+struct Declines {
+    count: u32,
+    stored_first: Option<u64>,
+    stored_last: u64,
+    since_handed_over: u32,
 }
 
 /// Everything about one id.
@@ -49,7 +61,20 @@ pub struct Truth {
     accepted_cents: Option<u64>,
     sent: Vec<Sent>,
     /// By [`Processor::index`].
-    stored: [Option<Stored>; 2],
+    stored: [Option<Stored>; PROCESSORS_LEN_MAX],
+    /// By [`Processor::index`]: how often it declined the payment to gateways, how much it had stored when it did so first, and how often
+    /// since the payment was handed over last.
+    declines: [Declines; PROCESSORS_LEN_MAX],
+    /// When it ended last, µs.
+    ended_us: u64,
+    /// Since when nothing but the router keeps it from being processed, µs.
+    free_us: u64,
+    /// By [`Processor::index`]: it had taken it, and declined it later.
+    result_declined: [bool; PROCESSORS_LEN_MAX],
+    /// A processor has it with another amount.
+    misread: bool,
+    /// By [`Processor::index`]: it said that it had the id.
+    said_duplicate: [bool; PROCESSORS_LEN_MAX],
     /// As the coordinator decided.
     decided: Record,
     /// As the disk has it.
@@ -65,6 +90,12 @@ pub struct Truth {
 }
 
 impl Truth {
+    /// What another processor stored of it.
+    fn stored_elsewhere(&self, processor: Processor) -> Option<Stored> {
+        let others = Processor::ALL.into_iter().filter(|other| *other != processor);
+        others.into_iter().find_map(|other| self.stored[other.index()])
+    }
+
     fn is_promised(&self) -> bool {
         !self.purged && !self.lost_power && !self.relapsed
     }
@@ -74,7 +105,8 @@ impl Truth {
 #[derive(Clone, Default)]
 struct Books {
     accepted: Tally,
-    processed: [Tally; 2],
+    processed: [Tally; PROCESSORS_LEN_MAX],
+    declined: Tally,
 }
 
 /// See the module's documentation.
@@ -87,9 +119,9 @@ pub struct Oracle {
     truths: Vec<Truth>,
     books: Books,
     /// `requestedAt` and cents of what was decided to be processed, by [`Processor::index`].
-    processed: [Vec<(u64, u64)>; 2],
+    processed: [Vec<(u64, u64)>; PROCESSORS_LEN_MAX],
     /// By [`Processor::index`].
-    pub(super) leases: [Leases; 2],
+    pub(super) leases: [Leases; PROCESSORS_LEN_MAX],
     /// What the ledger remembers, as decided.
     known: Retention,
     /// The same, as the disk has it.
@@ -98,6 +130,16 @@ pub struct Oracle {
     known_len_least: usize,
     /// How long a POST waits for the ledger, µs.
     accept_wait_us: u64,
+    /// How long an attempt may be sent again, µs.
+    key_us: u64,
+    processors: ProcessorSet,
+    declined_goes_on: bool,
+    /// Payments that gateways were told a processor took, by [`Processor::index`].
+    taken_counts: [u64; PROCESSORS_LEN_MAX],
+    /// Payments that ended declined.
+    pub declined_count: u64,
+    /// Doubts that ended since nothing was found.
+    pub absent_count: u64,
     /// Ids that were forgotten.
     pub forgotten_count: u64,
     /// Ids that were accepted again after that.
@@ -115,6 +157,9 @@ pub struct Oracle {
     pub processors_differ: bool,
 }
 
+/// How often one processor may decline a payment while one gateway holds it: three times, and as often again if it was in doubt meanwhile.
+const DECLINES_MAX: u32 = 6;
+
 /// Where the truth about an id would stand.
 fn place_of(id: CorrelationId) -> Option<usize> {
     let [a, b, c, d, ..] = id.0;
@@ -128,8 +173,18 @@ fn add(tally: &mut Tally, amount_cents: u64) {
 
 impl Oracle {
     /// One that has seen nothing.
-    pub fn new(accept_wait_us: u64) -> Self {
-        Self { accept_wait_us, known_len_least: usize::MAX, ..Self::default() }
+    pub fn new(plan: &Plan) -> Self {
+        // Gateways' clocks are up to 200 ms off, either way, and drift. Where they are set, nobody can tell.
+        const CLOCKS_US: u64 = 600_000;
+        let key_us = if plan.clock_steps { u64::MAX } else { plan.resend_us_max.saturating_add(CLOCKS_US) };
+        Self {
+            accept_wait_us: plan.accept_wait_us,
+            key_us,
+            processors: plan.processors(),
+            declined_goes_on: plan.declined_goes_on,
+            known_len_least: usize::MAX,
+            ..Self::default()
+        }
     }
 
     /// Checks something at this step.
@@ -151,7 +206,13 @@ impl Oracle {
             accepted_us: 0,
             accepted_cents: None,
             sent: Vec::new(),
-            stored: [None; 2],
+            stored: [None; PROCESSORS_LEN_MAX],
+            declines: Default::default(),
+            ended_us: 0,
+            free_us: 0,
+            result_declined: Default::default(),
+            misread: false,
+            said_duplicate: Default::default(),
             decided: ABSENT,
             written: ABSENT,
             story: Story::default(),
@@ -266,30 +327,41 @@ impl Oracle {
         let place = self.place(id)?;
         let truth = &mut self.truths[place];
         let attempt = (place, truth.sent.len());
-        truth.sent.push(Sent { processor, requested_at_ms, refused: false });
+        let sent_us = self.now_us;
+        truth.sent.push(Sent { processor, requested_at_ms, sent_us, refused: false });
         if !truth.is_promised() {
             return Some(attempt);
         }
         let written = truth.written;
         let same = |sent: &Sent| sent.processor == processor && sent.requested_at_ms == requested_at_ms;
-        let other = truth.sent.iter().find(|sent| !sent.refused && !same(sent)).copied();
+        // Another gateway may send once more what has been declined there; it will hear so.
+        let is_over = truth.result_declined[processor.index()];
+        let other = truth.sent.iter().find(|sent| !sent.refused && !same(sent)).copied().filter(|_| !is_over);
+        let first_us = truth.sent.iter().find(|sent| same(sent)).map_or(sent_us, |sent| sent.sent_us);
         let recorded = match written.progress {
             Progress::Absent => false,
             Progress::Open { stage, requested_at_ms: at } => {
                 stage == Stage::at(processor) && at == requested_at_ms
             }
-            Progress::Processed { processor: at, requested_at_ms: at_ms }
-            | Progress::Forgotten { processor: at, requested_at_ms: at_ms } => {
+            Progress::Ended(End::Processed { processor: at, requested_at_ms: at_ms })
+            | Progress::Forgotten(End::Processed { processor: at, requested_at_ms: at_ms }) => {
                 at == processor && at_ms == requested_at_ms
             }
+            Progress::Ended(End::Declined { .. }) | Progress::Forgotten(End::Declined { .. }) => false,
         };
-        let what = || format!("{id} leaves for {} at {requested_at_ms}", processor.name());
+        let key_us = self.key_us;
+        self.check(Invariant::KeyIsAlive, sent_us - first_us <= key_us, || {
+            format!("{id} leaves for {processor:?} again, {} µs after the first time", sent_us - first_us)
+        });
+        let what = || format!("{id} leaves for {processor:?} at {requested_at_ms}");
         self.check(Invariant::UnknownIsNotFailed, other.is_none(), || {
             format!("{}, but {other:?} may have been stored", what())
         });
-        self.check(Invariant::IntentBeforeByte, recorded && written.amount_cents == amount_cents, || {
-            format!("{} with {amount_cents} cents, but the disk has {written:?}", what())
-        });
+        self.check(
+            Invariant::IntentBeforeByte,
+            is_over || recorded && written.amount_cents == amount_cents,
+            || format!("{} with {amount_cents} cents, but the disk has {written:?}", what()),
+        );
         Some(attempt)
     }
 
@@ -303,6 +375,113 @@ impl Oracle {
         self.truths[place].sent[attempt].refused = true;
     }
 
+    /// A payment is a gateway's anew: what the one before it was told is forgotten.
+    pub fn assigned(&mut self, id: CorrelationId) {
+        let Some(place) = self.place(id) else { return };
+        self.truths[place].declines.iter_mut().for_each(|declines| declines.since_handed_over = 0);
+    }
+
+    /// A gateway was told that a processor took a payment.
+    pub fn taken(&mut self, processor: Processor) {
+        self.taken_counts[processor.index()] += 1;
+    }
+
+    /// A gateway was told that a processor declines a payment.
+    pub fn declined(&mut self, id: CorrelationId, processor: Processor) {
+        let Some(place) = self.place(id) else { return };
+        let stored = self.taken_counts[processor.index()];
+        let truth = &mut self.truths[place];
+        let declines = &mut truth.declines[processor.index()];
+        declines.count += 1;
+        declines.since_handed_over += 1;
+        declines.stored_first.get_or_insert(stored);
+        declines.stored_last = stored;
+        let since = declines.since_handed_over;
+        if self.truths[place].is_promised() {
+            self.check(Invariant::DeclinesAreFew, since <= DECLINES_MAX, || {
+                format!("{id} is declined by {processor:?} for the {since}th time")
+            });
+        }
+    }
+
+    /// A gateway was told by a look-up that a payment which was taken is declined: no attempt of it counts any more.
+    pub fn result_declined(&mut self, id: CorrelationId, processor: Processor) {
+        let Some(place) = self.place(id) else { return };
+        let truth = &mut self.truths[place];
+        truth.result_declined[processor.index()] = true;
+        for sent in truth.sent.iter_mut().filter(|sent| sent.processor == processor) {
+            sent.refused = true;
+        }
+        self.declined(id, processor);
+    }
+
+    /// Whether a processor declined a payment.
+    pub fn was_declined(&self, place: usize, processor: Processor) -> bool {
+        self.truths[place].declines[processor.index()].count > 0
+    }
+
+    /// Whether nothing but the router has kept a payment from being processed since then.
+    pub fn is_free_since(&self, place: usize, us: u64) -> bool {
+        let truth = &self.truths[place];
+        truth.is_promised() && truth.free_us <= us
+    }
+
+    /// From when it was accepted to when it ended, µs.
+    pub fn took_us(&self, place: usize) -> Option<u64> {
+        let truth = &self.truths[place];
+        let has_ended = truth.is_promised() && truth.ended_us > 0 && truth.accepted_us > 0;
+        has_ended.then(|| truth.ended_us.saturating_sub(truth.accepted_us))
+    }
+
+    /// A gateway was told that a processor has the id.
+    pub fn said_duplicate(&mut self, id: CorrelationId, processor: Processor) {
+        let Some(place) = self.place(id) else { return };
+        self.truths[place].said_duplicate[processor.index()] = true;
+    }
+
+    /// A processor has stored a payment with another amount than it was sent.
+    pub fn misread(&mut self, id: CorrelationId) {
+        let Some(place) = self.place(id) else { return };
+        self.truths[place].misread = true;
+        self.processors_differ = true;
+    }
+
+    /// The ledger believes that a processor does not have a payment, of which it said that it had it, or nothing.
+    fn believed_absent(&mut self, place: usize, processor: Processor, requested_at_ms: u64) {
+        let truth = &mut self.truths[place];
+        truth.free_us = self.now_us;
+        for sent in &mut truth.sent {
+            if sent.processor == processor && sent.requested_at_ms == requested_at_ms {
+                sent.refused = true;
+            }
+        }
+        let (id, stored) = (truth.id, truth.stored[processor.index()]);
+        if truth.is_promised() {
+            self.check(Invariant::AbsenceIsTrue, stored.is_none(), || {
+                format!("{id} is not at {processor:?}, says the ledger, and stored is {stored:?}")
+            });
+        }
+    }
+
+    /// A payment ends declined.
+    fn ended_declined(&mut self, place: usize) {
+        self.declined_count += 1;
+        let truth = &self.truths[place];
+        if !truth.is_promised() {
+            return;
+        }
+        let has_declined = |processor: &Processor| {
+            let declines = truth.declines[processor.index()];
+            declines.count >= 2 && declines.stored_first.is_some_and(|first| declines.stored_last > first)
+        };
+        let count = self.processors.iter().filter(has_declined).count();
+        let expected = if self.declined_goes_on { self.processors.len() as usize } else { 1 };
+        let is_nowhere =
+            truth.stored.iter().all(Option::is_none) && truth.sent.iter().all(|sent| sent.refused);
+        let what = format!("{} ends declined: {:?}, {:?}", truth.id, truth.declines, truth.sent);
+        self.check(Invariant::DeclineIsFinal, count >= expected && is_nowhere, || what);
+    }
+
     /// A processor stored something.
     pub fn stored(&mut self, processor: Processor, payment: Stored) {
         let id = CorrelationId(payment.correlation_id.into_bytes());
@@ -313,24 +492,27 @@ impl Oracle {
             self.processors_differ = true;
             return;
         }
-        let elsewhere = truth.stored[processor.other().index()];
-        let cents_known = truth.amounts_cents.iter().any(|&cents| same_cents(payment, cents));
+        let elsewhere = truth.stored_elsewhere(processor);
+        let cents_known =
+            truth.misread || truth.amounts_cents.iter().any(|&cents| same_cents(payment, cents));
         let refused = truth.sent.iter().all(|sent| sent.refused || sent.processor != processor);
         self.check(Invariant::NothingTwice, elsewhere.is_none(), || {
-            format!("{id} is stored at both processors: {payment:?} and {elsewhere:?}")
+            format!("{id} is stored at two processors: {payment:?} and {elsewhere:?}")
         });
         self.check(Invariant::NoPhantom, cents_known, || {
             format!("{id} is stored as {payment:?}, which no client sent")
         });
         self.check(Invariant::UnknownIsNotFailed, !refused, || {
-            format!("{id} is stored at {} although each attempt was refused", processor.name())
+            format!("{id} is stored at {processor:?} although each attempt was refused")
         });
     }
 
     /// The coordinator decided `entry`; `claimed` if on a claim.
     pub fn decided(&mut self, entry: Entry, claimed: bool) {
         let Some(id) = id_of(entry) else {
-            self.purge();
+            if entry == Entry::Purged {
+                self.purge();
+            }
             return;
         };
         let Some(place) = self.place(id) else { return };
@@ -344,6 +526,9 @@ impl Oracle {
             self.relapsed_count += 1;
             self.processors_differ = true;
         }
+        if End::of(entry).is_some() {
+            truth.ended_us = self.now_us;
+        }
         let promised = truth.is_promised();
         let stored = truth.stored;
         self.check(Invariant::NothingTwice, after.is_some(), || {
@@ -352,6 +537,7 @@ impl Oracle {
         match entry {
             Entry::Accepted { amount_cents, .. } => {
                 add(&mut self.books.accepted, amount_cents);
+                self.truths[place].free_us = self.now_us;
                 // A restarted aggregator does not know any more that there was a purge.
                 if claimed && !self.purge_forgotten {
                     self.check(Invariant::ClaimIsKnown, false, || {
@@ -366,10 +552,7 @@ impl Oracle {
                 let amount_cents = before.amount_cents;
                 add(&mut self.books.processed[processor.index()], amount_cents);
                 self.processed[processor.index()].push((requested_at_ms, amount_cents));
-                if let Some(forgotten) = self.known.remember(place) {
-                    self.forgotten_count += 1;
-                    self.truths[forgotten].decided.forget();
-                }
+                self.remember(place);
                 if promised {
                     let is_there = stored[processor.index()].is_some_and(|stored| {
                         same_cents(stored, amount_cents) && same_time(stored, requested_at_ms)
@@ -379,7 +562,33 @@ impl Oracle {
                     });
                 }
             }
-            Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => {}
+            Entry::Resolved { outcome: Outcome::Declined, .. } => {
+                add(&mut self.books.declined, before.amount_cents);
+                self.remember(place);
+                self.ended_declined(place);
+            }
+            Entry::Resolved { processor, requested_at_ms, outcome: Outcome::Absent, .. } => {
+                self.absent_count += 1;
+                self.believed_absent(place, processor, requested_at_ms);
+            }
+            Entry::Resolved { processor, requested_at_ms, outcome: Outcome::Refused, .. }
+                if self.truths[place].said_duplicate[processor.index()] =>
+            {
+                self.believed_absent(place, processor, requested_at_ms);
+            }
+            Entry::Intended { .. }
+            | Entry::Resolved { .. }
+            | Entry::Purged
+            | Entry::Named { .. }
+            | Entry::Note { .. } => {}
+        }
+    }
+
+    /// One more has ended.
+    fn remember(&mut self, place: usize) {
+        if let Some(forgotten) = self.known.remember(place) {
+            self.forgotten_count += 1;
+            self.truths[forgotten].decided.forget();
         }
     }
 
@@ -391,16 +600,19 @@ impl Oracle {
     /// An entry is on disk.
     pub fn written(&mut self, entry: Entry) {
         let Some(id) = id_of(entry) else {
-            self.truths.iter_mut().for_each(|truth| truth.written = ABSENT);
-            self.known_written.clear();
+            if entry == Entry::Purged {
+                self.truths.iter_mut().for_each(|truth| truth.written = ABSENT);
+                self.known_written.clear();
+            }
             return;
         };
         let Some(place) = self.place(id) else { return };
         let before = self.truths[place].written;
         let after = apply(before, entry);
         self.truths[place].written = after.unwrap_or(before);
-        let processed = matches!(entry, Entry::Resolved { outcome: Outcome::Processed, .. });
-        if processed && let Some(forgotten) = self.known_written.remember(place) {
+        if End::of(entry).is_some()
+            && let Some(forgotten) = self.known_written.remember(place)
+        {
             self.truths[forgotten].written.forget();
         }
         self.check(Invariant::NothingTwice, after.is_some(), || {
@@ -433,6 +645,9 @@ impl Oracle {
         });
         let mut amounts = vec![0; self.truths.len()];
         for entry in entries {
+            if matches!(entry, Entry::Named { .. } | Entry::Note { .. }) {
+                continue;
+            }
             let Some(id) = id_of(*entry) else {
                 self.books = Books::default();
                 self.processed = Default::default();
@@ -458,7 +673,15 @@ impl Oracle {
                     self.processed[processor.index()].push((requested_at_ms, amounts[place]));
                     order.push(place);
                 }
-                Entry::Intended { .. } | Entry::Resolved { .. } | Entry::Purged => {}
+                Entry::Resolved { outcome: Outcome::Declined, .. } => {
+                    add(&mut self.books.declined, amounts[place]);
+                    order.push(place);
+                }
+                Entry::Intended { .. }
+                | Entry::Resolved { .. }
+                | Entry::Purged
+                | Entry::Named { .. }
+                | Entry::Note { .. } => {}
             }
         }
         self.remembered(&order, ledger);
@@ -506,257 +729,10 @@ impl Oracle {
                         self.truths[place].lost_power = true;
                     }
                 }
+                None if matches!(entry, Entry::Named { .. } | Entry::Note { .. }) => {}
                 // A purge that did not happen after all: whatever it touched is beyond promises.
                 None => self.truths.iter_mut().for_each(|truth| truth.lost_power = true),
             }
-        }
-    }
-
-    /// After each record that the coordinator handled.
-    pub fn compare_totals(&mut self, coordinator: &Coordinator, bounds: LedgerConfig) {
-        let Conservation { accepted, processed, open, .. } = coordinator.ledger().conservation();
-        let books = self.books.clone();
-        let open_count = accepted.count - processed[0].count - processed[1].count;
-        let open_cents = accepted.amount_cents - processed[0].amount_cents - processed[1].amount_cents;
-        let holds = accepted == books.accepted
-            && processed == books.processed
-            && open == Tally { count: open_count, amount_cents: open_cents };
-        self.check(Invariant::Conservation, holds, || {
-            format!(
-                "accepted {accepted:?}, processed {processed:?}, open {open:?}; the entries come to {:?} and {:?}",
-                books.accepted, books.processed
-            )
-        });
-        let (open_count, bucket_bytes) = (open.count, coordinator.ledger().bucket_bytes());
-        let is_bounded = open_count <= bounds.open_len_max as u64 && bucket_bytes <= bounds.bucket_bytes_max;
-        self.check(Invariant::Bounded, is_bounded, || {
-            format!("{open_count} payments are open, the time buckets take {bucket_bytes} bytes: {bounds:?}")
-        });
-        let (known_len, expected) = (coordinator.ledger().known_len(), self.known.len());
-        self.check(Invariant::LastAreKnown, known_len == expected, || {
-            format!("{known_len} ids are remembered, expected {expected}")
-        });
-        if self.purged || self.relapsed_count > 0 {
-            // An id that was purged or forgotten and sent again may have been processed under its former life.
-            return;
-        }
-        let contradictions = coordinator.counters().contradictions;
-        self.check(Invariant::NoContradiction, contradictions == 0, || {
-            "a payment was processed elsewhere than where the ledger has its attempt".to_owned()
-        });
-    }
-
-    fn sum(&self, processor: Processor, from_ms: u64, to_ms: u64) -> Tally {
-        let mut tally = Tally::default();
-        let list = &self.processed[processor.index()];
-        list.iter()
-            .filter(|(at, _)| (from_ms..=to_ms).contains(at))
-            .for_each(|(_, cents)| add(&mut tally, *cents));
-        tally
-    }
-
-    /// Whether a sum may be that of a range: exact, or as wrong as payments within `resolution_ms` of its bounds make it.
-    fn may_be(
-        &self,
-        sum: Tally,
-        processor: Processor,
-        (from_ms, to_ms): (u64, u64),
-        resolution_ms: u32,
-    ) -> bool {
-        if resolution_ms == 1 {
-            return sum == self.sum(processor, from_ms, to_ms);
-        }
-        // The widest bucket's width does not fit.
-        let near_ms = if resolution_ms == u32::MAX { u64::MAX } else { u64::from(resolution_ms) };
-        let least = self.sum(processor, from_ms.saturating_add(near_ms), to_ms.saturating_sub(near_ms));
-        let most = self.sum(processor, from_ms.saturating_sub(near_ms), to_ms.saturating_add(near_ms));
-        (least.count..=most.count).contains(&sum.count)
-            && (least.amount_cents..=most.amount_cents).contains(&sum.amount_cents)
-    }
-
-    /// Whether the ledger was told that this payment is processed, or nothing is promised of it any more.
-    pub fn is_settled(&self, id: CorrelationId) -> bool {
-        let truth = place_of(id).and_then(|place| self.truths.get(place)).filter(|truth| truth.id == id);
-        truth.is_none_or(|truth| {
-            !truth.is_promised()
-                || matches!(truth.decided.progress, Progress::Processed { .. } | Progress::Forgotten { .. })
-        })
-    }
-
-    /// A summary leaves the aggregator.
-    pub fn summarized(&mut self, from_ms: u64, to_ms: u64, reply: &SummaryReply) {
-        let answered = [
-            Tally { count: reply.default_requests, amount_cents: reply.default_amount_cents },
-            Tally { count: reply.fallback_requests, amount_cents: reply.fallback_amount_cents },
-        ];
-        let truth = Processor::ALL.map(|processor| self.sum(processor, from_ms, to_ms));
-        self.coarse_count += u64::from(reply.resolution_ms > 1);
-        let holds = Processor::ALL
-            .into_iter()
-            .zip(answered)
-            .all(|(processor, sum)| self.may_be(sum, processor, (from_ms, to_ms), reply.resolution_ms));
-        self.check(Invariant::SummaryIsTrue, holds, || {
-            format!("{from_ms}..={to_ms} is answered {reply:?}, but is {truth:?}")
-        });
-    }
-
-    /// A bound for a range: near some payment, or far from all.
-    pub fn bound_ms(&self, dice: &mut Dice) -> u64 {
-        let list = &self.processed[dice.index(2)];
-        if list.is_empty() || dice.one_in(10) {
-            return dice.pick(&[0, 1, u64::MAX, 1_790_000_000_000]);
-        }
-        (list[dice.index(list.len())].0 + dice.skewed(5_000)).saturating_sub(dice.skewed(5_000))
-    }
-
-    /// Random ranges of the ledger: they add up, and say what was processed.
-    pub fn compare_ranges(&mut self, ledger: &Ledger, dice: &mut Dice) {
-        let mut bounds = [self.bound_ms(dice), self.bound_ms(dice), self.bound_ms(dice)];
-        bounds.sort_unstable();
-        let [a, b, c] = bounds;
-        let sum = |from, to| ledger.summarize(UnixMillis(from), UnixMillis(to));
-        let whole = sum(a, c);
-        let first = b.checked_sub(1).filter(|before| *before >= a).map(|before| sum(a, before));
-        let second = sum(b, c);
-        for processor in Processor::ALL {
-            let index = processor.index();
-            let first = first.map_or(Tally::default(), |first| first.totals[index]);
-            let second = second.totals[index];
-            let both = Tally {
-                count: first.count + second.count,
-                amount_cents: first.amount_cents + second.amount_cents,
-            };
-            self.check(Invariant::SummariesAddUp, both == whole.totals[index], || {
-                format!("S[{a},{b}) + S[{b},{c}] = {both:?} at {}, but {whole:?}", processor.name())
-            });
-            let holds = self.may_be(whole.totals[index], processor, (a, c), whole.resolution_ms);
-            let truth = self.sum(processor, a, c);
-            self.coarse_count += u64::from(whole.resolution_ms > 1);
-            self.check(Invariant::SummaryIsTrue, holds, || {
-                format!("S[{a},{c}] at {} is {whole:?}, but {truth:?} was processed", processor.name())
-            });
-        }
-    }
-
-    /// A look-up's answer leaves the aggregator.
-    pub fn looked_up(&mut self, reply: &LookupReply, history: &History) {
-        if reply.standing == Standing::Absent {
-            return;
-        }
-        let Some(place) = self.place(reply.correlation_id) else { return };
-        self.compare_history(place, history);
-        self.check(Invariant::HistoryIsTrue, history::ends_there(reply, history), || {
-            format!("{:?} does not end where the payment is: {reply:?}", history.decisions())
-        });
-    }
-
-    /// At rest: the same, of each payment that the ledger knows.
-    pub fn compare_histories(&mut self, ledger: &Ledger) {
-        for place in 0..self.truths.len() {
-            let id = self.truths[place].id;
-            if ledger.lookup(id) != Known::Absent {
-                self.compare_history(place, &ledger.history(id));
-            }
-        }
-    }
-
-    fn compare_history(&mut self, place: usize, history: &History) {
-        let story = &self.truths[place].story;
-        let flaw = story.flaw(history);
-        let what = flaw.map(|flaw| {
-            format!("{}: {flaw}: {:?}, but {story:?}", self.truths[place].id, history.decisions())
-        });
-        self.history_counts[usize::from(history.forgotten)] += 1;
-        self.check(Invariant::HistoryIsTrue, flaw.is_none(), || what.unwrap_or_default());
-    }
-
-    /// At rest: everything agrees with everything.
-    pub fn compare_all(&mut self, ledger: &Ledger, models: [&mut Model; 2], dice: &mut Dice) {
-        let [default, fallback] = models;
-        for place in 0..self.truths.len() {
-            let truth = &self.truths[place];
-            if !truth.is_promised() {
-                continue;
-            }
-            let Truth { id, accepted_cents, stored, decided, .. } = *truth;
-            let known = ledger.lookup(id);
-            if let Some(cents) = accepted_cents {
-                let found: Vec<_> = stored.iter().flatten().collect();
-                self.check(Invariant::NothingLost, !found.is_empty(), || {
-                    format!("{id} was answered 2xx, the ledger has {known:?}, no processor has it")
-                });
-                self.check(Invariant::Mirror, found.iter().all(|found| same_cents(**found, cents)), || {
-                    format!("{id} was answered 2xx for {cents} cents and is stored as {found:?}")
-                });
-            }
-            self.check(Invariant::NothingTwice, stored.iter().flatten().count() <= 1, || {
-                format!("{id} is stored twice: {stored:?}")
-            });
-            // Forgotten: what the ledger had counted is what the processors have.
-            let known = match (known, decided) {
-                (
-                    Known::Absent,
-                    Record { amount_cents, progress: Progress::Forgotten { processor, requested_at_ms } },
-                ) => Known::Processed { amount_cents, requested_at_ms, processor },
-                (known, _) => known,
-            };
-            let agrees = match (known, stored) {
-                (Known::Absent, [None, None]) => true,
-                (Known::Processed { amount_cents, requested_at_ms, processor }, _) => {
-                    stored[processor.other().index()].is_none()
-                        && stored[processor.index()].is_some_and(|stored| {
-                            same_cents(stored, amount_cents) && same_time(stored, requested_at_ms)
-                        })
-                }
-                (Known::Absent | Known::Open(_), _) => false,
-            };
-            self.check(Invariant::Mirror, agrees, || {
-                format!("{id}: ledger {known:?}, processors {stored:?}")
-            });
-        }
-        for _ in 0..8 {
-            self.compare_ranges(ledger, dice);
-            if self.processors_differ {
-                continue;
-            }
-            let (a, b) = (self.bound_ms(dice), self.bound_ms(dice));
-            let (from, to) = (a.min(b), a.max(b));
-            let summary = ledger.summarize(UnixMillis(from), UnixMillis(to));
-            let ours = summary.totals;
-            if summary.resolution_ms > 1 {
-                continue;
-            }
-            let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-            let now_us = self.now_us;
-            for (ours, model) in ours.into_iter().zip([&mut *default, &mut *fallback]) {
-                let theirs = model.summarize(now_us, Some(signed(from)), Some(signed(to)));
-                let holds =
-                    theirs.requests == ours.count && theirs.amount_cents == i128::from(ours.amount_cents);
-                self.check(Invariant::Mirror, holds, || {
-                    format!("{from}..={to}: we say {ours:?}, the processor {theirs:?}")
-                });
-            }
-        }
-    }
-
-    /// Two ledgers are the same, id by id.
-    pub fn compare_replay(&mut self, ledger: &Ledger, replayed: &Ledger) {
-        let ownerless = |known| match known {
-            Known::Open(payment) => Known::Open(galo_engine::ledger::OpenPayment { owner: None, ..payment }),
-            Known::Absent | Known::Processed { .. } => known,
-        };
-        let (ours, theirs) = (ledger.conservation(), replayed.conservation());
-        self.check(Invariant::ReplayEquals, ours == theirs, || format!("{ours:?}, replayed {theirs:?}"));
-        for place in 0..self.truths.len() {
-            let id = self.truths[place].id;
-            let (ours, theirs) = (ownerless(ledger.lookup(id)), ownerless(replayed.lookup(id)));
-            self.check(Invariant::ReplayEquals, ours == theirs, || {
-                format!("{id}: {ours:?}, replayed {theirs:?}")
-            });
-            // A snapshot takes the beginning away, or all of it; what is said to be whole is what it was.
-            let (ours, theirs) = (ledger.history(id), replayed.history(id));
-            let agree = theirs.forgotten || theirs == ours;
-            self.check(Invariant::ReplayEquals, agree, || format!("{id}: {ours:?}, replayed {theirs:?}"));
         }
     }
 }

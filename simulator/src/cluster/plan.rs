@@ -2,7 +2,11 @@
 //!
 //! Each seed takes part of the dangers: a run in which everything goes wrong at once hides what one fault alone does.
 
+use galo_engine::PROCESSORS_LEN_MAX;
+use galo_engine::dispatcher::DoubtPolicy;
+
 use super::dice::Dice;
+use super::manner::Manner;
 
 /// More ids than any run has: none is forgotten.
 const KNOWN_LEN_ENDLESS: usize = 1_000;
@@ -24,6 +28,36 @@ pub struct Plan {
     pub gateway_count: usize,
     /// Threads of each: a dispatcher and a connection of its own for each of them.
     pub thread_count: usize,
+    /// No fault at all, but what processors do to single ids.
+    pub calm: bool,
+    /// Few places.
+    pub tight: bool,
+    /// Processors.
+    pub processor_count: usize,
+    /// What each keeps: basis points, and cents of each payment.
+    pub costs: [(u32, u32); PROCESSORS_LEN_MAX],
+    /// A pause in the arrivals says that the books may be closed.
+    pub has_quiet: bool,
+    /// A payment that one declines may go to another.
+    pub declined_goes_on: bool,
+    /// Payments that processors treat in a manner of their own.
+    pub poison: u64,
+    /// Those manners.
+    pub poisons: Vec<Manner>,
+    /// Payments that a processor takes now and decides on later.
+    pub pending: u64,
+    /// Processors say that they take nothing for a while.
+    pub limits: bool,
+    /// Processors decline everything for a while.
+    pub decliners: bool,
+    /// When the faults are over, one processor stays as bad as it can be until patience is over, too.
+    pub lame: bool,
+    /// How long an attempt may be sent again, µs.
+    pub resend_us_max: u64,
+    /// See [`DoubtPolicy`].
+    pub absent_after_us: u64,
+    /// Likewise.
+    pub lookup_every_us: u64,
     /// Payments that clients send.
     pub payment_count: usize,
     /// How long load and faults last, µs.
@@ -97,14 +131,76 @@ pub struct Plan {
 impl Plan {
     /// Draws a plan.
     pub fn draw(dice: &mut Dice) -> Self {
-        // One seed in forty has no fault at all: whatever fails there is plainly wrong.
-        let calm = dice.one_in(40);
+        // One seed in twenty has no fault but what processors do to single ids: whatever fails there is plainly wrong.
+        let calm = dice.one_in(20);
+        let tight = dice.one_in(8);
+        let mut plan = Self::draw_rest(dice, calm, tight);
+        plan.draw_processors(dice, calm, tight);
+        plan
+    }
+
+    /// What the contest does not have.
+    fn draw_processors(&mut self, dice: &mut Dice, calm: bool, tight: bool) {
+        let contest = dice.one_in(3);
+        if contest {
+            return;
+        }
+        self.processor_count = dice.pick(&[2, 2, 2, 3, 3, 4]);
+        // Each has its share, and as much as it needs.
+        self.bucket_bytes_max = self.bucket_bytes_max.max(self.processor_count * (3 << 10));
+        for cost in self.costs.iter_mut().skip(usize::from(dice.one_in(2))) {
+            *cost = (dice.pick(&[0, 100, 500, 1_500, 3_000]), dice.pick(&[0, 0, 10, 50]));
+        }
+        self.has_quiet = dice.one_in(2);
+        self.declined_goes_on = !dice.one_in(4);
+        // A queue of a few places is full of those that processors refuse before long.
+        self.poison = if tight { 0 } else { dice.pick(&[0, 0, 20, 100, 300]) };
+        let kinds: &[&[Manner]] = &[
+            &[Manner::Refuses],
+            &[Manner::Declines],
+            &[Manner::Phantom],
+            &[Manner::Refuses, Manner::Declines],
+            &[Manner::Declines, Manner::Phantom, Manner::Misreads],
+        ];
+        self.poisons = dice.pick(kinds).to_vec();
+        self.pending = if tight { 0 } else { dice.pick(&[0, 0, 0, 50, 500]) };
+        self.limits = dice.one_in(3);
+        self.decliners = !tight && dice.one_in(6);
+        self.lame = !calm && !tight && dice.one_in(3);
+        self.lookup_every_us = dice.pick(&[50_000, 1_000_000]);
+        if dice.one_in(4) {
+            self.resend_us_max = dice.pick(&[0, 200_000, 2_000_000]);
+        }
+        // What never arrived is settled within a life's end by nothing but a look-up.
+        let declines = self.poison > 0 || self.decliners || self.lame || self.pending > 0;
+        if self.resend_us_max != u64::MAX || declines || dice.one_in(4) {
+            self.absent_after_us = self.request_us_max() + 1_000_000;
+        }
+    }
+
+    fn draw_rest(dice: &mut Dice, calm: bool, tight: bool) -> Self {
         let rough = |dice: &mut Dice, list: &[u64]| if calm { 0 } else { dice.pick(list) };
         let duration_us = dice.between(500_000, 6_000_000);
         let payment_count = dice.index(240) + 10;
         let arrival_gap_us = 2 * duration_us / payment_count as u64;
-        let tight = dice.one_in(8);
+        let mut costs = [(0, 0); PROCESSORS_LEN_MAX];
+        (costs[0], costs[1]) = ((500, 0), (1_500, 0));
         Self {
+            calm,
+            tight,
+            processor_count: 2,
+            costs,
+            has_quiet: true,
+            declined_goes_on: true,
+            poison: 0,
+            poisons: Vec::new(),
+            pending: 0,
+            limits: false,
+            decliners: false,
+            lame: false,
+            resend_us_max: u64::MAX,
+            absent_after_us: DoubtPolicy::CONTEST.absent_after_us,
+            lookup_every_us: DoubtPolicy::CONTEST.lookup_every_us,
             gateway_count: if dice.one_in(8) { 3 } else { 2 },
             thread_count: if dice.one_in(4) { dice.pick(&[2, 2, 3]) } else { 1 },
             payment_count,

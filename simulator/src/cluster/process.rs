@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use galo_engine::Processor;
 use galo_engine::dispatcher::Dispatcher;
 
 use super::dice::Dice;
@@ -38,6 +39,11 @@ impl World {
     /// Any gateway.
     pub(super) fn any_process(&mut self) -> usize {
         self.dice.index(self.plan.gateway_count)
+    }
+
+    /// Any processor.
+    pub(super) fn any_processor(&mut self) -> Processor {
+        Processor::ALL[self.dice.index(self.plan.processor_count)]
     }
 
     /// Any gateway, or the aggregator behind them.

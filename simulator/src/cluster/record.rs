@@ -17,6 +17,15 @@ pub enum Progress {
         /// The recorded attempt's `requestedAt`; of one that waits, nothing that counts.
         requested_at_ms: u64,
     },
+    /// Processed or declined.
+    Ended(End),
+    /// Likewise, and so many after it that the ledger does not know it any more.
+    Forgotten(End),
+}
+
+/// How an id ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
     /// Processed.
     Processed {
         /// Where.
@@ -24,13 +33,39 @@ pub enum Progress {
         /// As recorded.
         requested_at_ms: u64,
     },
-    /// Processed, and so many after it that the ledger does not know it any more.
-    Forgotten {
-        /// Where.
+    /// Declined.
+    Declined {
+        /// By whom last.
         processor: Processor,
         /// As recorded.
-        requested_at_ms: u64,
+        ended_at_ms: u64,
+        /// What it said.
+        status: u16,
     },
+}
+
+impl End {
+    /// How an attempt's outcome ends a payment, if it does.
+    pub fn of(entry: Entry) -> Option<Self> {
+        let Entry::Resolved { processor, requested_at_ms, outcome, status, .. } = entry else { return None };
+        match outcome {
+            Outcome::Processed => Some(Self::Processed { processor, requested_at_ms }),
+            Outcome::Declined => Some(Self::Declined { processor, ended_at_ms: requested_at_ms, status }),
+            Outcome::Refused | Outcome::Unknown | Outcome::Absent => None,
+        }
+    }
+
+    /// What the ledger should say.
+    pub fn known(self, amount_cents: u64) -> Known {
+        match self {
+            Self::Processed { processor, requested_at_ms } => {
+                Known::Processed { amount_cents, requested_at_ms, processor }
+            }
+            Self::Declined { processor, ended_at_ms, status } => {
+                Known::Declined { amount_cents, ended_at_ms, processor, status }
+            }
+        }
+    }
 }
 
 /// An id in a sequence of entries.
@@ -51,37 +86,35 @@ impl Record {
         matches!(self.progress, Progress::Absent)
     }
 
-    /// It is processed, and so many others after it.
+    /// It has ended, and so many others after it.
     pub fn forget(&mut self) {
-        if let Progress::Processed { processor, requested_at_ms } = self.progress {
-            self.progress = Progress::Forgotten { processor, requested_at_ms };
+        if let Progress::Ended(end) = self.progress {
+            self.progress = Progress::Forgotten(end);
         }
     }
 }
 
-/// Whom an entry is about; `None` for a purge.
+/// Whom an entry is about; `None` for a purge, and for a processor's name.
 pub fn id_of(entry: Entry) -> Option<CorrelationId> {
     match entry {
         Entry::Accepted { correlation_id, .. }
         | Entry::Intended { correlation_id, .. }
         | Entry::Resolved { correlation_id, .. } => Some(correlation_id),
-        Entry::Purged => None,
+        Entry::Purged | Entry::Named { .. } | Entry::Note { .. } => None,
     }
 }
 
 /// Whether an id that was forgotten is accepted as new.
 pub fn relapses(before: Record, entry: Entry) -> bool {
-    matches!((before.progress, entry), (Progress::Forgotten { .. }, Entry::Accepted { .. }))
+    matches!((before.progress, entry), (Progress::Forgotten(_), Entry::Accepted { .. }))
 }
 
 /// Whether the ledger knows of an id what it should.
 pub fn is_known_as(known: Known, record: Record) -> bool {
     match record.progress {
-        Progress::Absent | Progress::Forgotten { .. } => known == Known::Absent,
+        Progress::Absent | Progress::Forgotten(_) => known == Known::Absent,
         Progress::Open { .. } => matches!(known, Known::Open(_)),
-        Progress::Processed { processor, requested_at_ms } => {
-            known == Known::Processed { amount_cents: record.amount_cents, requested_at_ms, processor }
-        }
+        Progress::Ended(end) => known == end.known(record.amount_cents),
     }
 }
 
@@ -90,7 +123,7 @@ pub fn apply(record: Record, entry: Entry) -> Option<Record> {
     let Record { amount_cents, progress } = record;
     let progress = match (progress, entry) {
         (
-            Progress::Absent | Progress::Forgotten { .. },
+            Progress::Absent | Progress::Forgotten(_),
             Entry::Accepted { amount_cents, stage, decided_at_ms: requested_at_ms, .. },
         ) => {
             return Some(Record { amount_cents, progress: Progress::Open { stage, requested_at_ms } });
@@ -98,21 +131,22 @@ pub fn apply(record: Record, entry: Entry) -> Option<Record> {
         (Progress::Open { .. }, Entry::Intended { processor, requested_at_ms, .. }) => {
             Progress::Open { stage: Stage::at(processor), requested_at_ms }
         }
-        (
-            Progress::Open { .. },
-            Entry::Resolved { outcome: Outcome::Processed, processor, requested_at_ms, .. },
-        ) => Progress::Processed { processor, requested_at_ms },
-        (Progress::Open { .. }, Entry::Resolved { outcome: Outcome::Refused, .. }) => {
-            Progress::Open { stage: Stage::Waiting, requested_at_ms: 0 }
+        (Progress::Open { .. }, Entry::Resolved { outcome, .. }) => match (End::of(entry), outcome) {
+            // Nobody may have it.
+            (Some(End::Declined { .. }), _) if !is_waiting(progress) => return None,
+            (Some(end), _) => Progress::Ended(end),
+            (None, Outcome::Refused | Outcome::Absent) => {
+                Progress::Open { stage: Stage::Waiting, requested_at_ms: 0 }
+            }
+            (None, _) => progress,
+        },
+        (Progress::Absent | Progress::Open { .. } | Progress::Ended(_) | Progress::Forgotten(_), _) => {
+            return None;
         }
-        (Progress::Open { .. }, Entry::Resolved { outcome: Outcome::Unknown, .. }) => progress,
-        (
-            Progress::Absent
-            | Progress::Open { .. }
-            | Progress::Processed { .. }
-            | Progress::Forgotten { .. },
-            _,
-        ) => return None,
     };
     Some(Record { amount_cents, progress })
+}
+
+fn is_waiting(progress: Progress) -> bool {
+    matches!(progress, Progress::Open { stage: Stage::Waiting, .. })
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use galo_engine::CorrelationId;
 use galo_engine::time::UnixMillis;
 use galo_wire::Message;
-use galo_wire::record::SummaryQuery;
+use galo_wire::record::{SummaryQuery, SummaryTotal};
 
 use super::bug::Bug;
 use super::invariant::Invariant;
@@ -55,16 +55,31 @@ impl World {
             }
         }
         for (place, mut reply, (query, heard)) in replies {
+            let totals = place - usize::from(reply.total_count)..place;
             if self.bug == Some(Bug::SummaryExclusive) {
                 let to = UnixMillis(query.to_ms.saturating_sub(1));
                 let truly = coordinator.ledger().summarize(UnixMillis(query.from_ms), to);
-                reply.default_requests = truly.totals[0].count;
+                for (_, message) in &mut coordinator.messages()[totals.clone()] {
+                    if let Message::SummaryTotal(total) = message {
+                        total.requests = truly.totals[total.processor.index()].count;
+                    }
+                }
             }
             if self.bug == Some(Bug::ResolutionHidden) {
                 reply.resolution_ms = 1;
             }
             coordinator.messages()[place].1 = reply.into();
-            self.oracle.summarized(query.from_ms, query.to_ms, &reply);
+            let totals: Vec<SummaryTotal> = coordinator.messages()[totals]
+                .iter()
+                .filter_map(|(_, message)| match message {
+                    Message::SummaryTotal(total) => Some(*total),
+                    _ => None,
+                })
+                .collect();
+            let whole = totals.len() == usize::from(reply.total_count);
+            self.oracle
+                .check(Invariant::SummaryIsTrue, whole, || format!("{totals:?} stand before {reply:?}"));
+            self.oracle.summarized(query.from_ms, query.to_ms, &totals, &reply);
             self.coverage.summaries += 1;
             if !confirmed {
                 self.coverage.unconfirmed_summaries += 1;

@@ -2,18 +2,22 @@
 //!
 //! The dangers are those that leave a caller in doubt: a request that arrives after its caller gave up, a connection
 //! that breaks before or after the insert, an answer that is lost, late, garbage, or a proxy's. What the shell reports
-//! is what `outcome` defines: [`Reply::NotSent`] only where no byte was written.
+//! is what [`galo_engine::verdict`] defines: `not_sent` only where no byte was written.
 
 use std::collections::BTreeMap;
 
-use galo_engine::dispatcher::Verification;
-use galo_engine::outcome::{Reply, classify};
+use galo_engine::dispatcher::{Stored, Verification};
+use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
+use galo_engine::verdict::{End, Rules, Verdict};
 use galo_engine::{CorrelationId, Outcome, Processor};
+use galo_wire::record::Completion;
 use uuid::Uuid;
 
 use super::bug::Bug;
 use super::dice::Dice;
+use super::invariant::Invariant;
+use super::manner::Manner;
 use super::world::{Event, World};
 use crate::processor::{Answer, Config, Faults, Payment, Processor as Model, RequestId, Step};
 
@@ -32,6 +36,10 @@ pub enum Ending {
     Answered(Answer),
     /// With a status from something between gateway and processor.
     Status(u16),
+    /// With a status that the contest's processors do not give, and how long to stay away, ms.
+    Told(u16, u32),
+    /// A look-up found it, and how far it got.
+    Found(Payment, Stored),
     /// Nothing was sent.
     NotSent,
     /// The connection broke.
@@ -64,18 +72,26 @@ pub struct Upstream {
     /// Requests that have not arrived yet.
     pub on_the_way: usize,
     seen_len: usize,
+    /// Until when it takes nothing, µs.
+    pub limited_until_us: u64,
+    /// It declines everything.
+    pub declines: bool,
+    /// Payments that it took to decide on later: when, and whether it declines them.
+    results: BTreeMap<Uuid, (u64, bool)>,
     pending: BTreeMap<RequestId, usize>,
     wakes_us: Option<u64>,
 }
 
 impl Upstream {
     /// A processor in good health.
-    pub fn new(fee: &str, health_window_us: u64, dice: &mut Dice) -> Self {
+    pub fn new(health_window_us: u64, dice: &mut Dice) -> Self {
+        // What it keeps is the router's to know; nobody asks the model.
+        let fee = "0.05".parse().expect("a fee");
         let config = Config {
             health_window_us,
             faults: Faults { seed: Some(dice.number()), ..Faults::default() },
             delay_ms: dice.pick(&[0, 1, 5, 60]),
-            ..Config::new(fee.parse().expect("a fee"))
+            ..Config::new(fee)
         };
         Self {
             model: Model::new(config),
@@ -83,6 +99,9 @@ impl Upstream {
             hang_us_max: 5_000_000,
             on_the_way: 0,
             seen_len: 0,
+            limited_until_us: 0,
+            declines: false,
+            results: BTreeMap::new(),
             pending: BTreeMap::new(),
             wakes_us: None,
         }
@@ -118,10 +137,11 @@ impl World {
             Some(Bug::RetryRestamps) if self.oracle.was_sent(id) => {
                 (processor, self.gateways[gateway].clock.now(self.now_us).unix_ms.0)
             }
-            Some(Bug::RetrySwitches) if self.oracle.was_sent(id) => (processor.other(), requested_at_ms),
+            Some(Bug::RetrySwitches) if self.oracle.was_sent(id) => (other_than(processor), requested_at_ms),
             _ => (processor, requested_at_ms),
         };
-        self.trace(|| format!("gateway {gateway} sends {id} to {} at {requested_at_ms}", processor.name()));
+        self.trace(|| format!("gateway {gateway} sends {id} to {processor:?} at {requested_at_ms}"));
+        self.check_rest(gateway, processor);
         self.coverage.attempts += 1;
         let attempt = self.oracle.attempt_sent(id, amount_cents, processor, requested_at_ms);
         self.gateways[gateway].attempts_open[processor.index()] += 1;
@@ -131,6 +151,24 @@ impl World {
             requested_at_ms: i64::try_from(requested_at_ms).unwrap_or(i64::MAX),
         };
         self.start_request(gateway, processor, Question::Attempt { slot, payment, attempt, again: false });
+    }
+
+    /// A gateway that was told when to come back does not come before; but for what was on its way to the ledger by then, and back.
+    fn check_rest(&mut self, gateway: usize, processor: Processor) {
+        const ON_THE_WAY_US: u64 = 300_000;
+        let (told_us, until_us) = self.gateways[gateway].rests_us[processor.index()];
+        if self.plan.link_delay_us > 2_000
+            || self.plan.write_delay_us > 2_000
+            || self.plan.flush_delay_us > 5_000
+        {
+            return;
+        }
+        let rests = (told_us + ON_THE_WAY_US..until_us).contains(&self.now_us);
+        self.oracle.check(Invariant::RestIsKept, !rests, || {
+            format!(
+                "gateway {gateway} was told at {told_us} µs to leave {processor:?} alone until {until_us} µs"
+            )
+        });
     }
 
     pub(super) fn start_lookup(
@@ -202,8 +240,22 @@ impl World {
             return;
         }
         let now_us = self.now_us;
+        if let Question::Attempt { payment, .. } = question
+            && let Some(ending) = self.own_way(processor, payment)
+        {
+            self.trace(|| format!("{processor:?} answers request {number} in its own way: {ending:?}"));
+            self.answer_leaves(number, ending);
+            return;
+        }
+        let upstream = &mut self.upstreams[processor.index()];
         let step = match question {
-            Question::Attempt { payment, .. } => upstream.model.post(now_us, payment),
+            Question::Attempt { payment, .. } => {
+                let misreads = self.manners[place_of(payment.correlation_id)][processor.index()]
+                    == Manner::Misreads
+                    && upstream.model.store().get(payment.correlation_id).is_none();
+                let cents = payment.amount_cents + i64::from(misreads);
+                upstream.model.post(now_us, Payment { amount_cents: cents, ..payment })
+            }
             Question::Lookup { id, .. } => upstream.model.find(now_us, Uuid::from_bytes(id.0)),
             Question::Check => {
                 let step = upstream.model.health(now_us);
@@ -212,10 +264,10 @@ impl World {
                 step
             }
         };
-        self.trace(|| format!("{} takes request {number}: {step:?}, {question:?}", processor.name()));
+        self.trace(|| format!("{processor:?} takes request {number}: {step:?}, {question:?}"));
         self.after_model(processor);
         match step {
-            Step::Answered(answer) => self.answer_leaves(number, answer),
+            Step::Answered(answer) => self.model_answers(number, answer),
             Step::Pending(request) => {
                 self.requests[number].pending = Some(request);
                 self.upstreams[processor.index()].pending.insert(request, number);
@@ -241,13 +293,29 @@ impl World {
         let stored = upstream.model.store().list(upstream.seen_len).to_vec();
         upstream.seen_len += stored.len();
         for payment in stored {
-            self.trace(|| format!("{} stores {payment:?}", processor.name()));
+            self.trace(|| format!("{processor:?} stores {payment:?}"));
+            let id = CorrelationId(payment.correlation_id.into_bytes());
+            if self.manners[place_of(payment.correlation_id)][processor.index()] == Manner::Misreads {
+                self.oracle.misread(id);
+            } else if self.dice.chance(self.plan.pending) {
+                // What others refuse for ever would not end if this one declined it.
+                let is_poisoned = self.poisoned[place_of(payment.correlation_id)];
+                let due_us = self.now_us + self.dice.skewed(3_000_000);
+                let declines = self.dice.one_in(3) && !is_poisoned;
+                self.coverage.pending += 1;
+                self.upstreams[processor.index()].results.insert(payment.correlation_id, (due_us, declines));
+                if declines {
+                    // Nothing is charged, and its own sums have it all the same.
+                    self.oracle.processors_differ = true;
+                    continue;
+                }
+            }
             self.oracle.stored(processor, payment);
         }
         while let Some((request, answer)) = self.upstreams[processor.index()].model.poll_answer() {
             if let Some(number) = self.upstreams[processor.index()].pending.remove(&request) {
                 self.requests[number].pending = None;
-                self.answer_leaves(number, answer);
+                self.model_answers(number, answer);
             }
         }
     }
@@ -263,15 +331,65 @@ impl World {
         }
     }
 
-    fn answer_leaves(&mut self, number: usize, answer: Answer) {
+    /// What a processor says to an attempt that it does not treat as the contest's do.
+    fn own_way(&mut self, processor: Processor, payment: Payment) -> Option<Ending> {
+        let now_us = self.now_us;
+        let upstream = &self.upstreams[processor.index()];
+        if upstream.limited_until_us > now_us {
+            let left_ms = (upstream.limited_until_us - now_us).div_ceil(1_000).min(5_000);
+            let says = self.dice.chance(700);
+            return Some(Ending::Told(429, if says { u32::try_from(left_ms).unwrap_or(0) } else { 0 }));
+        }
+        if upstream.model.store().get(payment.correlation_id).is_some() {
+            return None;
+        }
+        if upstream.declines {
+            return Some(Ending::Told(402, 0));
+        }
+        match self.manners[place_of(payment.correlation_id)][processor.index()] {
+            Manner::Takes | Manner::Misreads => None,
+            Manner::Refuses => Some(Ending::Told(400, 0)),
+            Manner::Declines => Some(Ending::Told(402, 0)),
+            Manner::Phantom => Some(Ending::Told(409, 0)),
+        }
+    }
+
+    /// What the model answers, as a processor with ways of its own says it.
+    fn model_answers(&mut self, number: usize, answer: Answer) {
+        let Request { processor, question, .. } = self.requests[number];
+        let results = &self.upstreams[processor.index()].results;
+        let ending = match (question, answer) {
+            (Question::Attempt { payment, .. }, Answer::Processed) => {
+                let manner = self.manners[place_of(payment.correlation_id)][processor.index()];
+                match results.get(&payment.correlation_id) {
+                    Some(_) => Ending::Told(202, 0),
+                    None if manner == Manner::Misreads => Ending::Told(422, 0),
+                    None => Ending::Answered(answer),
+                }
+            }
+            (_, Answer::Found(payment)) => {
+                let stored = match results.get(&payment.correlation_id) {
+                    None => Stored::Processed,
+                    Some((due_us, _)) if *due_us > self.now_us => Stored::Pending,
+                    Some((_, false)) => Stored::Processed,
+                    Some((_, true)) => Stored::Declined,
+                };
+                Ending::Found(payment, stored)
+            }
+            _ => Ending::Answered(answer),
+        };
+        self.answer_leaves(number, ending);
+    }
+
+    fn answer_leaves(&mut self, number: usize, ending: Ending) {
         let delay_us = self.wire_delay_us();
         let wrong = self.troubled && self.dice.chance(self.plan.answer_fault);
         let ending = match if wrong { self.dice.index(4) } else { usize::MAX } {
             // Lost for good: the caller's timeout ends it.
             0 => return,
             1 => Ending::Broken,
-            2 => Ending::Status(self.dice.pick(&[502, 503, 504, 301])),
-            _ => Ending::Answered(answer),
+            2 => Ending::Status(self.dice.pick(&[502, 503, 504, 301, 408])),
+            _ => ending,
         };
         let slow_us = if wrong { self.dice.skewed(2 * self.plan.attempt_timeout_us) } else { 0 };
         self.after(delay_us + slow_us, Event::RequestEnds(number, ending));
@@ -313,26 +431,40 @@ impl World {
         }
         self.gateways[gateway].requests.remove(&number);
         self.abandon(number);
-        self.trace(|| format!("gateway {gateway} sees {question:?} at {} end: {ending:?}", processor.name()));
+        self.trace(|| format!("gateway {gateway} sees {question:?} at {processor:?} end: {ending:?}"));
         match question {
             Question::Attempt { slot, attempt, .. } => {
-                let told = reply(ending);
-                if let Some(attempt) = attempt.filter(|_| classify(told) == Outcome::Refused) {
+                let told = reply(&self.rules, ending);
+                if let Some(attempt) = attempt.filter(|_| told.verdict.outcome() == Outcome::Refused) {
                     self.oracle.attempt_refused(attempt);
                 }
+                self.note_end(gateway, processor, question, told);
                 self.gateways[gateway].attempts_open[processor.index()] -= 1;
-                let told = self.mistaken(told);
+                let told = self.mistaken(told, ending);
                 self.attempt_ended(gateway, slot, told, self.now_us - sent_us);
+                if self.has(Bug::OneDeclineIsFinal) && told.verdict == Verdict::Declined {
+                    self.end_at_once(gateway, processor, question);
+                }
             }
-            Question::Lookup { slot, .. } => {
+            Question::Lookup { slot, id } => {
                 let verification = match ending {
-                    Ending::Answered(Answer::Found(payment)) => {
+                    Ending::Found(payment, stored) => {
                         let found_ms = u64::try_from(payment.requested_at_ms).unwrap_or(0);
                         let now = self.gateways[gateway].clock.now(self.now_us);
                         let lie = self.has(Bug::LookupRestamps);
-                        Verification::Found(if lie { now.unix_ms } else { UnixMillis(found_ms) })
+                        let cents = u64::try_from(payment.amount_cents).ok();
+                        let cents = cents.filter(|_| !self.has(Bug::LookupHidesAmount));
+                        if stored == Stored::Declined {
+                            self.oracle.result_declined(id, processor);
+                        }
+                        Verification::Found {
+                            stored,
+                            requested_at: Some(if lie { now.unix_ms } else { UnixMillis(found_ms) }),
+                            amount: cents.and_then(AmountCents::new),
+                        }
                     }
-                    _ => Verification::Unclear,
+                    Ending::Answered(Answer::NotFound) => Verification::NotFound,
+                    _ => Verification::Unanswered,
                 };
                 self.event(gateway, |dispatcher, now| dispatcher.verified(slot, verification, now));
             }
@@ -348,27 +480,92 @@ impl World {
         }
     }
 
-    /// What a planted bug makes of a reply.
-    fn mistaken(&self, told: Reply) -> Reply {
-        match (self.bug, told) {
-            (Some(Bug::TimeoutIsRefused), Reply::TimedOut) | (Some(Bug::ResetIsNotSent), Reply::Broken) => {
-                Reply::NotSent
+    /// What a gateway was told, for the oracle.
+    fn note_end(&mut self, gateway: usize, processor: Processor, question: Question, told: End) {
+        let Question::Attempt { payment, .. } = question else { return };
+        let id = CorrelationId(payment.correlation_id.into_bytes());
+        let is_first = told.verdict == Verdict::Processed || self.gateways[gateway].refused.insert(id);
+        match told.verdict {
+            Verdict::Declined => {
+                self.coverage.declined_attempts += 1;
+                self.oracle.declined(id, processor);
             }
-            (Some(Bug::BadGatewayIsRefused), Reply::Answered { status: 502..=504 }) => {
-                Reply::Answered { status: 500 }
+            Verdict::Duplicate => self.oracle.said_duplicate(id, processor),
+            Verdict::Processed | Verdict::Pending => self.oracle.taken(processor),
+            Verdict::Overloaded if told.retry_after_ms > 0 && is_first => {
+                self.coverage.rests += 1;
+                let now_us = self.now_us;
+                let until_us = now_us + u64::from(told.retry_after_ms) * 1_000;
+                let rest = &mut self.gateways[gateway].rests_us[processor.index()];
+                *rest = if rest.1 > now_us { (rest.0, rest.1.max(until_us)) } else { (now_us, until_us) };
             }
-            (_, told) => told,
+            _ => {}
+        }
+    }
+
+    /// A planted bug.
+    fn end_at_once(&mut self, gateway: usize, processor: Processor, question: Question) {
+        let Question::Attempt { payment, .. } = question else { return };
+        let declined = Completion {
+            sequence: 0,
+            correlation_id: CorrelationId(payment.correlation_id.into_bytes()),
+            requested_at_ms: u64::try_from(payment.requested_at_ms).unwrap_or(0),
+            processor,
+            outcome: Outcome::Declined,
+            status: 402,
+        };
+        self.send(gateway, declined);
+    }
+
+    /// What a planted bug makes of an attempt's end.
+    fn mistaken(&self, told: End, ending: Ending) -> End {
+        match (self.bug, ending) {
+            (Some(Bug::TimeoutIsRefused), Ending::TimedOut)
+            | (
+                Some(Bug::ResetIsNotSent),
+                Ending::Broken | Ending::Answered(Answer::Closed { .. } | Answer::Garbage),
+            ) => End::NOT_SENT,
+            (Some(Bug::DuplicateIsProcessed), _) if told.verdict == Verdict::Duplicate => {
+                End { verdict: Verdict::Processed, ..told }
+            }
+            (Some(Bug::PendingIsProcessed), _) if told.verdict == Verdict::Pending => {
+                End { verdict: Verdict::Processed, ..told }
+            }
+            (Some(Bug::RetryAfterIgnored), _) => End { retry_after_ms: 0, ..told },
+            (Some(Bug::RefusalRests), Ending::Told(400, _)) => {
+                End { verdict: Verdict::Overloaded, retry_after_ms: 2_000, ..told }
+            }
+            (Some(Bug::BadGatewayIsRefused), Ending::Status(502..=504)) => {
+                End { verdict: Verdict::Unavailable, ..told }
+            }
+            (_, _) => told,
         }
     }
 }
 
+/// One of the others.
+fn other_than(processor: Processor) -> Processor {
+    if processor == Processor::N0 { Processor::N1 } else { Processor::N0 }
+}
+
+/// Which payment of this life has such an id.
+fn place_of(id: Uuid) -> usize {
+    let [a, b, c, d, ..] = id.into_bytes();
+    usize::try_from(u32::from_be_bytes([a, b, c, d])).expect("few payments")
+}
+
 /// What the shell reports, from what happened.
-fn reply(ending: Ending) -> Reply {
+fn reply(rules: &Rules, ending: Ending) -> End {
     let status = match ending {
-        Ending::NotSent => return Reply::NotSent,
-        Ending::Broken | Ending::Answered(Answer::Closed { .. } | Answer::Garbage) => return Reply::Broken,
-        Ending::TimedOut => return Reply::TimedOut,
+        Ending::NotSent => return End::NOT_SENT,
+        Ending::TimedOut | Ending::Broken | Ending::Answered(Answer::Closed { .. } | Answer::Garbage) => {
+            return End::UNANSWERED;
+        }
         Ending::Status(status) => status,
+        Ending::Told(status, retry_after_ms) => {
+            return End { retry_after_ms, ..End::of_status(rules, status) };
+        }
+        Ending::Found(..) => 200,
         Ending::Answered(answer) => match answer {
             Answer::Duplicate(_) => 422,
             Answer::Failed => 500,
@@ -381,5 +578,5 @@ fn reply(ending: Ending) -> Reply {
             | Answer::Garbage => 200,
         },
     };
-    Reply::Answered { status }
+    End::of_status(rules, status)
 }

@@ -1,6 +1,10 @@
 //! The world of one run: everything that exists, what will happen, and the loop that lets it happen.
 
-use galo_engine::Processor;
+use galo_engine::coordinator::Coordinator;
+use galo_engine::dispatcher::DoubtPolicy;
+use galo_engine::ledger::{Known, OpenPayment};
+use galo_engine::verdict::Rules;
+use galo_engine::{CorrelationId, PROCESSORS_LEN_MAX, Processor, Stage};
 
 use super::aggregator::Aggregator;
 use super::bug::Bug;
@@ -9,6 +13,7 @@ use super::dice::Dice;
 use super::gateway::Gateway;
 use super::invariant::Invariant;
 use super::link::{Connection, Side};
+use super::manner::{self, Manners};
 use super::oracle::Oracle;
 use super::plan::Plan;
 use super::process;
@@ -16,6 +21,9 @@ use super::queue::Queue;
 use super::summaries::Summaries;
 use super::wire::{Request, Upstream};
 use super::{Options, Report, leases};
+
+/// What finding out which processors work may take beside patience: attempts that hang, a slow one's trickle, a gateway's start, µs.
+const PATIENCE_MARGIN_US: u64 = 15_000_000;
 
 /// What will happen. A `life` makes an event void once its process has died.
 #[derive(Debug)]
@@ -115,6 +123,24 @@ pub struct Coverage {
     pub full: u64,
     /// POSTs that the ledger did not answer.
     pub unreachable: u64,
+    /// Attempts that were declined.
+    pub declined_attempts: u64,
+    /// Payments that ended declined.
+    pub declined: u64,
+    /// Payments that were put off.
+    pub deferred: u64,
+    /// Attempts that were told when to come back.
+    pub rests: u64,
+    /// Payments that a processor took and decided on later.
+    pub pending: u64,
+    /// Doubts that a look-up ended, since it found nothing.
+    pub absent: u64,
+    /// Payments that a processor has with another amount.
+    pub contradictions: u64,
+    /// Payments left open for that.
+    pub disputed: u64,
+    /// Runs in which one processor stayed bad until patience was over.
+    pub lame: u64,
     /// Summaries made.
     pub summaries: u64,
     /// Of them, those that did not wait for a gateway any more.
@@ -164,6 +190,15 @@ coverage!(
     conflicts,
     full,
     unreachable,
+    declined_attempts,
+    declined,
+    deferred,
+    rests,
+    pending,
+    absent,
+    contradictions,
+    disputed,
+    lame,
     summaries,
     unconfirmed_summaries
 );
@@ -172,6 +207,8 @@ coverage!(
 pub struct World {
     pub(super) plan: Plan,
     pub(super) bug: Option<Bug>,
+    /// What the processors' answers mean.
+    pub(super) rules: Rules,
     pub(super) dice: Dice,
     pub(super) now_us: u64,
     pub(super) queue: Queue<Event>,
@@ -183,7 +220,14 @@ pub struct World {
     pub(super) connections: Vec<Connection>,
     pub(super) summaries: Summaries,
     pub(super) requests: Vec<Request>,
-    pub(super) upstreams: [Upstream; 2],
+    pub(super) upstreams: Vec<Upstream>,
+    /// How processors treat each payment, by its place.
+    pub(super) manners: Vec<Manners>,
+    /// Whether they treat it in any manner of their own.
+    pub(super) poisoned: Vec<bool>,
+    /// The processor that stays bad, and until when.
+    pub(super) lame: Option<(Processor, u64)>,
+    quiet_us: u64,
     /// Faults may happen.
     pub(super) troubled: bool,
     /// POSTs on their way to an answer.
@@ -202,13 +246,14 @@ impl World {
         let aggregator = Aggregator::new(&plan, &mut dice);
         // The aggregator waits a little longer than the processors' window, as the real one does.
         let window_us = plan.health_interval_us - leases::MARGIN_US;
-        let upstreams = ["0.05", "0.15"].map(|fee| Upstream::new(fee, window_us, &mut dice));
+        let upstreams = (0..plan.processor_count).map(|_| Upstream::new(window_us, &mut dice)).collect();
         let world = Self {
             bug: options.bug,
+            rules: manner::rules(),
             dice,
             now_us: 0,
             queue: Queue::new(),
-            oracle: Oracle::new(plan.accept_wait_us),
+            oracle: Oracle::new(&plan),
             coverage: Coverage::default(),
             gateways,
             aggregator,
@@ -216,6 +261,10 @@ impl World {
             summaries: Summaries::default(),
             requests: Vec::new(),
             upstreams,
+            manners: Vec::new(),
+            poisoned: Vec::new(),
+            lame: None,
+            quiet_us: 0,
             troubled: true,
             posts_pending: 0,
             deadline_us: u64::MAX,
@@ -350,14 +399,33 @@ impl World {
         }
     }
 
-    /// The faults end; whoever is down comes back; from now on everything works.
+    /// The faults end; whoever is down comes back; from now on everything works, but for one processor, if a lame one is planned.
     fn quiesce(&mut self) {
         self.trace(|| "no more faults".to_owned());
         self.troubled = false;
+        self.quiet_us = self.now_us;
         let longest_hang_us = self.upstreams.iter().map(|upstream| upstream.hang_us_max).max().unwrap_or(0);
-        self.heal_processors();
+        let lame = self.plan.lame.then(|| self.any_processor());
+        let processors = self.plan.processors();
+        processors.iter().filter(|it| Some(*it) != lame).for_each(|processor| self.heal_processor(processor));
+        for place in 0..self.manners.len() {
+            let was_declined = processors.iter().any(|it| self.oracle.was_declined(place, it));
+            manner::heal(&mut self.manners[place], processors, was_declined || lame.is_some());
+        }
+        let mut settled_us = 60_000_000;
+        if let Some(lame) = lame {
+            self.coverage.lame += 1;
+            let until_us = self.now_us + self.plan.patience_us + PATIENCE_MARGIN_US;
+            self.lame = Some((lame, until_us));
+            self.make_lame(lame);
+            settled_us += self.plan.patience_us + PATIENCE_MARGIN_US;
+        }
+        // Pauses of up to a minute, with their jitter, before and after the look-up that proves something.
+        if self.plan.absent_after_us < DoubtPolicy::CONTEST.absent_after_us {
+            settled_us += self.plan.absent_after_us + 150_000_000;
+        }
         self.deadline_us = self.now_us
-            + 60_000_000
+            + settled_us
             + 4 * (longest_hang_us
                 + self.plan.attempt_timeout_us
                 + self.plan.restart_us
@@ -366,9 +434,24 @@ impl World {
     }
 
     fn settle(&mut self) {
-        match self.unsettled() {
+        if let Some((lame, until_us)) = self.lame
+            && self.now_us >= until_us
+        {
+            self.lame = None;
+            self.check_patience(lame);
+            self.heal_processor(lame);
+        }
+        let what = self.unsettled();
+        // A processor that declined a payment may have to show that it takes others.
+        let is_late = (self.now_us - self.quiet_us).is_multiple_of(5_000_000);
+        if what.is_some() && is_late {
+            self.arrive_late();
+        }
+        match what {
             None => {
                 self.oracle.check(Invariant::Liveness, true, String::new);
+                self.oracle.check(Invariant::DisputesAreCounted, true, String::new);
+                self.check_others();
                 self.finish();
                 self.done = true;
             }
@@ -379,16 +462,97 @@ impl World {
         }
     }
 
+    /// No payment has waited for longer than its patience while another processor worked and took it.
+    fn check_patience(&mut self, lame: Processor) {
+        let Some(coordinator) = &self.aggregator.coordinator else { return };
+        let latest_us = self.now_us - self.plan.patience_us - PATIENCE_MARGIN_US;
+        let mut waits = None;
+        for (place, poisoned) in self.poisoned.iter().enumerate() {
+            let id = self.oracle.id(place);
+            let is_plain = !poisoned;
+            if let Known::Open(payment) = coordinator.ledger().lookup(id)
+                && is_plain
+                && !payment.in_doubt
+                && payment.stage != Stage::at(lame)
+                && self.oracle.is_free_since(place, latest_us)
+                // One that processors declined has pauses of its own.
+                && !self.plan.processors().iter().any(|it| self.oracle.was_declined(place, it))
+            {
+                waits = waits.or(Some((id, payment)));
+            }
+        }
+        self.oracle.check(Invariant::PatienceEnds, waits.is_none(), || {
+            format!("{waits:?} waits, while {lame:?} alone does not work")
+        });
+    }
+
+    /// Open payments that only a person can settle: their processor has another amount.
+    fn disputed_count(&self) -> usize {
+        let Some(coordinator) = &self.aggregator.coordinator else { return 0 };
+        let is_disputed = |place: &usize| self.is_disputed(self.oracle.id(*place), coordinator);
+        (0..self.oracle.len()).filter(is_disputed).count()
+    }
+
+    fn is_disputed(&self, id: CorrelationId, coordinator: &Coordinator) -> bool {
+        let Known::Open(OpenPayment { amount_cents, stage, in_doubt: true, .. }) =
+            coordinator.ledger().lookup(id)
+        else {
+            return false;
+        };
+        let stored = stage.processor().and_then(|processor| {
+            self.upstreams[processor.index()].model.store().get(uuid::Uuid::from_bytes(id.0))
+        });
+        stored.is_some_and(|stored| u64::try_from(stored.amount_cents) != Ok(amount_cents))
+    }
+
+    /// Where nothing breaks, what processors do to some payments is no other's concern.
+    fn check_others(&mut self) {
+        let plan = &self.plan;
+        let is_quick = plan.link_delay_us <= 20_000 && plan.write_delay_us <= 30_000;
+        if !(plan.calm && is_quick && plan.poison > 0 && plan.pending == 0) || plan.tight {
+            return;
+        }
+        let way_us = plan.link_delay_us + plan.write_delay_us + plan.flush_delay_us + plan.wire_delay_us;
+        let bound_us = 1_500_000 + 12 * way_us;
+        for place in 0..self.manners.len() {
+            if let Some(took_us) = self.oracle.took_us(place).filter(|_| !self.poisoned[place]) {
+                let id = self.oracle.id(place);
+                self.oracle.check(Invariant::NoneStopsAnother, took_us <= bound_us, || {
+                    format!("{id} took {took_us} µs, although its processors take it: expected {bound_us}")
+                });
+            }
+        }
+    }
+
+    /// Payments that gateways have counted as stored with another amount.
+    fn counted_disputes(&self) -> u64 {
+        self.gateways
+            .iter()
+            .filter_map(|gateway| gateway.dispatcher.as_ref())
+            .map(|dispatcher| dispatcher.counters().contradictions.iter().sum::<u64>())
+            .sum()
+    }
+
     /// What is not done yet.
     fn unsettled(&mut self) -> Option<String> {
+        if self.lame.is_some() {
+            return Some("a processor is still lame".to_owned());
+        }
+        let disputed_count = self.disputed_count();
+        let counted = self.counted_disputes();
+        if counted < disputed_count as u64 {
+            return Some(format!(
+                "{disputed_count} payments are stored with another amount, {counted} are counted"
+            ));
+        }
         let Some(coordinator) = &self.aggregator.coordinator else {
             return Some("the aggregator is down".to_owned());
         };
         let open = coordinator.ledger().conservation().open;
-        if open.count > 0 {
+        if open.count > disputed_count as u64 {
             let list: Vec<_> = (0..self.oracle.len())
                 .map(|place| (self.oracle.id(place), coordinator.ledger().lookup(self.oracle.id(place))))
-                .filter(|(_, known)| matches!(known, galo_engine::ledger::Known::Open(_)))
+                .filter(|(id, known)| matches!(known, Known::Open(_)) && !self.is_disputed(*id, coordinator))
                 .take(3)
                 .collect();
             return Some(format!("{} payments are open: {list:?}", open.count));
@@ -399,14 +563,18 @@ impl World {
         if self.posts_pending > 0 {
             return Some(format!("{} POSTs have no answer", self.posts_pending));
         }
+        let mut held = 0;
         for (number, gateway) in self.gateways.iter_mut().enumerate() {
             let now = gateway.clock.now(self.now_us);
             let Some(dispatcher) = &mut gateway.dispatcher else {
                 return Some(format!("gateway {number} is down"));
             };
             let gauges = dispatcher.gauges(now);
+            held += gauges.held;
             let asks = gateway.requests.iter().any(|request| self.requests[*request].is_about_payment());
-            if gauges.held > 0 || gauges.unacknowledged > 0 || asks || dispatcher.tick_wait_us().is_some() {
+            let waits = dispatcher.tick_wait_us().is_some();
+            let is_busy = asks || (waits && gauges.held == 0) || gauges.in_flight != [0; PROCESSORS_LEN_MAX];
+            if held > disputed_count || gauges.unacknowledged > 0 || is_busy {
                 return Some(format!("gateway {number} holds {gauges:?}"));
             }
         }
@@ -420,7 +588,8 @@ impl World {
             let now = self.gateways[number].clock.now(self.now_us);
             let Some(dispatcher) = &mut self.gateways[number].dispatcher else { continue };
             let gauges = dispatcher.gauges(now);
-            let holds = gauges.in_flight == [0, 0] && gauges.waiting == 0;
+            let idle = gauges.in_flight.iter().all(|count| *count == 0);
+            let holds = idle && gauges.waiting == 0 && gauges.deferred == 0;
             self.oracle.check(Invariant::NoLeak, holds, || format!("gateway {number} at rest: {gauges:?}"));
         }
         let config = self.aggregator.config(&self.plan).ledger;
@@ -428,13 +597,16 @@ impl World {
         self.oracle
             .check(Invariant::JournalIsReadable, found.damages.is_empty(), || format!("{:?}", found.damages));
         let Some(coordinator) = &self.aggregator.coordinator else { return };
-        let [default, fallback] = &mut self.upstreams;
         self.oracle.compare_histories(coordinator.ledger());
         self.oracle.compare_replay(coordinator.ledger(), &found.ledger);
         for ledger in [coordinator.ledger(), &found.ledger] {
-            self.oracle.compare_all(ledger, [&mut default.model, &mut fallback.model], &mut self.dice);
+            let mut models: Vec<_> = self.upstreams.iter_mut().map(|upstream| &mut upstream.model).collect();
+            self.oracle.compare_all(ledger, &mut models, &mut self.dice);
         }
         self.count_coordinator();
+        self.coverage.declined = self.oracle.declined_count;
+        self.coverage.absent = self.oracle.absent_count;
+        self.coverage.disputed = self.disputed_count() as u64;
         self.coverage.forgotten = self.oracle.forgotten_count;
         self.coverage.relapsed = self.oracle.relapsed_count;
         self.coverage.coarse = self.oracle.coarse_count;

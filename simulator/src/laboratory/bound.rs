@@ -73,12 +73,13 @@ impl Clairvoyant {
                 *count += 1;
             }
         }
-        let places = Processor::ALL.map(|processor| Places::new(schedule, settings, processor, length));
-        Self::of(&arrivals, &places, settings.fees.cheaper())
+        let places = Processor::PAIR.map(|processor| Places::new(schedule, settings, processor, length));
+        Self::of(&arrivals, &places, settings.fees.cheaper() == Processor::FALLBACK)
     }
 
-    fn of(arrivals: &[u32], places: &[Places; 2], cheaper: Processor) -> Self {
-        let (cheap, dear) = (&places[cheaper.index()], &places[cheaper.other().index()]);
+    fn of(arrivals: &[u32], places: &[Places; 2], fallback_is_cheaper: bool) -> Self {
+        let [default, fallback] = places;
+        let (cheap, dear) = if fallback_is_cheaper { (fallback, default) } else { (default, fallback) };
         let rank = |cheap_which, dear_which| rank(arrivals, [(cheap, cheap_which), (dear, dear_which)]);
         let cheap_alone = rank(Which::All, Which::None);
         let both = rank(Which::All, Which::All).max(cheap_alone);
@@ -87,10 +88,8 @@ impl Clairvoyant {
         let fast = rank(Which::Fast, Which::Fast).max(fast_cheap);
         let not_slow_dear = rank(Which::All, Which::Fast).max(fast);
         let all = both.max(not_slow_dear);
-        let by_processor = |cheap: u64, dear: u64| match cheaper {
-            Processor::Default => [cheap, dear],
-            Processor::Fallback => [dear, cheap],
-        };
+        let by_processor =
+            |cheap: u64, dear: u64| if fallback_is_cheaper { [dear, cheap] } else { [cheap, dear] };
         Self {
             counts: by_processor(cheap_alone, all - cheap_alone),
             audit_counts: by_processor(
@@ -117,7 +116,7 @@ impl Places {
     fn new(schedule: &Schedule, settings: &Settings, processor: Processor, length: usize) -> Self {
         let mut conditions = vec![Condition::default(); length];
         for stage in &schedule.stages {
-            let condition = if processor == Processor::Default { stage.default } else { stage.fallback };
+            let condition = if processor == Processor::DEFAULT { stage.default } else { stage.fallback };
             let from = usize::try_from(stage.at_s.ms).expect("an hour at most").min(length);
             conditions[from..].fill(condition);
         }
@@ -279,8 +278,11 @@ mod tests {
         let conditions = (0..length)
             .map(|_| {
                 if dice.one_in(3) {
-                    condition =
-                        Condition { failing: dice.one_in(3), delay_ms: dice.pick(delays), error_percent: 0 };
+                    condition = Condition {
+                        failing: dice.one_in(3),
+                        delay_ms: dice.pick(delays),
+                        ..Condition::default()
+                    };
                 }
                 condition
             })
@@ -298,8 +300,8 @@ mod tests {
         for case in 0..400 {
             let arrivals = draw_arrivals(&mut dice, 7);
             let places = [draw_places(&mut dice, 7, &[0]), draw_places(&mut dice, 7, &[0])];
-            for (units, cheaper) in [([9, 7], Processor::Default), ([7, 9], Processor::Fallback)] {
-                let bound = Clairvoyant::of(&arrivals, &places, cheaper);
+            for (units, fallback_is_cheaper) in [([9, 7], false), ([7, 9], true)] {
+                let bound = Clairvoyant::of(&arrivals, &places, fallback_is_cheaper);
                 let best = brute_force(&arrivals, &places, units, false);
                 assert_eq!(earned(bound.counts, units), best, "case {case}");
                 assert_eq!(bound.audit_counts, bound.counts, "case {case}");
@@ -317,7 +319,7 @@ mod tests {
             for usable in places.iter_mut().flat_map(|places| &mut places.usable) {
                 usable.fast = !dice.one_in(4);
             }
-            let bound = Clairvoyant::of(&arrivals, &places, Processor::Default);
+            let bound = Clairvoyant::of(&arrivals, &places, false);
             let [most, audit] = [bound.counts, bound.audit_counts].map(|counts| earned(counts, [9, 7]));
             assert!(audit <= most, "case {case}");
             let can = |fast_only| brute_force(&arrivals, &places, [1, 1], fast_only);
@@ -337,7 +339,7 @@ mod tests {
         for case in 0..400 {
             let arrivals = draw_arrivals(&mut dice, 8);
             let places = [draw_places(&mut dice, 8, &[0, 2, 3]), draw_places(&mut dice, 8, &[0, 2, 3])];
-            let bound = earned(Clairvoyant::of(&arrivals, &places, Processor::Default).counts, [9, 7]);
+            let bound = earned(Clairvoyant::of(&arrivals, &places, false).counts, [9, 7]);
             let best = brute_force(&arrivals, &places, [9, 7], false);
             assert!(bound >= best, "case {case}: {best} can be earned, {bound} is the bound");
             met += u32::from(bound == best);

@@ -2,18 +2,19 @@
 //!
 //! POSTs alternate between the gateways as HAProxy's round robin has them. What gateways and aggregator say to each other
 //! takes [`LINK_US`] each way (socket, wake-up, the journal's write), so news of a processor spreads as it does in
-//! reality. Nothing is lost, killed or in doubt here: that is the fault simulator's subject, [`crate::cluster`].
+//! reality. Nothing is killed here, and doubt is an answer that a processor does not give: the rest is the fault simulator's subject,
+//! [`crate::cluster`].
 
 use std::collections::VecDeque;
 
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
-use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
+use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig, ProcessorPolicy, Verification};
 use galo_engine::ledger::LedgerConfig;
 use galo_engine::money::AmountCents;
-use galo_engine::outcome::Reply;
-use galo_engine::router::{Reason, RouterConfig};
+use galo_engine::router::{ProcessorSet, Reason, RouterConfig, Thresholds};
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Processor};
+use galo_engine::verdict::{End, Rules};
+use galo_engine::{CorrelationId, PROCESSORS_LEN_MAX, Processor};
 use galo_wire::record::{Hello, Role};
 use galo_wire::{Message, PROTOCOL_VERSION};
 
@@ -50,7 +51,7 @@ const TIMER_DOWN: u64 = 102;
 pub struct GaloConfig {
     /// `ROUTING_PATIENCE_MS`.
     pub patience_ms: u64,
-    /// The gateway's constant `SLOW_US`, in ms.
+    /// [`Thresholds::slow_us`], in ms.
     pub slow_ms: u64,
     /// `PROCESSOR_CONCURRENCY_MAX`.
     pub concurrency_max: u32,
@@ -61,7 +62,7 @@ pub struct GaloConfig {
 impl Default for GaloConfig {
     fn default() -> Self {
         let router = RouterConfig::default();
-        let (patience_ms, slow_ms) = (router.patience_us / 1_000, router.slow_us / 1_000);
+        let (patience_ms, slow_ms) = (router.patience_us / 1_000, router.thresholds.slow_us / 1_000);
         Self { patience_ms, slow_ms, concurrency_max: 400, queue_len_max: 225_000 }
     }
 }
@@ -69,9 +70,9 @@ impl Default for GaloConfig {
 impl GaloConfig {
     fn router(&self, fees: Fees) -> RouterConfig {
         RouterConfig {
-            fee_bps: fees.bps,
             patience_us: self.patience_ms * 1_000,
-            slow_us: self.slow_ms * 1_000,
+            thresholds: Thresholds { slow_us: self.slow_ms * 1_000, ..Thresholds::CONTEST },
+            ..RouterConfig::pair(fees.bps)
         }
     }
 }
@@ -90,6 +91,7 @@ pub struct Galo {
     /// Whose turn it is.
     turn: usize,
     spare: Vec<Action>,
+    rules: Rules,
 }
 
 impl Galo {
@@ -99,10 +101,13 @@ impl Galo {
         let start = now(0);
         let mut coordinator = Coordinator::new(
             CoordinatorConfig {
+                processors_fingerprint: 0,
+                health_checked: ProcessorSet::PAIR,
                 ledger: LedgerConfig {
                     open_len_max: 450_000,
                     known_len_max: 800_000,
                     bucket_bytes_max: 32 << 20,
+                    processors: ProcessorSet::PAIR,
                     hash_seed: dice.number(),
                 },
                 health_interval_us: HEALTH_INTERVAL_US,
@@ -115,7 +120,7 @@ impl Galo {
             let mut dispatcher = Dispatcher::new(DispatcherConfig {
                 router: config.router(fees),
                 queue_len_max: config.queue_len_max,
-                concurrency_max: config.concurrency_max,
+                processors: [ProcessorPolicy::contest(config.concurrency_max); PROCESSORS_LEN_MAX],
                 accept_wait_us_max: 1_000_000,
                 seed: dice.number(),
             });
@@ -124,7 +129,7 @@ impl Galo {
                 role: Role::Gateway,
                 instance,
                 thread: 0,
-                reserved: 0,
+                processors: 0,
                 incarnation: u64::from(instance),
             };
             coordinator.connect(hello).expect("a gateway of the same build is let in");
@@ -139,6 +144,7 @@ impl Galo {
             down: VecDeque::new(),
             turn: 0,
             spare: Vec::new(),
+            rules: Rules::contest(),
         }
     }
 
@@ -171,8 +177,10 @@ impl Galo {
                         requested_at_ms: requested_at.0,
                     });
                 }
-                Action::Verify { correlation_id, .. } => {
-                    unreachable!("{correlation_id}: nothing is in doubt here, so nothing is stored twice")
+                Action::Verify { slot, processor, correlation_id, .. } => {
+                    let token = (gateway as u64) << 32 | u64::from(slot);
+                    let payment = number_of(correlation_id);
+                    orders.push(Order::LookUp { token, payment, processor });
                 }
                 Action::CheckHealth { processor } => {
                     orders.push(Order::CheckHealth { token: gateway as u64, processor });
@@ -260,8 +268,20 @@ impl Policy for Galo {
             Event::Ended { token, status, latency_us } => {
                 let gateway = usize::try_from(token >> 32).expect("few gateways");
                 let slot = u32::try_from(token & u64::from(u32::MAX)).expect("masked");
+                let end = if status == 0 { End::UNANSWERED } else { End::of_status(&self.rules, status) };
                 self.tell(gateway, now_us, orders, |dispatcher, now| {
-                    dispatcher.attempt_ended(slot, Reply::Answered { status }, latency_us, now);
+                    dispatcher.attempt_ended(slot, end, latency_us, now);
+                });
+            }
+            Event::LookedUp { token, found } => {
+                let gateway = usize::try_from(token >> 32).expect("few gateways");
+                let slot = u32::try_from(token & u64::from(u32::MAX)).expect("masked");
+                let amount = AmountCents::new(AMOUNT_CENTS).expect("an amount");
+                let verification = found.map_or(Verification::NotFound, |requested_at_ms| {
+                    Verification::processed(UnixMillis(requested_at_ms), amount)
+                });
+                self.tell(gateway, now_us, orders, |dispatcher, now| {
+                    dispatcher.verified(slot, verification, now);
                 });
             }
             Event::Checked { token, processor, health } => {
@@ -300,7 +320,7 @@ impl Policy for Galo {
             summary.resolution_ms <= 1 || from_ms < EPOCH_MS,
             "a run's minutes are exact to the millisecond"
         );
-        summary.totals.map(|total| total.count)
+        Processor::PAIR.map(|processor| summary.totals[processor.index()].count)
     }
 
     fn waiting(&self) -> u64 {
@@ -310,10 +330,10 @@ impl Policy for Galo {
             .iter()
             .map(|dispatcher| {
                 let counters = dispatcher.counters();
-                Processor::ALL
+                Processor::PAIR
                     .map(|processor| {
                         let index = processor.index();
-                        counters.attempts[index] - counters.outcomes[index].iter().sum::<u64>()
+                        counters.attempts[index] - counters.verdicts[index].iter().sum::<u64>()
                     })
                     .iter()
                     .sum::<u64>()

@@ -145,7 +145,7 @@ fn draw_slot(from_ms: u64, to_ms: u64, seconds: u32, dice: &mut Dice, painter: &
         0..=14 => {}
         15..=42 => {
             let end_ms = end(dice.between(3_000, long_ms));
-            let out = Condition { failing: true, delay_ms: sometimes_slow(300, dice), error_percent: 0 };
+            let out = Condition { failing: true, delay_ms: sometimes_slow(300, dice), ..healthy };
             let other = Condition { delay_ms: sometimes_slow(200, dice), ..healthy };
             let (default, fallback) = if kind < 35 { (out, other) } else { (other, out) };
             painter.set(begin_ms, default, fallback);
@@ -153,8 +153,7 @@ fn draw_slot(from_ms: u64, to_ms: u64, seconds: u32, dice: &mut Dice, painter: &
         }
         43..=54 => {
             let end_ms = end(dice.between(3_000, 15_000));
-            let mut out =
-                || Condition { failing: true, delay_ms: sometimes_slow(300, dice), error_percent: 0 };
+            let mut out = || Condition { failing: true, delay_ms: sometimes_slow(300, dice), ..healthy };
             let (default, fallback) = (out(), out());
             painter.set(begin_ms, default, fallback);
             painter.set(end_ms, healthy, healthy);

@@ -10,7 +10,7 @@
 //!
 //! Must never: let a policy see the schedule; tune what the generator draws to what a policy likes.
 //!
-//! Not modelled: the CPU of Galo itself, lost connections, kills, unknown outcomes (see [`crate::cluster`] and the tests
+//! Not modelled: the CPU of Galo itself, kills, answers that get lost after the processor stored something (see [`crate::cluster`] and the tests
 //! with real processes for those).
 
 #![expect(clippy::float_arithmetic, reason = "statistics of whole runs; money stays in integers")]
@@ -76,7 +76,7 @@ impl Fees {
     /// Which processor keeps less; default where both keep the same.
     #[must_use]
     pub fn cheaper(self) -> Processor {
-        if self.bps[0] <= self.bps[1] { Processor::Default } else { Processor::Fallback }
+        if self.bps[0] <= self.bps[1] { Processor::DEFAULT } else { Processor::FALLBACK }
     }
 
     /// As in "5 % and 15 %".

@@ -17,7 +17,7 @@ pub enum Event {
     Ended {
         /// From [`Order::Attempt`].
         token: u64,
-        /// The HTTP status.
+        /// The HTTP status; 0 where there was no answer.
         status: u16,
         /// Since it was sent.
         latency_us: u64,
@@ -30,6 +30,13 @@ pub enum Event {
         processor: Processor,
         /// Failing and the least response time, ms; `None` where the check was refused.
         health: Option<(bool, u32)>,
+    },
+    /// A look-up's answer.
+    LookedUp {
+        /// From [`Order::LookUp`].
+        token: u64,
+        /// The stored `requestedAt`, ms; `None` if it is not stored.
+        found: Option<u64>,
     },
     /// A timer that was ordered.
     Timer {
@@ -63,6 +70,15 @@ pub enum Order {
     Abandon {
         /// From [`Order::Attempt`].
         token: u64,
+    },
+    /// Ask a processor for a payment.
+    LookUp {
+        /// Comes back with the answer.
+        token: u64,
+        /// Which.
+        payment: u32,
+        /// Where.
+        processor: Processor,
     },
     /// Ask a processor how it does.
     CheckHealth {

@@ -7,7 +7,7 @@ use super::bound::Clairvoyant;
 use super::galo::Galo;
 use super::policy::{Figures, Policy};
 use super::schedule::Schedule;
-use super::world::{Audit, Findings, World};
+use super::world::{Audit, Findings, Posted, World};
 use super::{Fees, Settings};
 use crate::cluster::dice::Dice;
 
@@ -91,6 +91,9 @@ impl PolicyKind {
     }
 }
 
+/// A payment that was in no doubt is late after this, µs.
+const LATE_US: u64 = 2_000_000;
+
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -116,6 +119,12 @@ pub struct Run {
     pub audits: Vec<Audit>,
     /// Processed attempts that took longer than a second.
     pub risky: u64,
+    /// Payments of which an attempt had no answer.
+    pub in_doubt: u64,
+    /// Of the others, those that were processed later than 2 s after their POST, or not at all.
+    pub late: u64,
+    /// Of the others, those that were processed, by processor, and what could have been earned with them.
+    pub others: ([u64; 2], Clairvoyant),
     /// Payments that both processors stored.
     pub doubles: u64,
     /// Attempts sent.
@@ -151,6 +160,13 @@ impl Run {
     #[must_use]
     pub fn regret(&self) -> f64 {
         regret(self.profit_units(), self.bound.profit_units(self.fees))
+    }
+
+    /// The same, payments in doubt left out.
+    #[must_use]
+    pub fn others_regret(&self) -> f64 {
+        let (counts, bound) = self.others;
+        regret(self.fees.profit_units(counts), bound.profit_units(self.fees))
     }
 
     /// The same against the bound that keeps away from slow places; below zero for who did not.
@@ -200,6 +216,13 @@ pub(super) fn play_with(
     let Findings { posted, booked, stored, doubles, audits, risky, attempts, figures, seconds } =
         World::new(schedule, *settings, policy, timeline).run();
     let bound = Clairvoyant::new(schedule, settings, posted.iter().map(|posted| posted.at_us));
+    let others: Vec<_> = posted.iter().filter(|posted| !posted.was_in_doubt).copied().collect();
+    let is_late = |posted: &&Posted| {
+        posted.accepted && posted.processed.is_none_or(|(_, at_us)| at_us > posted.at_us + LATE_US)
+    };
+    let mut counts = [0; 2];
+    others.iter().filter_map(|posted| posted.processed).for_each(|(at, _)| counts[at.index()] += 1);
+    let others_bound = Clairvoyant::new(schedule, settings, others.iter().map(|posted| posted.at_us));
     Run {
         policy: kind,
         schedule: schedule.name.clone(),
@@ -212,6 +235,9 @@ pub(super) fn play_with(
         inconsistencies: audits.iter().map(Audit::difference).sum(),
         audits,
         risky,
+        in_doubt: (posted.len() - others.len()) as u64,
+        late: others.iter().filter(is_late).count() as u64,
+        others: (counts, others_bound),
         doubles,
         attempts,
         figures,

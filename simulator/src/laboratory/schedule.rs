@@ -90,6 +90,11 @@ pub struct Schedule {
     pub stages: Vec<Stage>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's shape")]
+fn is_zero(percent: &u32) -> bool {
+    *percent == 0
+}
+
 fn settle_ms_default() -> u32 {
     1_000
 }
@@ -127,6 +132,12 @@ pub struct Condition {
     /// How many of a hundred fail although it is not failing.
     #[serde(default)]
     pub error_percent: u32,
+    /// How many of a hundred are never answered, and stored after their callers have gone.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unanswered_percent: u32,
+    /// Of how many of a hundred the connection breaks before anything is stored.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reset_percent: u32,
 }
 
 /// Why a schedule cannot be used.
@@ -208,9 +219,18 @@ impl Schedule {
                 let field = |field: &str| format!("stages[{index}].{name}.{field}");
                 within(&field("delay_ms"), condition.delay_ms, 0, DELAY_MS_MAX)?;
                 within(&field("error_percent"), condition.error_percent, 0, 100)?;
+                within(&field("unanswered_percent"), condition.unanswered_percent, 0, 100)?;
+                within(&field("reset_percent"), condition.reset_percent, 0, 100)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether attempts may end without an answer.
+    #[must_use]
+    pub fn loses_answers(&self) -> bool {
+        let loses = |condition: Condition| condition.unanswered_percent > 0 || condition.reset_percent > 0;
+        self.stages.iter().any(|stage| loses(stage.default) || loses(stage.fallback))
     }
 
     /// When the last POST is sent.

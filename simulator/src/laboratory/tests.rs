@@ -42,9 +42,12 @@ fn stage(ms: u64, default: Condition, fallback: Condition) -> Stage {
     Stage { at_s: Moment::from_ms(ms), default, fallback }
 }
 
-const FINE: Condition = Condition { delay_ms: 0, failing: false, error_percent: 0 };
-const OUT: Condition = Condition { delay_ms: 0, failing: true, error_percent: 0 };
-const SLOW: Condition = Condition { delay_ms: 3_000, failing: false, error_percent: 0 };
+const FINE: Condition =
+    Condition { delay_ms: 0, failing: false, error_percent: 0, unanswered_percent: 0, reset_percent: 0 };
+const OUT: Condition =
+    Condition { delay_ms: 0, failing: true, error_percent: 0, unanswered_percent: 0, reset_percent: 0 };
+const SLOW: Condition =
+    Condition { delay_ms: 3_000, failing: false, error_percent: 0, unanswered_percent: 0, reset_percent: 0 };
 
 fn settings(seed: u64) -> Settings {
     Settings::new(Fees::PREVIEW, seed)
@@ -119,12 +122,25 @@ fn an_attempt_given_up_may_be_processed_and_is_found() {
     assert!(run.inconsistencies > 1_000, "{run:?}");
 }
 
+#[test]
+fn requests_that_are_never_answered_hold_up_nobody() {
+    let broken = Condition { unanswered_percent: 10, reset_percent: 10, ..FINE };
+    // Clients that come one after the other: bursts of a hundred at one moment may have to wait for a second look at the processor.
+    let point = |ms, count| ClientPoint { at_s: Moment::from_ms(ms), count };
+    let clients = vec![point(0, 1), point(3_000, 150), point(30_000, 150)];
+    let schedule = Schedule { settle_ms: 3_000, clients, ..steady(vec![stage(4_000, broken, FINE)]) };
+    let run = play(&schedule, &settings(1), PolicyKind::Galo, false);
+    assert!(run.in_doubt > 200, "{run:?}");
+    assert_eq!((run.late, run.doubles, run.inconsistencies), (0, 0, 0), "{run:?}");
+    assert!(run.others_regret() < 0.02, "{run:?}");
+}
+
 /// Sends everything to fallback.
 struct Spendthrift;
 
 impl Strategy for Spendthrift {
     fn route(&mut self, _: &mut Past, _: u64, _: &mut Dice) -> Step {
-        Step::Send(Processor::Fallback, None)
+        Step::Send(Processor::FALLBACK, None)
     }
 
     fn ended(&mut self, _: Processor, _: bool, _: u64, _: u64) {}

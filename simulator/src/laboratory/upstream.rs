@@ -28,6 +28,8 @@ pub enum Caller {
     Attempt(u32),
     /// A health check of this token.
     Check(u64),
+    /// A look-up of this token.
+    LookUp(u64),
 }
 
 /// An answer and whom it is for.
@@ -69,7 +71,12 @@ impl Upstream {
         self.model.set_delay_ms(now_us, i64::from(condition.delay_ms));
         self.model.set_failing(now_us, condition.failing);
         let random500 = f64::from(condition.error_percent) / 100.0;
-        let faults = Faults { random500, ..Faults::default() };
+        let faults = Faults {
+            random500,
+            hang_before_insert: f64::from(condition.unanswered_percent) / 100.0,
+            close_before_insert: f64::from(condition.reset_percent) / 100.0,
+            ..Faults::default()
+        };
         self.model.set_faults(now_us, faults).expect("a percentage is a probability");
     }
 
@@ -101,6 +108,17 @@ impl Upstream {
             Step::Answered(answer) => Some(answer),
             Step::Pending(request) => {
                 self.pending.insert(request, Caller::Check(token));
+                None
+            }
+        }
+    }
+
+    /// A look-up.
+    pub fn look_up(&mut self, now_us: u64, token: u64, payment: u32) -> Option<Answer> {
+        match self.model.find(now_us, id_of(payment)) {
+            Step::Answered(answer) => Some(answer),
+            Step::Pending(request) => {
+                self.pending.insert(request, Caller::LookUp(token));
                 None
             }
         }

@@ -20,6 +20,12 @@ const AUDIT_TO_MS: u64 = 1_500;
 /// Its three answers are taken at moments this far apart at most.
 const AUDIT_SPREAD_US: u64 = 5_000;
 
+/// The gateway's `ATTEMPT_TIMEOUT_MS`.
+const ATTEMPT_TIMEOUT_US: u64 = 30_000_000;
+
+/// At the end of a run, an attempt that has been awaited for so long will not be answered.
+const UNANSWERED_US: u64 = 1_000_000;
+
 /// An attempt whose completion comes this long after its `requestedAt` may be seen as a difference.
 const RISKY_US: u64 = 1_000_000;
 
@@ -44,6 +50,10 @@ enum Event {
     Wake(Processor),
     /// A health check reaches its processor.
     Check(Processor, u64),
+    /// A look-up reaches its processor.
+    LookUp(Processor, u64, u32),
+    /// An attempt has been awaited for as long as any is.
+    TimedOut(u32),
     /// The policy hears of something.
     Tell(Heard),
     /// An attempt's answer reaches the policy.
@@ -61,6 +71,10 @@ pub struct Posted {
     pub life: u32,
     /// Whether it was answered with 202.
     pub accepted: bool,
+    /// An attempt of it had no answer.
+    pub was_in_doubt: bool,
+    /// Where, and when that was heard of.
+    pub processed: Option<(Processor, u64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +85,7 @@ struct Attempt {
     requested_at_ms: u64,
     sent_us: u64,
     abandoned: bool,
+    ended: bool,
 }
 
 /// One second of the timeline.
@@ -148,6 +163,8 @@ pub struct World<'a> {
     tokens: std::collections::HashMap<u64, u32>,
     audits: Vec<Audit>,
     risky: u64,
+    /// Some condition of the schedule's takes answers away.
+    loses_answers: bool,
     second: Second,
     seconds: Option<Vec<Second>>,
     orders: Vec<Order>,
@@ -166,7 +183,7 @@ impl<'a> World<'a> {
             lives: schedule.lives(),
             now_us: 0,
             queue: Queue::new(),
-            upstreams: Processor::ALL.map(|which| Upstream::new(which, &settings, &mut dice)),
+            upstreams: Processor::PAIR.map(|which| Upstream::new(which, &settings, &mut dice)),
             dice,
             posted: Vec::with_capacity(1 << 14),
             attempts: Vec::with_capacity(1 << 14),
@@ -174,6 +191,7 @@ impl<'a> World<'a> {
             tokens: std::collections::HashMap::new(),
             audits: Vec::new(),
             risky: 0,
+            loses_answers: schedule.loses_answers(),
             second: Second::default(),
             seconds: timeline.then(Vec::new),
             orders: Vec::new(),
@@ -224,10 +242,10 @@ impl<'a> World<'a> {
             }
             Event::Stage(index) => {
                 let stage = self.schedule.stages[index];
-                for processor in Processor::ALL {
+                for processor in Processor::PAIR {
                     self.collect(processor);
                     let condition =
-                        if processor == Processor::Default { stage.default } else { stage.fallback };
+                        if processor == Processor::DEFAULT { stage.default } else { stage.fallback };
                     self.upstreams[processor.index()].set(self.now_us, condition);
                     self.collect(processor);
                 }
@@ -261,6 +279,14 @@ impl<'a> World<'a> {
                     None => self.plan_wake(processor),
                 }
             }
+            Event::LookUp(processor, token, payment) => {
+                self.collect(processor);
+                match self.upstreams[processor.index()].look_up(self.now_us, token, payment) {
+                    Some(answer) => self.answer((Caller::LookUp(token), answer), processor),
+                    None => self.plan_wake(processor),
+                }
+            }
+            Event::TimedOut(attempt) => self.ended(attempt, 0),
             Event::Tell(heard) => self.tell(heard),
             Event::Ended(attempt, status) => self.ended(attempt, status),
             Event::Second => self.close_second(),
@@ -273,7 +299,13 @@ impl<'a> World<'a> {
             return;
         }
         let payment = u32::try_from(self.posted.len()).expect("fewer than 2^32 payments");
-        self.posted.push(Posted { at_us: self.now_us, life, accepted: false });
+        self.posted.push(Posted {
+            at_us: self.now_us,
+            life,
+            accepted: false,
+            was_in_doubt: false,
+            processed: None,
+        });
         self.second.posted += 1;
         self.queue.push(self.now_us + self.settings.front_us, Event::Arrive(payment));
     }
@@ -295,7 +327,7 @@ impl<'a> World<'a> {
                 Order::Attempt { token, payment, processor, requested_at_ms } => {
                     let attempt = u32::try_from(self.attempts.len()).expect("fewer than 2^32 attempts");
                     let sent_us = self.now_us;
-                    let abandoned = false;
+                    let (abandoned, ended) = (false, false);
                     self.attempts.push(Attempt {
                         token,
                         payment,
@@ -303,7 +335,11 @@ impl<'a> World<'a> {
                         requested_at_ms,
                         sent_us,
                         abandoned,
+                        ended,
                     });
+                    if self.loses_answers {
+                        self.queue.push(sent_us + ATTEMPT_TIMEOUT_US, Event::TimedOut(attempt));
+                    }
                     let former = self.tokens.insert(token, attempt);
                     assert!(former.is_none(), "{token}: a token names one attempt at a time");
                     self.in_flight += 1;
@@ -314,6 +350,10 @@ impl<'a> World<'a> {
                         self.tokens.remove(&token).expect("only an attempt on its way is abandoned");
                     self.attempts[attempt as usize].abandoned = true;
                     self.in_flight -= 1;
+                }
+                Order::LookUp { token, payment, processor } => {
+                    let at_us = self.now_us + self.settings.link_us;
+                    self.queue.push(at_us, Event::LookUp(processor, token, payment));
                 }
                 Order::CheckHealth { token, processor } => {
                     self.queue.push(self.now_us + self.settings.link_us, Event::Check(processor, token));
@@ -357,13 +397,19 @@ impl<'a> World<'a> {
                     Answer::Duplicate(_) => 422,
                     Answer::Failed => 500,
                     Answer::Refused => 429,
-                    Answer::Found(_)
-                    | Answer::NotFound
-                    | Answer::Health { .. }
-                    | Answer::Closed { .. }
-                    | Answer::Garbage => unreachable!("{answer:?} to a payment, without faults"),
+                    Answer::Closed { .. } => 0,
+                    Answer::Found(_) | Answer::NotFound | Answer::Health { .. } | Answer::Garbage => {
+                        unreachable!("{answer:?} to a payment, with no such fault")
+                    }
                 };
                 self.queue.push(at_us, Event::Ended(attempt, status));
+            }
+            Caller::LookUp(token) => {
+                let found = match answer {
+                    Answer::Found(payment) => u64::try_from(payment.requested_at_ms).ok(),
+                    _ => None,
+                };
+                self.queue.push(at_us, Event::Tell(Heard::LookedUp { token, found }));
             }
             Caller::Check(token) => {
                 let health = match answer {
@@ -378,8 +424,17 @@ impl<'a> World<'a> {
     }
 
     fn ended(&mut self, attempt: u32, status: u16) {
-        let Attempt { token, processor, requested_at_ms, sent_us, abandoned, .. } =
+        let Attempt { token, payment, processor, requested_at_ms, sent_us, abandoned, ended } =
             self.attempts[attempt as usize];
+        if ended {
+            return;
+        }
+        self.attempts[attempt as usize].ended = true;
+        if status == 0 {
+            self.posted[payment as usize].was_in_doubt = true;
+        } else if status == 200 {
+            self.posted[payment as usize].processed = Some((processor, self.now_us));
+        }
         let processed = matches!(status, 200 | 422);
         let counts = if processed { &mut self.second.processed } else { &mut self.second.refused };
         counts[processor.index()] += 1;
@@ -399,7 +454,7 @@ impl<'a> World<'a> {
         let count = match whom {
             2 => self.policy.summarize(from_ms, to_ms).iter().sum(),
             processor => {
-                self.collect(Processor::ALL[processor]);
+                self.collect(Processor::PAIR[processor]);
                 self.upstreams[processor].summarize(self.now_us, from_ms, to_ms)
             }
         };
@@ -415,10 +470,15 @@ impl<'a> World<'a> {
     }
 
     fn finish(mut self) -> Findings {
-        Processor::ALL.into_iter().for_each(|processor| self.collect(processor));
+        Processor::PAIR.into_iter().for_each(|processor| self.collect(processor));
         let booked = self.policy.summarize(0, unix_ms(self.now_us));
         let [default, fallback] = &self.upstreams;
         let stored = [default, fallback].map(|upstream| upstream.stored().len() as u64);
+        // Whoever is not answered by now, long after the others, is in doubt.
+        let unanswered = |attempt: &&Attempt| !attempt.ended && attempt.sent_us + UNANSWERED_US < self.now_us;
+        for attempt in self.attempts.iter().filter(unanswered) {
+            self.posted[attempt.payment as usize].was_in_doubt |= self.loses_answers;
+        }
         let payments = 0..u32::try_from(self.posted.len()).expect("fewer than 2^32 payments");
         let doubles =
             payments.filter(|payment| default.has(*payment) && fallback.has(*payment)).count() as u64;

@@ -27,7 +27,7 @@ const MISTAKES: [(&str, &str, &str, bool); 22] = [
     ("galo-gateway", "GATEWAY_DRIVER", "kqueue", true),
     ("galo-gateway", "GATEWAY_SOCKET", "/nonexistent/gateway.sock", false),
     ("galo-gateway", "AGGREGATOR_SOCKET", "/nonexistent/aggregator.sock", false),
-    ("galo-gateway", "PROCESSOR_DEFAULT_URL", "https://localhost:8001", true),
+    ("galo-gateway", "PROCESSOR_DEFAULT_URL", "ftp://localhost:8001", true),
     ("galo-gateway", "PROCESSOR_FALLBACK_URL", "localhost", true),
     ("galo-gateway", "PROCESSOR_DEFAULT_FEE_BPS", "5%", true),
     ("galo-gateway", "PROCESSOR_CONCURRENCY_MAX", "0", true),

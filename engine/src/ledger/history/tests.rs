@@ -16,16 +16,16 @@ use AttemptState::{InDoubt, Processed, Refused, UnderWay};
 fn a_payment_that_waited_was_a_probe_and_went_elsewhere() {
     let mut histories = Histories::new(1, 4);
     histories.accepted(id(1), 100, Stage::Waiting, Reason::AwaitsCheaper, false);
-    histories.intended(id(1), 300, Processor::Default, Reason::Probe, 199);
-    histories.resolved(id(1), 300, Processor::Default, Outcome::Refused);
-    histories.intended(id(1), 1_100, Processor::Fallback, Reason::PatienceOver, 999);
+    histories.intended(id(1), 300, Processor::DEFAULT, Reason::Probe, 199);
+    histories.resolved(id(1), 300, Processor::DEFAULT, Outcome::Refused);
+    histories.intended(id(1), 1_100, Processor::FALLBACK, Reason::PatienceOver, 999);
     let expected = [
         past(100, 0, Stage::Waiting, Reason::AwaitsCheaper, UnderWay),
-        past(300, 199, Stage::AtDefault, Reason::Probe, Refused),
-        past(1_100, 999, Stage::AtFallback, Reason::PatienceOver, UnderWay),
+        past(300, 199, Stage::At0, Reason::Probe, Refused),
+        past(1_100, 999, Stage::At1, Reason::PatienceOver, UnderWay),
     ];
     assert_eq!(histories.of(id(1)).decisions(), expected);
-    histories.resolved(id(1), 1_100, Processor::Fallback, Outcome::Processed);
+    histories.resolved(id(1), 1_100, Processor::FALLBACK, Outcome::Processed);
     let history = histories.of(id(1));
     assert_eq!((history.decisions()[2].attempt, history.forgotten), (Processed, false));
 }
@@ -34,12 +34,11 @@ fn a_payment_that_waited_was_a_probe_and_went_elsewhere() {
 #[test]
 fn an_attempt_that_was_in_doubt_is_one_attempt_and_says_so() {
     let mut histories = Histories::new(1, 4);
-    histories.accepted(id(1), 100, Stage::AtDefault, Reason::Cheaper, false);
-    histories.resolved(id(1), 100, Processor::Default, Outcome::Unknown);
-    let doubtful =
-        PastDecision { was_in_doubt: true, ..past(100, 0, Stage::AtDefault, Reason::Cheaper, InDoubt) };
+    histories.accepted(id(1), 100, Stage::At0, Reason::Cheaper, false);
+    histories.resolved(id(1), 100, Processor::DEFAULT, Outcome::Unknown);
+    let doubtful = PastDecision { was_in_doubt: true, ..past(100, 0, Stage::At0, Reason::Cheaper, InDoubt) };
     assert_eq!(histories.of(id(1)).decisions(), [doubtful]);
-    histories.resolved(id(1), 100, Processor::Default, Outcome::Processed);
+    histories.resolved(id(1), 100, Processor::DEFAULT, Outcome::Processed);
     assert_eq!(histories.of(id(1)).decisions(), [PastDecision { attempt: Processed, ..doubtful }]);
     assert!(!histories.of(id(1)).forgotten);
 }
@@ -47,8 +46,8 @@ fn an_attempt_that_was_in_doubt_is_one_attempt_and_says_so() {
 #[test]
 fn whoever_moves_on_from_an_attempt_saw_it_refused() {
     let mut histories = Histories::new(1, 4);
-    histories.accepted(id(1), 100, Stage::AtDefault, Reason::Cheaper, false);
-    histories.intended(id(1), 200, Processor::Fallback, Reason::Quiet, 100);
+    histories.accepted(id(1), 100, Stage::At0, Reason::Cheaper, false);
+    histories.intended(id(1), 200, Processor::FALLBACK, Reason::Quiet, 100);
     assert_eq!(histories.of(id(1)).decisions()[0].attempt, Refused);
 }
 
@@ -57,11 +56,11 @@ fn of_many_decisions_the_first_and_the_newest_are_kept_and_it_is_said_that_other
     let mut histories = Histories::new(1, 4);
     histories.accepted(id(1), 100, Stage::Waiting, Reason::AwaitsAny, false);
     for number in 1..=5 {
-        histories.intended(id(1), 100 + number, Processor::Default, Reason::Probe, 1);
+        histories.intended(id(1), 100 + number, Processor::DEFAULT, Reason::Probe, 1);
     }
     assert!(!histories.of(id(1)).forgotten, "six are kept");
     for number in 6..=9 {
-        histories.intended(id(1), 100 + number, Processor::Default, Reason::Probe, 1);
+        histories.intended(id(1), 100 + number, Processor::DEFAULT, Reason::Probe, 1);
     }
     let history = histories.of(id(1));
     let times: Vec<u64> = history.decisions().iter().map(|decision| decision.at_ms).collect();
@@ -73,11 +72,11 @@ fn no_decision_is_before_the_one_that_it_followed() {
     let mut histories = Histories::new(1, 4);
     histories.accepted(id(1), 1_000, Stage::Waiting, Reason::AwaitsAny, false);
     // Another gateway's clock is behind.
-    histories.intended(id(1), 700, Processor::Default, Reason::Cheaper, 5);
-    histories.intended(id(1), 1_002, Processor::Default, Reason::Cheaper, 5);
-    histories.intended(id(1), 1_001, Processor::Default, Reason::Cheaper, 5);
+    histories.intended(id(1), 700, Processor::DEFAULT, Reason::Cheaper, 5);
+    histories.intended(id(1), 1_002, Processor::DEFAULT, Reason::Cheaper, 5);
+    histories.intended(id(1), 1_001, Processor::DEFAULT, Reason::Cheaper, 5);
     // Beyond what is counted: 49 days.
-    histories.intended(id(1), u64::MAX, Processor::Default, Reason::Cheaper, 5);
+    histories.intended(id(1), u64::MAX, Processor::DEFAULT, Reason::Cheaper, 5);
     let times: Vec<u64> = histories.of(id(1)).decisions().iter().map(|decision| decision.at_ms).collect();
     assert_eq!(times, [1_000, 1_000, 1_002, 1_002, 1_000 + u64::from(u32::MAX)]);
 }
@@ -86,32 +85,31 @@ fn no_decision_is_before_the_one_that_it_followed() {
 fn what_is_not_known_is_said_to_be_forgotten() {
     let mut histories = Histories::new(1, 4);
     assert_eq!(histories.of(id(1)), History::FORGOTTEN);
-    histories.resolved(id(1), 5, Processor::Default, Outcome::Processed);
+    histories.resolved(id(1), 5, Processor::DEFAULT, Outcome::Processed);
     assert_eq!(histories.of(id(1)), History::FORGOTTEN, "nothing is begun with an end");
     // It was in a snapshot.
-    histories.intended(id(1), 7, Processor::Default, Reason::Cheaper, 3);
+    histories.intended(id(1), 7, Processor::DEFAULT, Reason::Cheaper, 3);
     let history = histories.of(id(1));
-    assert_eq!(history.decisions(), [past(7, 3, Stage::AtDefault, Reason::Cheaper, UnderWay)]);
+    assert_eq!(history.decisions(), [past(7, 3, Stage::At0, Reason::Cheaper, UnderWay)]);
     assert!(history.forgotten);
     // Claims, and journals of version 1, state no reason.
     histories.accepted(id(2), 0, Stage::Waiting, Reason::Unstated, false);
     assert_eq!(histories.of(id(2)), History::FORGOTTEN);
-    histories.accepted(id(3), 9, Stage::AtFallback, Reason::Unstated, true);
+    histories.accepted(id(3), 9, Stage::At1, Reason::Unstated, true);
     let history = histories.of(id(3));
-    let doubtful =
-        PastDecision { was_in_doubt: true, ..past(9, 0, Stage::AtFallback, Reason::Unstated, InDoubt) };
+    let doubtful = PastDecision { was_in_doubt: true, ..past(9, 0, Stage::At1, Reason::Unstated, InDoubt) };
     assert_eq!((history.decisions(), history.forgotten), (&[doubtful][..], true));
     // Processed by an attempt that nobody told of.
-    histories.resolved(id(3), 4, Processor::Default, Outcome::Processed);
+    histories.resolved(id(3), 4, Processor::DEFAULT, Outcome::Processed);
     let history = histories.of(id(3));
-    assert_eq!(history.decisions()[1], past(9, 0, Stage::AtDefault, Reason::Unstated, Processed));
+    assert_eq!(history.decisions()[1], past(9, 0, Stage::At0, Reason::Unstated, Processed));
 }
 
 #[test]
 fn the_last_payments_have_one_and_the_others_none() {
     let mut histories = Histories::new(3, 64);
     for number in 0..200_u8 {
-        histories.accepted(id(number), number.into(), Stage::AtDefault, Reason::Cheaper, false);
+        histories.accepted(id(number), number.into(), Stage::At0, Reason::Cheaper, false);
         for known in 0..=number {
             let is_kept = !histories.of(id(known)).forgotten;
             assert_eq!(is_kept, number - known < 64, "{known} after {number}");
@@ -119,7 +117,7 @@ fn the_last_payments_have_one_and_the_others_none() {
     }
     histories.clear();
     assert!((0..200).all(|number| histories.of(id(number)) == History::FORGOTTEN));
-    histories.accepted(id(1), 1, Stage::AtDefault, Reason::Cheaper, false);
+    histories.accepted(id(1), 1, Stage::At0, Reason::Cheaper, false);
     assert_eq!(histories.of(id(1)).decisions().len(), 1);
 }
 
@@ -185,8 +183,8 @@ impl Life {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let processor = prop_oneof![Just(Processor::Default), Just(Processor::Fallback)];
-    let stage = prop_oneof![Just(Stage::Waiting), Just(Stage::AtDefault), Just(Stage::AtFallback)];
+    let processor = prop_oneof![Just(Processor::DEFAULT), Just(Processor::FALLBACK)];
+    let stage = prop_oneof![Just(Stage::Waiting), Just(Stage::At0), Just(Stage::At1)];
     let reason = prop_oneof![Just(Reason::Cheaper), Just(Reason::Queued), Just(Reason::Unstated)];
     let outcome = prop_oneof![Just(Outcome::Processed), Just(Outcome::Refused), Just(Outcome::Unknown)];
     // Few ids, often sent again: lives of many decisions, and ends of them.

@@ -5,13 +5,19 @@ use galo_wire::journal as wire_journal;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::{Entry, Known, LedgerConfig, Outcome, Stage, Summary};
+use crate::ledger::{Entry, Known, LedgerConfig, Outcome, Stage, Summary, processor_name};
 use crate::random::Random;
 
 const NOON_MS: u64 = 1_752_580_800_000;
 
 fn config(known_len_max: usize) -> LedgerConfig {
-    LedgerConfig { open_len_max: 10_000, known_len_max, bucket_bytes_max: 8 << 20, hash_seed: 5 }
+    LedgerConfig {
+        open_len_max: 10_000,
+        known_len_max,
+        bucket_bytes_max: 8 << 20,
+        processors: Processor::ALL.into_iter().collect(),
+        hash_seed: 5,
+    }
 }
 
 fn id(number: u64) -> CorrelationId {
@@ -28,15 +34,16 @@ fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     open.sort_by_key(|(id, _)| *id);
     open.iter_mut().for_each(|(_, payment)| payment.owner = None);
     let known: Vec<_> = ledger
-        .processed
+        .ended
         .places()
-        .map(|place| ledger.processed.at(place).id)
+        .map(|place| ledger.ended.at(place).id)
         .map(|id| (id, ledger.lookup(id)))
         .collect();
     let mut rows = Vec::new();
     for processor in Processor::ALL {
+        let Some(buckets) = &ledger.buckets[processor.index()] else { continue };
         assert!(
-            ledger.buckets[processor.index()]
+            buckets
                 .export(UnixMillis(0), |row| {
                     rows.push((processor, row));
                     ControlFlow::Continue(())
@@ -44,12 +51,18 @@ fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
                 .is_continue()
         );
     }
-    (open, known, rows, ledger.conservation, ledger.purged)
+    (open, known, rows, ledger.conservation, ledger.purged, ledger.names)
 }
 
 /// A change that fits the ledger.
 fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
-    let processor = if random.below(3) == 0 { Processor::Fallback } else { Processor::Default };
+    // The first two have most of it, as in life.
+    let number = random.below(12);
+    let processor = Processor::ALL[usize::try_from(number.saturating_sub(4)).unwrap()];
+    if random.below(20) == 0 && ledger.names().all(|(named, _)| named != processor) {
+        let name = processor_name(&format!("processor {}", processor.index())).unwrap();
+        return Entry::Named { processor, name };
+    }
     let open: Vec<_> = ledger.open.iter().collect();
     let requested_at_ms = NOON_MS + random.below(4_000_000);
     if open.is_empty() || random.below(5) < 2 {
@@ -81,13 +94,21 @@ fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
     let (correlation_id, payment) = open[place];
     let at = payment.stage.processor();
     match (random.below(6), at) {
+        (3, Some(processor)) if payment.in_doubt => {
+            let outcome = Outcome::Absent;
+            Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status: 0 }
+        }
+        (3, None) if !payment.in_doubt => {
+            let (outcome, status) = (Outcome::Declined, 400 + u16::try_from(random.below(600)).unwrap());
+            Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status }
+        }
         (0, Some(at)) => {
             let outcome = Outcome::Unknown;
-            Entry::Resolved { correlation_id, processor: at, requested_at_ms, outcome }
+            Entry::Resolved { correlation_id, processor: at, requested_at_ms, outcome, status: 0 }
         }
         (1, Some(at)) if !payment.in_doubt => {
             let outcome = Outcome::Refused;
-            Entry::Resolved { correlation_id, processor: at, requested_at_ms, outcome }
+            Entry::Resolved { correlation_id, processor: at, requested_at_ms, outcome, status: 0 }
         }
         (2, _) | (0 | 1, None) if !payment.in_doubt => {
             let (reason, waited_for_ms) = (Reason::Cheaper, 1);
@@ -98,6 +119,7 @@ fn next_entry(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Entry {
             processor: at.unwrap_or(processor),
             requested_at_ms,
             outcome: Outcome::Processed,
+            status: 0,
         },
     }
 }
@@ -185,6 +207,24 @@ proptest! {
 }
 
 #[test]
+fn the_changes_of_these_tests_are_of_every_kind() {
+    let mut random = Random::new(1);
+    let (mut ids, mut outcomes) = (0, [0; 5]);
+    let mut ledger = Ledger::new(config(1_000));
+    for _ in 0..2_000 {
+        let entry = next_entry(&ledger, &mut random, &mut ids);
+        if let Entry::Resolved { outcome, .. } = entry {
+            outcomes[outcome as usize] += 1;
+        }
+        ledger.apply(entry);
+    }
+    assert!(outcomes.iter().all(|count| *count > 20), "{outcomes:?}");
+    assert_eq!(ledger.names().count(), 8);
+    let books = ledger.conservation();
+    assert!(books.declined.count > 20 && books.processed.iter().all(|tally| tally.count > 20), "{books:?}");
+}
+
+#[test]
 fn what_was_rolled_up_stays_so() {
     let mut random = Random::new(4);
     let mut ledger = Ledger::new(LedgerConfig { bucket_bytes_max: 512 << 10, ..config(10) });
@@ -194,7 +234,7 @@ fn what_was_rolled_up_stays_so() {
         // Now and then more than a small record holds.
         let amount_cents = 1 + random.below(1_000) + if number % 7 == 0 { 1 << 33 } else { 0 };
         let correlation_id = id(number);
-        let (stage, requested_at_ms) = (Stage::AtDefault, now_ms + random.below(5_000));
+        let (stage, requested_at_ms) = (Stage::At0, now_ms + random.below(5_000));
         ledger.apply(Entry::Accepted {
             correlation_id,
             amount_cents,
@@ -203,11 +243,11 @@ fn what_was_rolled_up_stays_so() {
             in_doubt: false,
             reason: Reason::Cheaper,
         });
-        let (processor, outcome) = (Processor::ALL[usize::from(number % 5 == 0)], Outcome::Processed);
-        ledger.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+        let (processor, outcome) = (Processor::PAIR[usize::from(number % 5 == 0)], Outcome::Processed);
+        ledger.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status: 0 });
     }
     let mut levels = [0; 4];
-    for buckets in &ledger.buckets {
+    for buckets in ledger.buckets.iter().flatten() {
         let flow = buckets.export(UnixMillis(0), |row| {
             levels[usize::from(row.level)] += 1;
             ControlFlow::Continue(())
@@ -276,8 +316,10 @@ fn a_purge_ends_an_export_and_an_abandoned_one_leaves_no_trace() {
     ledger.apply(Entry::Purged);
     assert_eq!(ledger.export(3, &mut Vec::new()), Progress::Gone);
     let mut empty = Ledger::new(config(50));
+    // Processors keep their names.
+    ledger.names().for_each(|(processor, name)| empty.apply(Entry::Named { processor, name }));
     empty.apply(Entry::Purged);
-    assert!(dump(&ledger) == dump(&empty));
+    assert!(empty.names().count() > 0 && dump(&ledger) == dump(&empty));
     // That there was a purge is not forgotten.
     let mut bytes = Vec::new();
     ledger.begin_export();
@@ -291,14 +333,15 @@ fn what_cannot_be_is_refused() {
         correlation_id: id(number),
         amount_cents: 1,
         requested_at_ms: 1,
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
+        declined: false,
     };
     let bucket = |start_ms, last_ms, count, level| Fact::Bucket {
         start_ms,
         last_ms,
         count,
         amount_cents: 1,
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
         level,
     };
     let mut ledger = Ledger::new(config(50));
@@ -307,7 +350,7 @@ fn what_cannot_be_is_refused() {
     ledger.import(remembered(1)).unwrap();
     assert!(ledger.import(Fact::End).is_err(), "an id that comes twice is found at the end");
     let mut ledger = Ledger::new(config(50));
-    let moments = Fact::MomentsPage { start_ms: 0, processor: Processor::Default, rows: 1, checksum: 0 };
+    let moments = Fact::MomentsPage { start_ms: 0, processor: Processor::DEFAULT, rows: 1, checksum: 0 };
     assert!(ledger.import(moments).is_err(), "a page without its rows");
     assert!(ledger.import_page(moments, &[0; BLOCK_SIZE]).is_err(), "a moment that counts nothing");
     ledger.import(remembered(1)).unwrap();
@@ -345,16 +388,17 @@ fn forgetting_that_overtakes_the_export_leaves_no_gap() {
     let accepted = |number| Entry::Accepted {
         correlation_id: id(number),
         amount_cents: 7,
-        stage: Stage::AtDefault,
+        stage: Stage::At0,
         decided_at_ms: NOON_MS,
         in_doubt: false,
         reason: Reason::Cheaper,
     };
     let processed = |number| Entry::Resolved {
         correlation_id: id(number),
-        processor: Processor::Default,
+        processor: Processor::DEFAULT,
         requested_at_ms: NOON_MS,
         outcome: Outcome::Processed,
+        status: 0,
     };
     for number in 0..8 {
         ledger.apply(accepted(number));
@@ -387,7 +431,7 @@ fn what_is_many_stands_in_pages_and_takes_no_more_room_than_is_said() {
         let mut ledger = Ledger::new(config(5_000));
         for number in 0..payments {
             let (correlation_id, requested_at_ms) = (id(number), NOON_MS + number * apart_ms);
-            let (amount_cents, stage) = (1 + random.below(1 << 40), Stage::AtDefault);
+            let (amount_cents, stage) = (1 + random.below(1 << 40), Stage::At0);
             ledger.apply(Entry::Accepted {
                 correlation_id,
                 amount_cents,
@@ -397,8 +441,15 @@ fn what_is_many_stands_in_pages_and_takes_no_more_room_than_is_said() {
                 reason: Reason::Cheaper,
             });
             if number % 100 > 0 {
-                let (processor, outcome) = (Processor::ALL[usize::from(number % 3 == 0)], Outcome::Processed);
-                ledger.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome });
+                let (processor, outcome) =
+                    (Processor::PAIR[usize::from(number % 3 == 0)], Outcome::Processed);
+                ledger.apply(Entry::Resolved {
+                    correlation_id,
+                    processor,
+                    requested_at_ms,
+                    outcome,
+                    status: 0,
+                });
             }
         }
         ledger.begin_export();
@@ -421,14 +472,15 @@ fn a_snapshot_of_the_version_before_is_read() {
         Fact::Begin { open_len: 0, known_len: 2, purged: true },
         Fact::Moments {
             second_ms: NOON_MS,
-            processor: Processor::Fallback,
+            processor: Processor::FALLBACK,
             moments: [moment(3, 2), moment(999, 1), moment(0, 0)],
         },
         Fact::Remembered {
             correlation_id: id(1),
             amount_cents: 4,
             requested_at_ms: NOON_MS + 3,
-            processor: Processor::Fallback,
+            processor: Processor::FALLBACK,
+            declined: false,
         },
         Fact::End,
     ];

@@ -33,6 +33,11 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// Allocations of this thread so far.
+pub(crate) fn count() -> u64 {
+    ALLOCATION_COUNT.get()
+}
+
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 

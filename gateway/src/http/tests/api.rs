@@ -200,7 +200,7 @@ fn a_payment_is_looked_up() {
         let get = |id: &str| front.ask("GET", &format!("/payments/{id}"), "");
         get(ID).is_problem(404, "unknown-payment");
         get("x").is_problem(404, "unknown-payment");
-        for (number, amount) in [(1, "5"), (2, "6"), (3, "7.1")] {
+        for (number, amount) in [(1, "5"), (2, "6"), (3, "7.1"), (4, "7")] {
             assert_eq!(front.ask("POST", "/payments", &payment(&id(number), amount)).status, 202);
         }
         let expect = |number, rest: &str| {
@@ -231,6 +231,49 @@ fn a_payment_is_looked_up() {
                 r#"],"decisionsForgotten":false"#,
             ),
         );
+        expect(
+            4,
+            concat!(
+                r#""amount":7.00,"state":"declined","processor":null,"requestedAt":null,"inDoubt":false,"#,
+                r#""declined":{"cause":"refused","processor":"fallback","status":402,"at":"2025-07-15T12:34:56.789Z"},"decisions":["#,
+                r#"{"at":"2025-07-15T12:34:50.000Z","processor":"fallback","reason":null,"waitedForMs":0,"outcome":"declined","wasInDoubt":false}"#,
+                r#"],"decisionsForgotten":false"#,
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_payment_is_cancelled_unless_a_processor_may_have_it() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let delete = |id: &str| front.ask("DELETE", &format!("/payments/{id}"), "");
+        delete(ID).is_problem(404, "unknown-payment");
+        delete("x").is_problem(404, "unknown-payment");
+        for (number, amount) in [(1, "5"), (2, "6"), (3, "7.1"), (4, "7")] {
+            assert_eq!(front.ask("POST", "/payments", &payment(&id(number), amount)).status, 202);
+        }
+        let cancelled = delete(&id(1));
+        assert_eq!((cancelled.status, cancelled.header("content-type")), (200, Some("application/json")));
+        let body = format!(
+            concat!(
+                r#"{{"correlationId":"{}","amount":5.00,"state":"declined","processor":null,"requestedAt":null,"inDoubt":false,"#,
+                r#""declined":{{"cause":"cancelled","processor":null,"status":null,"at":"2025-07-15T12:34:56.789Z"}},"decisions":[],"decisionsForgotten":false}}"#,
+            ),
+            id(1)
+        );
+        assert_eq!(cancelled.body, body);
+        delete(&id(2)).is_problem(409, "payment-under-way");
+        delete(&id(3)).is_problem(409, "payment-processed");
+        let declined = delete(&id(4));
+        let get = front.ask("GET", &format!("/payments/{}", id(4)), "");
+        assert_eq!((declined.status, declined.body), (200, get.body), "it is declined already");
+        let asked = front.record.lock().unwrap().cancelled.clone();
+        assert_eq!(asked, [ID.to_owned(), id(1), id(2), id(3), id(4)]);
+
+        let script = Script { is_unreachable: true, ..Script::default() };
+        let front = Front::start_with(driver, HttpConfig::default(), script);
+        front.ask("DELETE", &format!("/payments/{ID}"), "").is_problem(503, "ledger-unreachable");
     }
 }
 
@@ -283,7 +326,9 @@ fn unknown_paths_and_wrong_methods() {
             ("HEAD2", "/payments", "POST, OPTIONS"),
             ("post", "/payments", "POST, OPTIONS"),
             ("POST", "/payments-summary", "GET, HEAD, OPTIONS"),
-            ("DELETE", "/payments/x", "GET, HEAD, OPTIONS"),
+            ("PUT", "/payments/x", "GET, HEAD, DELETE, OPTIONS"),
+            ("DELETE", "/payments-summary", "GET, HEAD, OPTIONS"),
+            ("DELETE", "/payments", "POST, OPTIONS"),
             ("GET", "/purge-payments", "POST, OPTIONS"),
         ] {
             let reply = front.ask(method, target, "");

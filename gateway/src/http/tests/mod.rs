@@ -4,7 +4,7 @@
 //! blocking clients. A client that waits for more than ten seconds fails its test. Each hostile case ends with a good
 //! request on a new connection, and a check of what the service was asked to do.
 
-mod allocation;
+pub(crate) mod allocation;
 mod api;
 mod client;
 mod hostile;
@@ -22,11 +22,14 @@ use std::thread::JoinHandle;
 
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
-use galo_engine::{AttemptState, CorrelationId, History, PastDecision, Processor, Reason, Stage};
+use galo_engine::{
+    AttemptState, CorrelationId, History, PROCESSORS_LEN_MAX, PastDecision, Processor, Reason, Stage,
+};
+use galo_shell::processors::Names;
 use monoio::io::AsyncReadRent;
 
 use super::service::{
-    Accepted, PaymentState, PaymentView, PurgeError, Service, Summary, Totals, Unreachable,
+    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Service, Summary, Totals, Unreachable,
 };
 use super::*;
 use client::{Client, Reply};
@@ -64,6 +67,7 @@ struct Record {
     ranges: Vec<(Option<u64>, Option<u64>)>,
     statuses: Vec<u16>,
     purge_count: usize,
+    cancelled: Vec<String>,
 }
 
 /// How the service answers what does not depend on an amount.
@@ -76,6 +80,7 @@ struct Script {
 }
 
 struct Recorder {
+    names: Names,
     record: Arc<Mutex<Record>>,
     script: Script,
     known: RefCell<HashMap<CorrelationId, u64>>,
@@ -91,6 +96,10 @@ impl Recorder {
 }
 
 impl Service for Recorder {
+    fn names(&self) -> &Names {
+        &self.names
+    }
+
     fn in_shift(&self, shift: u64) {
         self.record.lock().unwrap().shifts.push(shift);
     }
@@ -129,13 +138,10 @@ impl Service for Recorder {
             return Err(Unreachable);
         }
         self.record.lock().unwrap().ranges.push((from.map(|at| at.0), to.map(|at| at.0)));
-        Ok(Summary {
-            totals: [
-                Totals { total_requests: 43_236, total_amount_cents: 41_554_234_598 },
-                Totals { total_requests: 0, total_amount_cents: 5 },
-            ],
-            resolution_ms: self.script.resolution_ms,
-        })
+        let mut totals = [Totals::default(); PROCESSORS_LEN_MAX];
+        totals[0] = Totals { total_requests: 43_236, total_amount_cents: 41_554_234_598 };
+        totals[1] = Totals { total_requests: 0, total_amount_cents: 5 };
+        Ok(Summary { totals, resolution_ms: self.script.resolution_ms })
     }
 
     async fn lookup(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
@@ -145,9 +151,13 @@ impl Service for Recorder {
         let Some(amount_cents) = self.known.borrow().get(&id).copied() else { return Ok(None) };
         let state = match amount_cents {
             500 => PaymentState::Open { processor: None, in_doubt: false },
-            600 => PaymentState::Open { processor: Some(Processor::Fallback), in_doubt: true },
+            700 => PaymentState::Declined {
+                cause: DeclineCause::Refused { processor: Processor::FALLBACK, status: Some(402) },
+                at: UnixMillis(1_752_582_896_789),
+            },
+            600 => PaymentState::Open { processor: Some(Processor::FALLBACK), in_doubt: true },
             _ => PaymentState::Processed {
-                processor: Processor::Default,
+                processor: Processor::DEFAULT,
                 requested_at: UnixMillis(1_752_582_896_789),
             },
         };
@@ -157,15 +167,19 @@ impl Service for Recorder {
         match state {
             PaymentState::Open { processor: None, .. } => {}
             PaymentState::Open { .. } => {
-                let (stage, attempt) = (Stage::AtFallback, AttemptState::InDoubt);
+                let (stage, attempt) = (Stage::At1, AttemptState::InDoubt);
                 history.push(PastDecision { stage, attempt, was_in_doubt: true, ..first });
+            }
+            PaymentState::Declined { .. } => {
+                let (stage, attempt) = (Stage::At1, AttemptState::Declined);
+                history.push(PastDecision { stage, attempt, ..first });
             }
             PaymentState::Processed { .. } => {
                 history.push(PastDecision { reason: Reason::AwaitsCheaper, ..first });
                 history.push(PastDecision {
                     at_ms: 1_752_582_896_789,
                     waited_for_ms: 6_789,
-                    stage: Stage::AtDefault,
+                    stage: Stage::At0,
                     reason: Reason::Probe,
                     attempt: AttemptState::Processed,
                     was_in_doubt: false,
@@ -173,6 +187,21 @@ impl Service for Recorder {
             }
         }
         Ok(Some(PaymentView { amount_cents, state, history }))
+    }
+
+    async fn cancel(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
+        self.record.lock().unwrap().cancelled.push(id.to_string());
+        let view = self.lookup(id).await?;
+        // What waits is cancelled by that.
+        Ok(view.map(|view| match view.state {
+            PaymentState::Open { processor: None, .. } => {
+                let (cause, at) = (DeclineCause::Cancelled, UnixMillis(1_752_582_896_789));
+                PaymentView { state: PaymentState::Declined { cause, at }, ..view }
+            }
+            PaymentState::Open { .. } | PaymentState::Processed { .. } | PaymentState::Declined { .. } => {
+                view
+            }
+        }))
     }
 
     async fn purge(&self) -> Result<(), PurgeError> {
@@ -304,6 +333,7 @@ async fn run(
     record: Arc<Mutex<Record>>,
 ) {
     let service = Rc::new(Recorder {
+        names: Names::pair(),
         record,
         script,
         known: RefCell::default(),

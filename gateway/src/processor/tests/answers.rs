@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use galo_engine::outcome::Reply;
+use galo_engine::verdict::End;
 
 use super::{ANSWER_200, ANSWER_500, Bench, Peer, Server, answered, on_both_drivers};
 
@@ -29,7 +29,7 @@ impl Then {
 
 /// A name, the answer's pieces, what the server does then, what is reported, and how many connections two attempts
 /// take.
-type Shape = (&'static str, Vec<&'static str>, Then, Reply, usize);
+type Shape = (&'static str, Vec<&'static str>, Then, End, usize);
 
 const REUSED: usize = 1;
 const CLOSED: usize = 2;
@@ -205,26 +205,26 @@ fn every_shape_of_an_answer() {
             CLOSED,
         ),
         ("body reset", vec!["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"], Then::Reset, ok, CLOSED),
-        ("closes without a word", vec![], Then::Close, Reply::Broken, CLOSED),
-        ("resets without a word", vec![], Then::Reset, Reply::Broken, CLOSED),
-        ("only 100", vec!["HTTP/1.1 100 Continue\r\n\r\n"], Then::Close, Reply::Broken, CLOSED),
+        ("closes without a word", vec![], Then::Close, End::UNANSWERED, CLOSED),
+        ("resets without a word", vec![], Then::Reset, End::UNANSWERED, CLOSED),
+        ("only 100", vec!["HTTP/1.1 100 Continue\r\n\r\n"], Then::Close, End::UNANSWERED, CLOSED),
         ("101", vec!["HTTP/1.1 101 Switching Protocols\r\n\r\n"], Then::Stay, answered(101), CLOSED),
-        ("garbage", vec!["\0\u{1}\u{2}garbage\r\n\r\n"], Then::Stay, Reply::Broken, CLOSED),
-        ("garbage without an end", vec!["what is this"], Then::Close, Reply::Broken, CLOSED),
-        ("another protocol", vec!["SSH-2.0-OpenSSH_9.2\r\n\r\n"], Then::Stay, Reply::Broken, CLOSED),
-        ("head too large", vec![headers_20k], Then::Stay, Reply::Broken, CLOSED),
+        ("garbage", vec!["\0\u{1}\u{2}garbage\r\n\r\n"], Then::Stay, End::UNANSWERED, CLOSED),
+        ("garbage without an end", vec!["what is this"], Then::Close, End::UNANSWERED, CLOSED),
+        ("another protocol", vec!["SSH-2.0-OpenSSH_9.2\r\n\r\n"], Then::Stay, End::UNANSWERED, CLOSED),
+        ("head too large", vec![headers_20k], Then::Stay, End::UNANSWERED, CLOSED),
         (
             "unknown encoding",
             vec!["HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"],
             Then::Stay,
-            Reply::Broken,
+            End::UNANSWERED,
             CLOSED,
         ),
         (
             "status 1000",
             vec!["HTTP/1.1 1000 X\r\nContent-Length: 0\r\n\r\n"],
             Then::Stay,
-            Reply::Broken,
+            End::UNANSWERED,
             CLOSED,
         ),
     ];
@@ -273,7 +273,7 @@ fn an_answer_cut_at_every_byte() {
             });
             let bench = Bench::new(&server.url());
             for offset in 0..offsets {
-                let expected = if offset < head { Reply::Broken } else { answered(200) };
+                let expected = if offset < head { End::UNANSWERED } else { answered(200) };
                 let reply = bench.one(u32::try_from(offset).unwrap()).await;
                 assert_eq!(reply, expected, "{then:?} after {offset} bytes");
             }
@@ -297,7 +297,7 @@ fn an_answer_that_stalls_times_out_and_the_connection_is_closed() {
         });
         let bench = Bench::with(&server.url(), |config| config.attempt_timeout_ms = 400);
         for (slot, offset) in (0..).zip(offsets) {
-            let expected = if offset < head { Reply::TimedOut } else { answered(200) };
+            let expected = if offset < head { End::UNANSWERED } else { answered(200) };
             assert_eq!(bench.one(slot).await, expected, "stalled after {offset} bytes");
             super::until(|| server.done() == slot as usize + 1).await;
         }
@@ -344,7 +344,7 @@ fn an_answer_that_comes_after_the_timeout_is_nobodys() {
             peer.wait_for_close();
         });
         let bench = Bench::with(&server.url(), |config| config.attempt_timeout_ms = 1000);
-        assert_eq!(bench.one(0).await, Reply::TimedOut);
+        assert_eq!(bench.one(0).await, End::UNANSWERED);
         late.send(()).unwrap();
         was_sent.recv().unwrap();
         assert_eq!(bench.one(1).await, answered(500));

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 
 use galo_engine::Processor;
-use galo_engine::outcome::Reply;
+use galo_engine::verdict::End;
 
-use super::super::{AttemptEnd, Client, ClientConfig, Endpoint};
-use super::{ANSWER_200, Bench, Server, answered, attempt, on_both_drivers, until};
+use super::super::{AttemptEnd, Client, ClientConfig, Endpoint, SocketOptions};
+use super::{ANSWER_200, Bench, Server, answered, attempt, on_both_drivers, profile, until};
 use crate::beat::Beat;
 use crate::wake::Rounds;
 
@@ -102,22 +102,25 @@ fn nothing_is_mixed_up() {
                 }
             }
         });
-        let ends: Rc<RefCell<Vec<Vec<Reply>>>> = Rc::new(RefCell::new(vec![Vec::new(); ATTEMPTS as usize]));
+        let ends: Rc<RefCell<Vec<Vec<End>>>> = Rc::new(RefCell::new(vec![Vec::new(); ATTEMPTS as usize]));
         let next = Rc::new(Cell::new(LANES));
         let config = ClientConfig {
-            processor: Processor::Default,
+            processor: Processor::DEFAULT,
             endpoint: Endpoint::parse_and_resolve(&server.url()).unwrap(),
+            profile: profile(&server.url()),
+            token_endpoint: None,
             lanes_max: LANES as usize,
             attempt_timeout_ms: 3000,
             connect_timeout_ms: 3000,
             idle_ms_max: 30_000,
+            socket: SocketOptions::default(),
         };
         // Each end starts the next attempt from within `on_end`.
         let client = Rc::<RefCell<Option<Rc<Client>>>>::default();
         let on_end = {
             let (client, ends, next) = (Rc::clone(&client), Rc::clone(&ends), Rc::clone(&next));
             move |end: AttemptEnd| {
-                ends.borrow_mut()[end.slot as usize].push(end.reply);
+                ends.borrow_mut()[end.slot as usize].push(end.end);
                 if next.get() < ATTEMPTS {
                     let slot = next.replace(next.get() + 1);
                     client.borrow().as_ref().unwrap().start(attempt(slot));
@@ -135,13 +138,12 @@ fn nothing_is_mixed_up() {
         for (slot, replies) in (0..).zip(ends.borrow().iter()) {
             let expected = match fate(slot) {
                 Fate::Status(status) => answered(status),
-                Fate::Stalls => Reply::TimedOut,
-                Fate::Breaks => Reply::Broken,
+                Fate::Stalls | Fate::Breaks => End::UNANSWERED,
             };
             assert_eq!(replies[..], [expected], "slot {slot}");
             match expected {
-                Reply::Answered { .. } => processed += 1,
-                Reply::NotSent | Reply::Broken | Reply::TimedOut => in_doubt += 1,
+                End { status: 0, .. } => in_doubt += 1,
+                _ => processed += 1,
             }
         }
         assert_eq!(processed + in_doubt, ATTEMPTS);
@@ -173,7 +175,7 @@ fn four_hundred_answers_at_once() {
             }
             assert_eq!(bench.client.in_flight(), LANES as usize);
             bench.client.drained().await;
-            let mut ends: Vec<_> = bench.ends.take().iter().map(|end| (end.slot, end.reply)).collect();
+            let mut ends: Vec<_> = bench.ends.take().iter().map(|end| (end.slot, end.end)).collect();
             ends.sort_unstable_by_key(|end| end.0);
             assert_eq!(ends.len(), LANES as usize);
             for (slot, end) in (0..LANES).zip(ends) {
@@ -229,7 +231,7 @@ fn a_request_that_met_a_closing_connection_is_in_doubt() {
             });
             let bench = Bench::new(&server.url());
             for slot in 0..40 {
-                let expected = if slot % 2 == 0 { answered(200) } else { Reply::Broken };
+                let expected = if slot % 2 == 0 { answered(200) } else { End::UNANSWERED };
                 assert_eq!(bench.one(slot).await, expected, "resets: {resets}");
             }
             assert_eq!(server.connections(), 20);
@@ -313,13 +315,13 @@ fn shutdown_ends_each_attempt_once_and_closes_everything() {
         bench.client.drained().await;
         bench.client.start(attempt(9));
         bench.client.drained().await;
-        let mut ends: Vec<_> = bench.ends.borrow().iter().map(|end| (end.slot, end.reply)).collect();
+        let mut ends: Vec<_> = bench.ends.borrow().iter().map(|end| (end.slot, end.end)).collect();
         ends.sort_unstable_by_key(|end| end.0);
         let expected: Vec<_> = (0..10)
             .map(|slot| match slot {
                 0..5 => (slot, answered(200)),
-                5..8 => (slot, Reply::Broken),
-                _ => (slot, Reply::NotSent),
+                5..8 => (slot, End::UNANSWERED),
+                _ => (slot, End::NOT_SENT),
             })
             .collect();
         assert_eq!(ends, expected);

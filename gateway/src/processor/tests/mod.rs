@@ -4,11 +4,15 @@
 //! Where one pauses between two pieces of an answer, that is the stimulus; no test relies on how long it takes.
 
 mod answers;
+mod bank;
 mod decoder;
 mod dispatch_cost;
+mod handshakes;
 mod lanes;
+mod moves;
 mod queries;
 mod reach;
+mod sealed;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -22,12 +26,13 @@ use std::thread;
 use std::time::Duration;
 
 use galo_engine::money::AmountCents;
-use galo_engine::outcome::Reply;
 use galo_engine::time::UnixMillis;
+use galo_engine::verdict::{End, Rules};
 use galo_engine::{CorrelationId, Processor};
+use galo_profile::{Processor as Profile, Processors};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-use super::{Attempt, AttemptEnd, Client, ClientConfig, Endpoint};
+use super::{Attempt, AttemptEnd, Client, ClientConfig, Endpoint, SocketOptions};
 use crate::beat::Beat;
 
 /// An answer as the real processors send it, with its body in one chunk.
@@ -79,6 +84,8 @@ struct Server {
     connections: Arc<AtomicUsize>,
     /// Connections whose script has returned.
     done: Arc<AtomicUsize>,
+    /// Whether a script has panicked, which is no client's doing.
+    failed: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     acceptor: Option<thread::JoinHandle<()>>,
 }
@@ -89,9 +96,11 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (connections, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let stop = Arc::new(AtomicBool::new(false));
+        let failed = Arc::new(AtomicBool::new(false));
         let script = Arc::new(script);
         let acceptor = thread::spawn({
             let (connections, done, stop) = (Arc::clone(&connections), Arc::clone(&done), Arc::clone(&stop));
+            let failed = Arc::clone(&failed);
             move || {
                 for stream in listener.incoming() {
                     if stop.load(Ordering::Relaxed) {
@@ -101,14 +110,16 @@ impl Server {
                     stream.set_nodelay(true).unwrap();
                     let number = connections.fetch_add(1, Ordering::SeqCst);
                     let (script, done) = (Arc::clone(&script), Arc::clone(&done));
+                    let failing = Failing(Arc::clone(&failed));
                     thread::spawn(move || {
+                        let _failing = failing;
                         script(number, &mut Peer { stream, unread: Vec::new() });
                         done.fetch_add(1, Ordering::SeqCst);
                     });
                 }
             }
         });
-        Self { address, connections, done, stop, acceptor: Some(acceptor) }
+        Self { address, connections, done, failed, stop, acceptor: Some(acceptor) }
     }
 
     /// A server that numbers the requests of all its connections and answers each by `answer`.
@@ -140,6 +151,18 @@ impl Drop for Server {
         // Wakes the acceptor.
         drop(TcpStream::connect(self.address));
         self.acceptor.take().unwrap().join().unwrap();
+        assert!(thread::panicking() || !self.failed.load(Ordering::SeqCst), "a server's script has failed");
+    }
+}
+
+/// Notes a panic of the thread that owns it.
+struct Failing(Arc<AtomicBool>);
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::SeqCst);
+        }
     }
 }
 
@@ -235,15 +258,24 @@ fn whole_request(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= head + body).then_some(head + body)
 }
 
+/// A processor of the contest's, at this URL.
+fn profile(url: &str) -> Arc<Profile> {
+    let both = Processors::contest(url, url, [0, 0], 64, 30_000).unwrap();
+    Arc::new(both.by_number(0).unwrap().clone())
+}
+
 /// Of a client that has all the time in the world.
 fn config(url: &str) -> ClientConfig {
     ClientConfig {
-        processor: Processor::Fallback,
+        processor: Processor::FALLBACK,
         endpoint: Endpoint::parse_and_resolve(url).unwrap(),
+        profile: profile(url),
+        token_endpoint: None,
         lanes_max: 64,
         attempt_timeout_ms: 30_000,
         connect_timeout_ms: 1000,
         idle_ms_max: 30_000,
+        socket: SocketOptions::default(),
     }
 }
 
@@ -270,14 +302,14 @@ impl Bench {
     }
 
     /// One attempt from start to end.
-    async fn one(&self, slot: u32) -> Reply {
+    async fn one(&self, slot: u32) -> End {
         let before = self.ends.borrow().len();
         self.client.start(attempt(slot));
         self.client.drained().await;
         let ends = self.ends.borrow();
         assert_eq!(ends.len(), before + 1, "one end for one start");
-        assert_eq!((ends[before].slot, ends[before].processor), (slot, Processor::Fallback));
-        ends[before].reply
+        assert_eq!((ends[before].slot, ends[before].processor), (slot, Processor::FALLBACK));
+        ends[before].end
     }
 }
 
@@ -293,6 +325,6 @@ fn attempt(slot: u32) -> Attempt {
     }
 }
 
-const fn answered(status: u16) -> Reply {
-    Reply::Answered { status }
+fn answered(status: u16) -> End {
+    End::of_status(&Rules::contest(), status)
 }

@@ -1,8 +1,17 @@
 //! Lookups and health checks over real sockets.
 
-use galo_engine::time::UnixMillis;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use super::super::{HealthError, HealthReply, LookupReply};
+use galo_engine::dispatcher::{Stored, Verification};
+use galo_engine::money::AmountCents;
+use galo_engine::time::UnixMillis;
+use galo_profile::{HealthReport, Processors};
+
+use super::super::HealthError;
 use super::{ANSWER_200, Bench, Peer, Server, answered, attempt, on_both_drivers};
 
 fn chunked(peer: &mut Peer, status: &str, body: &str) {
@@ -29,12 +38,12 @@ fn a_health_check_reads_what_the_processor_says() {
         });
         let bench = Bench::new(&server.url());
         let expected = [
-            Ok(HealthReply { failing: true, min_response_ms: 1500 }),
+            Ok(HealthReport { failing: true, delay_ms: 1500 }),
             Err(HealthError::Status(429)),
             Err(HealthError::Malformed),
             Err(HealthError::Broken),
             Err(HealthError::Malformed),
-            Ok(HealthReply { failing: false, min_response_ms: 0 }),
+            Ok(HealthReport { failing: false, delay_ms: 0 }),
         ];
         for expected in expected {
             assert_eq!(bench.client.check_health().await, expected);
@@ -69,15 +78,15 @@ fn a_lookup_reads_what_is_stored() {
         let bench = Bench::new(&server.url());
         let requested_at = UnixMillis(1_752_582_896_789);
         let expected = [
-            LookupReply::Found { requested_at, amount_cents: Some(1990) },
-            LookupReply::NotFound,
-            LookupReply::Failed,
-            LookupReply::Found { requested_at, amount_cents: None },
-            LookupReply::Failed,
-            LookupReply::Failed,
+            Verification::processed(requested_at, AmountCents::new(1990).unwrap()),
+            Verification::NotFound,
+            Verification::Unanswered,
+            Verification::Unanswered,
+            Verification::Unanswered,
+            Verification::Unanswered,
         ];
         for expected in expected {
-            assert_eq!(bench.client.lookup(id).await, expected);
+            assert_eq!(bench.client.lookup(id, requested_at).await, expected);
         }
         // A query leaves lanes alone.
         assert_eq!(bench.one(0).await, answered(200));
@@ -95,10 +104,10 @@ fn queries_are_bounded() {
         let bench = Bench::new(&server.url());
         let hanging: Vec<_> = (0..32)
             .map(|_| {
-                let client = std::rc::Rc::clone(&bench.client);
+                let client = Rc::clone(&bench.client);
                 monoio::spawn(async move {
-                    let lookup = client.lookup(attempt(0).correlation_id);
-                    drop(monoio::time::timeout(std::time::Duration::from_secs(2), lookup).await);
+                    let lookup = client.lookup(attempt(0).correlation_id, attempt(0).requested_at);
+                    drop(monoio::time::timeout(Duration::from_secs(2), lookup).await);
                 })
             })
             .collect();
@@ -110,5 +119,52 @@ fn queries_are_bounded() {
         }
         super::until(|| server.done() == 32).await;
         assert_eq!(bench.client.queries.get(), 0);
+    });
+}
+
+/// Lists are looked through by two at once, whose pages may take five seconds each; further questions fail at once.
+#[test]
+fn lists_are_few_at_once_and_slow_pages_are_waited_for() {
+    const PAGE_MS: u64 = 2_600;
+    let text = r#"
+        [[processor]]
+        name = "bank"
+        url = "http://bank.test"
+        request = { path = "/p" }
+        idempotency = { in = "none" }
+        outcome = [{ status = 200, verdict = "processed" }]
+        [processor.lookup]
+        path = "/list"
+        list = "/data"
+        matches = "/id"
+        next = { more = "/more", cursor = "/id", cursor_parameter = "after" }
+    "#;
+    let processors = Processors::parse(text, "processors.toml", Path::new(".")).expect("a good file");
+    let profile = Arc::new(processors.iter().next().expect("one").clone());
+    on_both_drivers(|| async {
+        let id = attempt(0).correlation_id;
+        let server = Server::answering(move |_, request, peer| {
+            thread::sleep(Duration::from_millis(PAGE_MS));
+            let (entry, more) = match request.text.contains("?after=x ") {
+                false => ("x".to_owned(), true),
+                true => (id.to_string(), false),
+            };
+            chunked(peer, "200 OK", &format!("{{\"data\":[{{\"id\":\"{entry}\"}}],\"more\":{more}}}"));
+        });
+        let bench = Bench::with(&server.url(), |config| config.profile = Arc::clone(&profile));
+        let ask = || bench.client.lookup(id, attempt(0).requested_at);
+        let asked: Vec<_> = (0..2)
+            .map(|_| {
+                let client = Rc::clone(&bench.client);
+                monoio::spawn(async move { client.lookup(id, attempt(0).requested_at).await })
+            })
+            .collect();
+        super::until(|| server.connections() == 2).await;
+        assert_eq!(ask().await, Verification::Unanswered);
+        assert_eq!(server.connections(), 2);
+        for asked in asked {
+            assert!(matches!(asked.await, Verification::Found { stored: Stored::Processed, .. }));
+        }
+        assert_eq!((bench.client.lists.get(), bench.client.queries.get()), (0, 0));
     });
 }

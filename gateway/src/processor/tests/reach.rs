@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use galo_engine::outcome::Reply;
+use galo_engine::verdict::End;
 
 use super::super::Endpoint;
 use super::{ANSWER_200, Bench, Server, answered, listen, on_both_drivers};
@@ -20,7 +20,7 @@ fn a_refused_connection_is_not_sent() {
         let address = dead(18300);
         let bench = Bench::new(&format!("http://{address}"));
         for slot in 0..20 {
-            assert_eq!(bench.one(slot).await, Reply::NotSent);
+            assert_eq!(bench.one(slot).await, End::NOT_SENT);
         }
         let stats = bench.client.stats();
         assert_eq!((stats.connections_open, stats.connects_total, stats.connect_failures_total), (0, 0, 20));
@@ -37,7 +37,7 @@ fn a_connect_that_is_not_answered_is_not_sent() {
             let bench = Bench::with(&url, |config| {
                 (config.connect_timeout_ms, config.attempt_timeout_ms) = (connect_ms, attempt_ms);
             });
-            assert_eq!(bench.one(0).await, Reply::NotSent);
+            assert_eq!(bench.one(0).await, End::NOT_SENT);
             let latency_us = bench.ends.borrow()[0].latency_us;
             assert!((50_000..20_000_000).contains(&latency_us), "{latency_us}");
         }
@@ -45,7 +45,7 @@ fn a_connect_that_is_not_answered_is_not_sent() {
 }
 
 /// A listener whose queue of connections is full, so that the kernel drops whoever knocks.
-fn deaf_listener() -> (TcpListener, Vec<TcpStream>) {
+pub(super) fn deaf_listener() -> (TcpListener, Vec<TcpStream>) {
     let listener = listen();
     // SAFETY: the descriptor is open and listening; calling listen again only shortens its queue.
     assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
@@ -90,7 +90,7 @@ fn a_name_is_resolved_again_after_failures() {
             let mut failures = 0;
             loop {
                 match bench.one(failures).await {
-                    Reply::NotSent => failures += 1,
+                    End::NOT_SENT => failures += 1,
                     reply => {
                         assert_eq!(reply, answered(200));
                         break;
@@ -114,7 +114,7 @@ fn an_address_by_number_is_never_resolved_again() {
             config.endpoint = config.endpoint.clone().with_addresses(vec![dead(port)]);
         });
         for slot in 0..50 {
-            assert_eq!(bench.one(slot).await, Reply::NotSent);
+            assert_eq!(bench.one(slot).await, End::NOT_SENT);
         }
         assert_eq!(server.connections(), 0);
     });

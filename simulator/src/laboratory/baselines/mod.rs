@@ -190,6 +190,8 @@ impl<S: Strategy> Policy for Baseline<S> {
             Event::Ended { token, status, latency_us } => {
                 self.ended(token, matches!(status, 200 | 422), latency_us, now_us);
             }
+            // No baseline asks.
+            Event::LookedUp { .. } => {}
             Event::Checked { processor, health, .. } => {
                 if let Some((failing, response_ms)) = health {
                     self.strategy.checked(processor, failing, response_ms);
@@ -210,7 +212,7 @@ impl<S: Strategy> Policy for Baseline<S> {
                         }
                     }
                     TIMER_CHECK => {
-                        for processor in Processor::ALL {
+                        for processor in Processor::PAIR {
                             orders.push(Order::CheckHealth { token: 0, processor });
                         }
                         orders.push(Order::Timer { at_us: now_us + CHECK_INTERVAL_US, token: TIMER_CHECK });

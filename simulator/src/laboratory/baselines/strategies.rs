@@ -33,7 +33,7 @@ impl Strategy for DefaultOnly {
             }
             self.next_probe_us = now_us + PROBE_INTERVAL_US;
         }
-        Step::Send(Processor::Default, None)
+        Step::Send(Processor::DEFAULT, None)
     }
 
     fn ended(&mut self, _: Processor, ok: bool, latency_us: u64, now_us: u64) {
@@ -117,7 +117,7 @@ impl Strategy for Breakers {
     }
 
     fn route(&mut self, past: &mut Past, now_us: u64, _: &mut Dice) -> Step {
-        for processor in Processor::ALL {
+        for processor in Processor::PAIR {
             if past.failures[processor.index()] == 0 && self.breakers[processor.index()].allows(now_us) {
                 return Step::Send(processor, None);
             }
@@ -158,7 +158,7 @@ impl Strategy for HalfOpenTries {
             return Step::Later(8 * BACKOFF_US);
         }
         if default > RETRIES {
-            return Step::Send(Processor::Fallback, None);
+            return Step::Send(Processor::FALLBACK, None);
         }
         // After each failed try but the last, one pause.
         if past.pauses < default {
@@ -169,18 +169,18 @@ impl Strategy for HalfOpenTries {
             Some(until_us) => now_us >= until_us && dice.chance(HALF_OPEN_PERMILLE),
         };
         if allowed {
-            return Step::Send(Processor::Default, None);
+            return Step::Send(Processor::DEFAULT, None);
         }
         past.failures[0] += 1;
         if past.failures[0] > RETRIES {
-            Step::Send(Processor::Fallback, None)
+            Step::Send(Processor::FALLBACK, None)
         } else {
             Step::Later(BACKOFF_US << past.pauses)
         }
     }
 
     fn ended(&mut self, processor: Processor, ok: bool, _: u64, now_us: u64) {
-        if processor == Processor::Fallback {
+        if processor == Processor::FALLBACK {
             return;
         }
         if ok {
@@ -210,8 +210,8 @@ impl Strategy for ShortTimeout {
 
     fn route(&mut self, past: &mut Past, _: u64, _: &mut Dice) -> Step {
         match past.failures {
-            [0, _] => Step::Send(Processor::Default, Some(SHORT_TIMEOUT_US)),
-            [_, 0] => Step::Send(Processor::Fallback, None),
+            [0, _] => Step::Send(Processor::DEFAULT, Some(SHORT_TIMEOUT_US)),
+            [_, 0] => Step::Send(Processor::FALLBACK, None),
             [_, _] => {
                 *past = Past::default();
                 Step::Later(BACKOFF_US)
@@ -238,11 +238,11 @@ impl Strategy for FiveTries {
             *past = Past::default();
             Step::Later(TRIES_APART_US)
         } else if default >= TRIES {
-            Step::Send(Processor::Fallback, None)
+            Step::Send(Processor::FALLBACK, None)
         } else if past.pauses < default {
             Step::Later(TRIES_APART_US)
         } else {
-            Step::Send(Processor::Default, None)
+            Step::Send(Processor::DEFAULT, None)
         }
     }
 
@@ -283,14 +283,14 @@ impl Strategy for LatencyComparison {
                     return Step::Hold(self.next_try_us);
                 }
                 self.next_try_us = now_us + BACKOFF_US;
-                Step::Send(Processor::Default, None)
+                Step::Send(Processor::DEFAULT, None)
             }
-            [true, false] => Step::Send(Processor::Fallback, None),
-            [false, true] => Step::Send(Processor::Default, None),
+            [true, false] => Step::Send(Processor::FALLBACK, None),
+            [false, true] => Step::Send(Processor::DEFAULT, None),
             [false, false] if default_us > SLOWER_TIMES * fallback_us => {
-                Step::Send(Processor::Fallback, None)
+                Step::Send(Processor::FALLBACK, None)
             }
-            [false, false] => Step::Send(Processor::Default, None),
+            [false, false] => Step::Send(Processor::DEFAULT, None),
         }
     }
 

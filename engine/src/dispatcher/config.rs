@@ -1,0 +1,66 @@
+//! What a dispatcher is told at start.
+
+use galo_wire::PROCESSORS_LEN_MAX;
+
+use crate::router::RouterConfig;
+#[cfg(doc)]
+use crate::verdict::Verdict;
+
+/// What the dispatcher is told at start.
+#[derive(Clone, Copy, Debug)]
+pub struct DispatcherConfig {
+    /// Which processors there are, what they cost, patience.
+    pub router: RouterConfig,
+    /// By [`Processor::index`](galo_wire::Processor::index); only those in [`RouterConfig::processors`] count.
+    pub processors: [ProcessorPolicy; PROCESSORS_LEN_MAX],
+    /// Payments held at most. Memory: 80 bytes a payment, and 20 in the queue it waits in.
+    pub queue_len_max: usize,
+    /// How long a POST waits for the ledger, µs.
+    pub accept_wait_us_max: u64,
+    /// Drawn at each start.
+    pub seed: u64,
+}
+
+/// How one processor is treated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProcessorPolicy {
+    /// Attempts on their way at most, hanging ones included.
+    pub concurrency_max: u32,
+    /// What becomes of doubt.
+    pub doubt: DoubtPolicy,
+    /// Whether a payment that it [declines](Verdict::Declined) may go to another one.
+    pub declined_goes_on: bool,
+}
+
+impl ProcessorPolicy {
+    /// A processor of the contest's.
+    #[must_use]
+    pub const fn contest(concurrency_max: u32) -> Self {
+        Self { concurrency_max, doubt: DoubtPolicy::CONTEST, declined_goes_on: true }
+    }
+}
+
+/// How the doubt about an attempt ends: by sending it again, by looking it up, or by a person.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DoubtPolicy {
+    /// How long after its `requestedAt` an attempt may be sent again with the same key, µs; 0: never. Afterwards it is only looked up.
+    pub resend_us_max: u64,
+    /// Whether a payment can be looked up.
+    pub has_lookup: bool,
+    /// How long after an attempt may last have been sent "not found" proves that the processor does not have it, µs: beyond the attempt's and its
+    /// connection's longest life. `u64::MAX`: never.
+    pub absent_after_us: u64,
+    /// Between two look-ups of a payment that is pending, or in doubt and not sent again, µs.
+    pub lookup_every_us: u64,
+}
+
+impl DoubtPolicy {
+    /// The contest's processors know an id for ever, and a payment that sleeps inside is stored in the end: at the latest 5 s after it came, which is
+    /// at the latest an attempt's 30 s after it was sent. Two minutes are three times that.
+    pub const CONTEST: Self = Self {
+        resend_us_max: u64::MAX,
+        has_lookup: true,
+        absent_after_us: 120_000_000,
+        lookup_every_us: 1_000_000,
+    };
+}

@@ -1,0 +1,193 @@
+//! What becomes of a payment when an attempt, or a look-up, ends.
+
+use galo_wire::record::Contradiction;
+use galo_wire::{Outcome, Processor};
+
+use super::payment::{About, Doubt, Payment, State};
+use super::{Action, Dispatcher, Stored, Verification, key_of};
+use crate::money::AmountCents;
+use crate::outlook::Sent;
+use crate::time::{Now, UnixMillis};
+use crate::verdict::{End, Verdict};
+
+/// How often a processor that says it has this id must say that it is not to be found, before it is believed that it does not have it: at once, and after
+/// 20, 40 and 80 ms. Only of a payment that is not in doubt: no earlier attempt can be on its way.
+const NOT_FOUND_COUNT: u8 = 4;
+
+/// How often a payment in doubt is sent again although it is refused each time: while its processor may refuse others, too, a minute's worth, and
+/// fewer, with pauses that grow, once it is suspect.
+const REFUSED_IN_DOUBT_MAX: [u16; 2] = [64, 12];
+
+impl Dispatcher {
+    /// An attempt ended. Called exactly once for each [`Action::Attempt`](super::Action::Attempt).
+    pub fn attempt_ended(&mut self, slot: u32, end: End, latency_us: u64, now: Now) {
+        let payment = self.payments[key_of(slot)];
+        let State::Attempting(processor, sent) = payment.state else {
+            unreachable!("an attempt ends once, in state {:?}", payment.state);
+        };
+        self.counters.verdicts[processor.index()][end.verdict as usize] += 1;
+        let is_evidence = self.is_evidence(slot, processor)
+            || (end.verdict == Verdict::Overloaded && self.is_new_to(slot, processor));
+        let outlook = &mut self.outlooks[processor.index()];
+        let change = outlook.ended(slot, sent, end, latency_us, is_evidence, now);
+        self.tell(processor, change, now);
+        let doubt = Doubt::sent(processor, sent.at_us);
+        match end.verdict {
+            Verdict::Processed => {
+                self.budgets[processor.index()].on_success();
+                self.processed(slot, processor, payment.requested_at);
+            }
+            Verdict::Duplicate => {
+                self.budgets[processor.index()].on_success();
+                self.payment(slot).tries = 0;
+                self.verify(slot, Doubt { about: About::Identity, ..doubt });
+            }
+            Verdict::Pending => self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now),
+            // In doubt before: no refusal ends that, and neither does a decline.
+            _ if payment.in_doubt || end.verdict == Verdict::Unknown => {
+                if end.verdict != Verdict::NotSent {
+                    self.left_in_doubt(slot, processor);
+                }
+                // But what is refused each time is not sent for ever: a look-up tells, in the end.
+                let tries_max = REFUSED_IN_DOUBT_MAX[usize::from(self.troubles.is_suspect(slot))];
+                let is_hopeless = end.verdict == Verdict::Declined
+                    || (end.verdict == Verdict::Unavailable && payment.tries >= tries_max);
+                let about = if payment.in_doubt && is_hopeless { About::Identity } else { About::Arrival };
+                self.unsettled(slot, Doubt { about, ..doubt }, now);
+            }
+            Verdict::Unknown
+            | Verdict::Declined
+            | Verdict::Unavailable
+            | Verdict::Overloaded
+            | Verdict::NotSent => {
+                // Its owner is another by now, and knows of no attempt here that a refusal could end.
+                if payment.withdrawn {
+                    self.free(slot);
+                } else {
+                    self.complete(&payment, processor, payment.requested_at, Outcome::Refused);
+                    self.turned_away(slot, sent, processor, end, now);
+                }
+            }
+        }
+        self.pump(now);
+    }
+
+    /// Nothing was charged: where the payment goes from here.
+    fn turned_away(&mut self, slot: u32, sent: Sent, processor: Processor, end: End, now: Now) {
+        match end.verdict {
+            Verdict::Declined => self.declined(slot, processor, end.status, now),
+            Verdict::Unavailable => self.refused(slot, processor, now),
+            Verdict::Overloaded => self.overloaded(slot, sent, end, processor, now),
+            // This says nothing of the payment.
+            _ => self.come_back(slot, now),
+        }
+    }
+
+    /// The payment may be with the processor.
+    fn unsettled(&mut self, slot: u32, doubt: Doubt, now: Now) {
+        let payment = self.payments[key_of(slot)];
+        if !payment.in_doubt {
+            self.complete(&payment, doubt.processor, payment.requested_at, Outcome::Unknown);
+        }
+        if payment.withdrawn {
+            self.free(slot);
+        } else {
+            self.payment(slot).in_doubt = true;
+            self.doubt(slot, doubt, now);
+        }
+    }
+
+    /// A lookup ended. Called exactly once for each [`Action::Verify`](super::Action::Verify).
+    pub fn verified(&mut self, slot: u32, verification: Verification, now: Now) {
+        let payment = self.payments[key_of(slot)];
+        let State::Verifying(mut doubt) = payment.state else {
+            unreachable!("a lookup ends once, in state {:?}", payment.state);
+        };
+        if verification == Verification::NotFound {
+            doubt.not_found = doubt.not_found.saturating_add(1);
+        }
+        match verification {
+            Verification::Found { amount: Some(amount), .. } if amount != payment.amount => {
+                self.contradict(slot, doubt, amount, now);
+            }
+            Verification::Found { stored: Stored::Processed, requested_at, .. } => {
+                self.learned(slot, doubt, true, now);
+                self.processed(slot, doubt.processor, requested_at.unwrap_or(payment.requested_at));
+            }
+            Verification::Found { stored: Stored::Pending, .. } => {
+                self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now);
+            }
+            Verification::Found { stored: Stored::Declined, .. } => {
+                self.settle_as_absent(slot, doubt, now, |dispatcher| {
+                    dispatcher.declined(slot, doubt.processor, 0, now);
+                });
+            }
+            _ if payment.withdrawn => self.free(slot),
+            Verification::NotFound if self.is_absent(&payment, doubt, now) => {
+                self.learned(slot, doubt, false, now);
+                self.settle_as_absent(slot, doubt, now, |dispatcher| {
+                    dispatcher.refused(slot, doubt.processor, now);
+                });
+            }
+            Verification::NotFound | Verification::Unanswered => self.doubt(slot, doubt, now),
+        }
+        self.pump(now);
+    }
+
+    /// Whether a processor that has not found a payment does not have it.
+    fn is_absent(&self, payment: &Payment, doubt: Doubt, now: Now) -> bool {
+        if payment.in_doubt {
+            self.proves_absence(doubt, now)
+        } else {
+            // The attempt ended with an answer, and there was no other.
+            doubt.not_found >= NOT_FOUND_COUNT
+        }
+    }
+
+    /// The processor does not have it, and never will by this attempt.
+    fn settle_as_absent(&mut self, slot: u32, doubt: Doubt, _: Now, then: impl FnOnce(&mut Self)) {
+        let payment = self.payments[key_of(slot)];
+        let outcome = if payment.in_doubt { Outcome::Absent } else { Outcome::Refused };
+        if payment.withdrawn {
+            self.free(slot);
+            return;
+        }
+        self.complete(&payment, doubt.processor, payment.requested_at, outcome);
+        let payment = self.payment(slot);
+        (payment.in_doubt, payment.tries) = (false, 0);
+        then(self);
+    }
+
+    /// Of an answer that said nothing of the processor, until the payment was looked up.
+    fn learned(&mut self, slot: u32, doubt: Doubt, taken: bool, now: Now) {
+        let is_evidence = taken || self.is_evidence(slot, doubt.processor);
+        if doubt.about == About::Identity && is_evidence {
+            let change = self.outlooks[doubt.processor.index()].learned(taken, now);
+            self.tell(doubt.processor, change, now);
+        }
+    }
+
+    /// The processor has this id with another amount: neither is booked, and a person decides.
+    fn contradict(&mut self, slot: u32, doubt: Doubt, amount: AmountCents, now: Now) {
+        if doubt.about != About::Contradiction {
+            let processor = doubt.processor;
+            self.counters.contradictions[processor.index()] += 1;
+            let correlation_id = self.payments[key_of(slot)].correlation_id;
+            let amount_cents = amount.get();
+            if self.connected {
+                let contradiction = Contradiction { correlation_id, processor, amount_cents };
+                self.actions.push(Action::Send(contradiction.into()));
+            }
+        }
+        self.unsettled(slot, Doubt { about: About::Contradiction, ..doubt }, now);
+    }
+
+    /// The payment ends: no processor will take it, and none has it.
+    pub(super) fn end_declined(&mut self, slot: u32, processor: Processor, status: u16, now: Now) {
+        self.counters.declined += 1;
+        let payment = self.payments[key_of(slot)];
+        let ended_at = UnixMillis(now.unix_ms.0);
+        self.complete_with(&payment, processor, ended_at, Outcome::Declined, status);
+        self.free(slot);
+    }
+}

@@ -1,0 +1,326 @@
+//! Payments that processors refuse: what tells a payment's trouble from a processor's, and where such a payment goes.
+//!
+//! A processor that refuses everything is the breaker's concern, and the payment waits for it at the queue's head. One that refuses a payment, takes
+//! others, and refuses it again has trouble with *that payment*: from then on it is *suspect*. It leaves the queue and comes back after
+//! pauses, its refusals are not held against the processor, and it is no probe as long as there is any other payment to find out with. Once it was refused too often for that to be chance, by the
+//! share of payments that the processor refuses anyway, its pauses double up to half a minute and it tries the other processors, if one of them works; the
+//! latter also once it has waited for its patience. The same holds for 429, which may be one payment's limit, and for attempts that end in doubt, but that
+//! these stay where they are.
+//!
+//! A decline is such a refusal by the processor's own word. It is final only once the processor took another payment between its refusals: else the
+//! fault is more likely to be the processor's, or our configuration's. Where no other payment comes by, one is sent there to find out
+//! ([`Reason::Proof`](crate::router::Reason::Proof)). When all processors that may take the payment have declined it for good, it ends.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use galo_wire::{PROCESSORS_LEN_MAX, Processor};
+
+use super::payment::State;
+use super::{Dispatcher, Side, key_of};
+use crate::breaker::BreakerState;
+use crate::outlook::{Reservation, Sent};
+use crate::retry::Backoff;
+use crate::router::ProcessorSet;
+use crate::time::Now;
+use crate::verdict::End;
+
+/// Pauses of a payment that was refused more than once, while the processor took no others either: it may be an outage's probe.
+const REFUSED: Backoff = Backoff { base_ms: 50, max_ms: 1_000, factor_percent: 200 };
+
+/// Pauses of a payment whose refusals are more than chance, or that was declined.
+const SUSPECT: Backoff = Backoff { base_ms: 100, max_ms: 30_000, factor_percent: 200 };
+
+/// Before a deferred payment that found no place looks again, µs.
+pub(super) const LOOK_AGAIN_US: u64 = 50_000;
+
+/// The more of them there are, the longer: each costs a decision.
+const LOOK_AGAIN_US_EACH: u64 = 500;
+const LOOK_AGAIN_US_MAX: u64 = 1_000_000;
+
+/// Likewise while none may take it: until one of them has taken another payment, which time alone does not bring.
+const AWAIT_PROOF_US: u64 = 250_000;
+
+/// A payment that was refused so often in a row that chance alone does that to less than this share of payments is better off elsewhere, per million. What is known
+/// of chance are the last twenty results, which are a rough guide: with ten in a thousand, of the payments of a processor that refuses six of ten one in 26 went.
+const CHANCE_PER_MILLION: u32 = 1_000;
+
+/// What is remembered of one payment.
+#[derive(Clone, Debug, Default)]
+struct Trouble {
+    refusals: u8,
+    /// How often it was refused since a processor refused it again after it had taken others, that time included.
+    suspicion: u8,
+    /// How often each processor refused it, or left it in doubt, and how many payments that one had taken by then.
+    counts: [u8; PROCESSORS_LEN_MAX],
+    taken: [u64; PROCESSORS_LEN_MAX],
+    /// How often that happened since it is more than chance.
+    beyond_chance: u8,
+    /// Those that refuse it while they take others, or declined it once: the others have their turn first.
+    avoided: ProcessorSet,
+    declines: Option<Box<Declines>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Declines {
+    /// How many payments a processor had taken when it declined this one first.
+    taken: [Option<u64>; PROCESSORS_LEN_MAX],
+    /// Those whose decline is final.
+    proven: ProcessorSet,
+    /// May still go there; `None`: to all that there are.
+    only: Option<ProcessorSet>,
+}
+
+/// What is remembered of payments that were refused: some 120 bytes each.
+#[derive(Default)]
+pub(super) struct Troubles(BTreeMap<u32, Trouble>);
+
+impl Troubles {
+    pub(super) fn forget(&mut self, slot: u32) {
+        if !self.0.is_empty() {
+            self.0.remove(&slot);
+        }
+    }
+
+    /// Whether what happens to this payment says nothing about its processor.
+    pub(super) fn is_suspect(&self, slot: u32) -> bool {
+        self.0.get(&slot).is_some_and(|trouble| trouble.suspicion > 0 || trouble.declines.is_some())
+    }
+}
+
+impl Trouble {
+    /// Whether this payment is suspect if this processor, which has taken so many by now, refuses it.
+    fn is_suspected_by(&self, processor: Processor, taken: u64) -> bool {
+        let index = processor.index();
+        self.suspicion > 0 || (self.counts[index] > 0 && taken > self.taken[index])
+    }
+}
+
+impl Declines {
+    /// Those that declined it once.
+    fn first(&self) -> ProcessorSet {
+        let declined = |it: &Processor| self.taken[it.index()].is_some();
+        Processor::ALL.into_iter().filter(declined).collect()
+    }
+}
+
+impl Dispatcher {
+    /// A processor refused a payment, and charged nothing.
+    pub(super) fn refused(&mut self, slot: u32, processor: Processor, now: Now) {
+        let refusals = u32::from(self.note_refusal(slot, processor, now).refusals);
+        let pause_us = match (self.suspect_pause_us(slot), refusals) {
+            (Some(pause_us), _) => pause_us,
+            // A suspect in the queue waits for a proof there, and all behind it do.
+            (None, 1) if !self.troubles.is_suspect(slot) => return self.wait(slot, Side::Front),
+            (None, _) => REFUSED.delay_us(refusals.saturating_sub(2), &mut self.random),
+        };
+        self.defer(slot, pause_us, now);
+    }
+
+    /// A processor has too much to do for a payment, or says so of this one again and again while it takes others.
+    pub(super) fn overloaded(&mut self, slot: u32, sent: Sent, end: End, processor: Processor, now: Now) {
+        let refusals = u32::from(self.note_refusal(slot, processor, now).refusals);
+        if !self.troubles.is_suspect(slot) {
+            // As a probe it finds nothing out a second time: it may be the only one that is limited.
+            let is_probe = sent.reservation == Reservation::Probe;
+            return self.wait(slot, if is_probe { Side::Back } else { Side::Front });
+        }
+        let pause_us = self.suspect_pause_us(slot);
+        let pause_us =
+            pause_us.unwrap_or_else(|| REFUSED.delay_us(refusals.saturating_sub(2), &mut self.random));
+        let asked_ms = end.retry_after_ms.min(SUSPECT.max_ms);
+        self.defer(slot, pause_us.max(u64::from(asked_ms) * 1_000), now);
+    }
+
+    /// A processor refused a payment, or left it in doubt.
+    fn note(&mut self, slot: u32, processor: Processor) -> &mut Trouble {
+        let outlook = &self.outlooks[processor.index()];
+        let taken = outlook.successes();
+        let trouble = self.troubles.0.entry(slot).or_default();
+        let is_suspect = trouble.is_suspected_by(processor, taken);
+        let count = &mut trouble.counts[processor.index()];
+        *count = count.saturating_add(1);
+        trouble.taken[processor.index()] = taken;
+        if is_suspect {
+            trouble.suspicion = trouble.suspicion.saturating_add(1);
+            // What it met while that was held against the processor says nothing of what others meet.
+            let own = count.saturating_sub(trouble.suspicion);
+            let percent = outlook.refused_percent(u32::from(own));
+            let chance = (0..*count).fold(1_000_000, |chance, _| chance * percent / 100);
+            if chance < CHANCE_PER_MILLION || trouble.beyond_chance > 0 {
+                trouble.beyond_chance = trouble.beyond_chance.saturating_add(1);
+            }
+        }
+        trouble
+    }
+
+    /// Whether it is held against a processor when it refuses this payment, or leaves it in doubt: not if it did so before, and took others
+    /// since.
+    pub(super) fn is_evidence(&self, slot: u32, processor: Processor) -> bool {
+        let taken = self.outlooks[processor.index()].successes();
+        !self.troubles.is_suspect(slot)
+            && self.troubles.0.get(&slot).is_none_or(|it| !it.is_suspected_by(processor, taken))
+    }
+
+    /// Whether a processor has never refused this payment: what others did says nothing of how much this one has to do.
+    pub(super) fn is_new_to(&self, slot: u32, processor: Processor) -> bool {
+        let index = processor.index();
+        self.troubles.0.get(&slot).is_none_or(|trouble| {
+            trouble.counts[index] == 0 && trouble.declines.as_ref().is_none_or(|it| it.taken[index].is_none())
+        })
+    }
+
+    fn note_refusal(&mut self, slot: u32, processor: Processor, now: Now) -> &Trouble {
+        let all = self.config.router.processors;
+        let waited_us = now.monotonic_us.saturating_sub(self.payments[key_of(slot)].arrived_us);
+        let is_patient = waited_us < self.config.router.patience_us;
+        let trouble = self.note(slot, processor);
+        trouble.refusals = trouble.refusals.saturating_add(1);
+        if trouble.beyond_chance > 0 || !is_patient {
+            trouble.avoided = trouble.avoided.with(processor);
+            if all.without(trouble.avoided).is_empty() {
+                // Those that declined it wait for their proof all the same.
+                trouble.avoided = trouble.declines.as_ref().map_or(ProcessorSet::EMPTY, |it| it.first());
+            }
+        }
+        trouble
+    }
+
+    /// An attempt ended in doubt, or was refused while the payment was: what it does again and again while its processor takes others says nothing of
+    /// that one.
+    pub(super) fn left_in_doubt(&mut self, slot: u32, processor: Processor) {
+        self.note(slot, processor);
+    }
+
+    /// How long a payment pauses that meets more than chance; `None` for any other.
+    pub(super) fn suspect_pause_us(&mut self, slot: u32) -> Option<u64> {
+        let beyond_chance = self.troubles.0.get(&slot)?.beyond_chance.checked_sub(1)?;
+        Some(SUSPECT.delay_us(u32::from(beyond_chance), &mut self.random))
+    }
+
+    /// A processor refused a payment for good.
+    pub(super) fn declined(&mut self, slot: u32, processor: Processor, status: u16, now: Now) {
+        let all = self.config.router.processors;
+        let taken = self.outlooks[processor.index()].successes();
+        let trouble = self.troubles.0.entry(slot).or_default();
+        trouble.refusals = trouble.refusals.saturating_add(1);
+        trouble.avoided = trouble.avoided.with(processor);
+        let refusals = u32::from(trouble.refusals);
+        let declines = trouble.declines.get_or_insert_default();
+        let first = &mut declines.taken[processor.index()];
+        let is_proven = first.is_some_and(|before| taken > before);
+        first.get_or_insert(taken);
+        if is_proven {
+            declines.proven = declines.proven.with(processor);
+        }
+        if !self.config.processors[processor.index()].declined_goes_on {
+            declines.only = Some(ProcessorSet::EMPTY.with(processor));
+        }
+        let left = declines.only.unwrap_or(all).without(declines.proven);
+        // It has declined another one since it took any: the fault is not the payments'.
+        if self.outlooks[processor.index()].declines_in_a_row() > 1 && !is_proven {
+            self.counters.unproven_declines[processor.index()] += 1;
+            let change = self.outlooks[processor.index()].learned(false, now);
+            self.tell(processor, change, now);
+        }
+        if left.is_empty() {
+            return self.end_declined(slot, processor, status, now);
+        }
+        let pause_us = SUSPECT.delay_us(refusals.saturating_sub(1), &mut self.random);
+        self.defer(slot, pause_us, now);
+    }
+
+    /// A payment comes back whose attempt said nothing of it: to the queue's head, where one that is suspect must never stand, since it
+    /// is no probe while others wait behind it.
+    pub(super) fn come_back(&mut self, slot: u32, now: Now) {
+        if self.troubles.is_suspect(slot) {
+            let pause_us = self.suspect_pause_us(slot).unwrap_or(LOOK_AGAIN_US);
+            self.defer(slot, pause_us, now);
+        } else {
+            self.wait(slot, Side::Front);
+        }
+    }
+
+    /// Takes a payment out of the queue for a while.
+    fn defer(&mut self, slot: u32, pause_us: u64, now: Now) {
+        self.payment(slot).state = State::Deferred;
+        if self.draining {
+            self.release(slot);
+            return;
+        }
+        self.counters.deferred += 1;
+        self.deferred.push(Reverse((now.monotonic_us + pause_us, slot)));
+    }
+
+    /// Those that may take a payment now. Empty where it must wait for one of them to show that it takes others.
+    pub(super) fn allowed(&mut self, slot: u32, now: Now) -> ProcessorSet {
+        let all = self.config.router.processors;
+        let Some(trouble) = self.troubles.0.get(&slot) else { return all };
+        let Some(declines) = &trouble.declines else {
+            let others = all.without(trouble.avoided);
+            let may_probe = self.may_probe(slot);
+            let is_open_to_it = |it: Processor| {
+                let outlook = &mut self.outlooks[it.index()];
+                outlook.breaker_state(now) == BreakerState::Closed || (may_probe && outlook.is_probe_due(now))
+            };
+            // Refused by one that works is nearer to being processed than waiting for one that does not. But where all others go to the cheapest
+            // one, nobody else asks those that failed once.
+            return if others.iter().any(is_open_to_it) { others } else { all };
+        };
+        let left = declines.only.unwrap_or(all).without(declines.proven);
+        let untried = left.without(trouble.avoided);
+        if !untried.is_empty() {
+            return untried;
+        }
+        let took_others = |processor: &Processor| {
+            let taken = self.outlooks[processor.index()].successes();
+            declines.taken[processor.index()].is_none_or(|before| taken > before)
+        };
+        let shown: ProcessorSet = left.iter().filter(took_others).collect();
+        if shown.is_empty() {
+            self.proofs = left;
+        }
+        shown
+    }
+
+    /// Sends those that have paused for long enough.
+    pub(super) fn retry_deferred(&mut self, now: Now) {
+        while self.connected
+            && let Some(Reverse((due_us, slot))) = self.deferred.peek().copied()
+            && due_us <= now.monotonic_us
+        {
+            self.deferred.pop();
+            let payment = self.payments.get(key_of(slot)).copied();
+            let Some(payment) = payment.filter(|it| it.slot == slot && it.state == State::Deferred) else {
+                continue;
+            };
+            let asked = self.question(&payment, now);
+            if asked.allowed.is_empty() {
+                self.deferred.push(Reverse((now.monotonic_us + AWAIT_PROOF_US, slot)));
+                continue;
+            }
+            match self.decide(asked, now) {
+                (Some(place), reason) => self.intend(slot, place, reason, now),
+                (None, _) => {
+                    let pause_us = LOOK_AGAIN_US + self.deferred.len() as u64 * LOOK_AGAIN_US_EACH;
+                    self.deferred.push(Reverse((now.monotonic_us + pause_us.min(LOOK_AGAIN_US_MAX), slot)));
+                }
+            }
+        }
+    }
+
+    /// A processor is said to work again: whoever was only refused meanwhile comes back at once.
+    pub(super) fn hasten_deferred(&mut self, now: Now) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        let entries = std::mem::take(&mut self.deferred).into_iter();
+        self.deferred = entries
+            .map(|Reverse((due_us, slot))| {
+                let due_us =
+                    if self.troubles.is_suspect(slot) { due_us } else { due_us.min(now.monotonic_us) };
+                Reverse((due_us, slot))
+            })
+            .collect();
+    }
+}

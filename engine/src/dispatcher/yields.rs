@@ -1,0 +1,91 @@
+//! Payments that are taken back: cancelled by their clients, or asked for because an operator is about to settle them.
+//!
+//! The ledger names them by their ids alone, by which nothing is found here at once: an index would cost every payment something, for the
+//! sake of few. A cancelled one waits, and the ledger refuses its intent from now on; so it may be found later, together with others, in
+//! one pass over all payments each [`RECALL_EVERY_US`]. One that is asked for is looked for at once: that is done by hand.
+//!
+//! Must never: say that nothing is on its way while an attempt is, be it one of a payment that was withdrawn; drop a payment that the
+//! ledger has given out since it named it.
+
+use galo_wire::CorrelationId;
+use galo_wire::record::{Yield, Yielded};
+
+use super::payment::State;
+use super::{Action, Dispatcher, Payment, key_of};
+use crate::time::Now;
+
+/// Between two passes: one over 225,000 payments takes a few ms.
+const RECALL_EVERY_US: u64 = 250_000;
+
+/// How long a payment that an operator asked for rests after its attempt, for him to ask again.
+pub(super) const YIELD_REST_US: u64 = 10_000_000;
+
+/// Ids of payments that have ended while they waited here.
+#[derive(Default)]
+pub(super) struct Recalled {
+    ids: Vec<CorrelationId>,
+    next_us: u64,
+}
+
+impl Recalled {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.ids.clear();
+    }
+
+    /// What is given out now is not what was taken back before.
+    pub(super) fn forget(&mut self, id: CorrelationId) {
+        self.ids.retain(|recalled| *recalled != id);
+    }
+}
+
+impl Dispatcher {
+    pub(super) fn recall(&mut self, id: CorrelationId) {
+        self.recalled.ids.push(id);
+    }
+
+    /// Drops what was taken back and still waits.
+    pub(super) fn drop_recalled(&mut self, now: Now) {
+        if self.recalled.ids.is_empty() || now.monotonic_us < self.recalled.next_us {
+            return;
+        }
+        self.recalled.next_us = now.monotonic_us + RECALL_EVERY_US;
+        let mut ids = std::mem::take(&mut self.recalled.ids);
+        ids.sort_unstable();
+        let waits = |state| matches!(state, State::Waiting | State::Deferred);
+        let slots: Vec<u32> = self
+            .payments
+            .iter()
+            .filter(|(_, payment)| waits(payment.state) && ids.binary_search(&payment.correlation_id).is_ok())
+            .map(|(_, payment)| payment.slot)
+            .collect();
+        self.counters.withdrawn += slots.len() as u64;
+        slots.into_iter().for_each(|slot| self.free(slot));
+        ids.clear();
+        self.recalled.ids = ids;
+    }
+
+    /// Says whether anything of a payment is on its way, and drops it if not.
+    pub(super) fn yield_up(&mut self, asked: Yield) {
+        let Yield { number, correlation_id } = asked;
+        let same = |(_, payment): &(usize, &Payment)| {
+            payment.correlation_id == correlation_id && !matches!(payment.state, State::Accepting(_))
+        };
+        let slots: Vec<u32> = self.payments.iter().filter(same).map(|(_, payment)| payment.slot).collect();
+        // A look-up charges nobody. What waits is in doubt to the ledger alone, which will say so.
+        let idle = slots.iter().all(|slot| {
+            matches!(self.payments[key_of(*slot)].state, State::Doubtful(_) | State::Verifying(_))
+        });
+        for slot in slots {
+            match self.payments[key_of(slot)].state {
+                State::Doubtful(_) if idle => self.free(slot),
+                State::Verifying(_) if idle => self.payment(slot).withdrawn = true,
+                _ => self.payment(slot).is_asked_for = true,
+            }
+        }
+        self.actions.push(Action::Send(Yielded { number, correlation_id, idle }.into()));
+    }
+}

@@ -1,0 +1,96 @@
+//! The token that a processor's requests carry (OAuth2 client credentials), asked for ahead of time.
+//!
+//! When to ask is `galo_profile::Tokens`' to say; this sends what it says, on a connection of its own, and tells it what came back. It never shows
+//! a token, and an attempt without one is not sent.
+
+use std::cell::RefCell;
+use std::rc::Weak;
+use std::time::Duration;
+
+use galo_profile::{Auth, Secret, Tokens};
+use galo_shell::clock::Clock;
+use monoio::time::{sleep, timeout};
+
+use super::client::{Client, ClientConfig};
+use super::connector::Connector;
+
+/// How long the authorization server may take.
+const ASK_MS_MAX: u64 = 10_000;
+
+/// Between two looks whether it is time to ask.
+const LOOK_EVERY_MS: u64 = 200;
+
+/// See the module's documentation.
+pub(super) struct TokenKeeper {
+    tokens: RefCell<Tokens>,
+    connector: Connector,
+}
+
+impl TokenKeeper {
+    /// `None` for a processor without tokens.
+    pub(super) fn new(config: &ClientConfig) -> Option<Self> {
+        let (Auth::OAuth2(oauth2), Some(endpoint)) = (&config.profile.auth, &config.token_endpoint) else {
+            return None;
+        };
+        let connect_timeout = Duration::from_millis(config.connect_timeout_ms);
+        Some(Self {
+            tokens: RefCell::new(Tokens::new((**oauth2).clone())),
+            connector: Connector::new(endpoint.clone(), connect_timeout, config.socket),
+        })
+    }
+
+    /// Gives `read` the token that is valid now, if there is one.
+    pub(super) fn with<T>(&self, read: impl FnOnce(Option<&Secret>) -> T) -> T {
+        read(self.tokens.borrow().token(Clock.now()))
+    }
+
+    /// The processor did not accept the token that is valid now.
+    pub(super) fn refused(&self) {
+        let now = Clock.now();
+        let mut tokens = self.tokens.borrow_mut();
+        if let Some(token) = tokens.token(now).cloned() {
+            tokens.refused(&token, now);
+        }
+    }
+
+    async fn look(&self, name: &str) {
+        let request = self.tokens.borrow_mut().needs(Clock.now()).map(|request| request.expose().to_vec());
+        let Some(request) = request else { return };
+        let asked = timeout(Duration::from_millis(ASK_MS_MAX), self.ask(request)).await;
+        let mut tokens = self.tokens.borrow_mut();
+        match asked {
+            Ok(Some((status, body))) => {
+                if !tokens.answered(status, &body, Clock.now()) {
+                    tracing::warn!(
+                        "processor {name}: the authorization server gave no token, status {status}"
+                    );
+                }
+            }
+            Ok(None) | Err(_) => {
+                tokens.failed(Clock.now());
+                tracing::warn!("processor {name}: the authorization server did not answer");
+            }
+        }
+    }
+
+    async fn ask(&self, request: Vec<u8>) -> Option<(u16, Vec<u8>)> {
+        let mut connection = self.connector.connect().await.ok()?;
+        let (result, _) = connection.send(request).await;
+        result.ok()?;
+        let head = connection.read_head().await.ok()?;
+        let (status, mut body) = (head.status, Vec::new());
+        connection.read_body(head, |piece| body.extend_from_slice(piece)).await.ok()?;
+        Some((status, body))
+    }
+}
+
+/// Keeps a client's token fresh for as long as the client lives.
+pub(super) async fn keep(client: Weak<Client>) {
+    while let Some(client) = client.upgrade().filter(|client| !client.is_closing()) {
+        if let Some(tokens) = &client.tokens {
+            tokens.look(&client.config.profile.name).await;
+        }
+        drop(client);
+        sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
+    }
+}
