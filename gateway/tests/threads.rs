@@ -105,7 +105,7 @@ fn a_thread_that_cannot_begin_ends_the_process() {
         start
     };
     let (mut refused, mut whole) = (0, 0);
-    for open_files_max in (132..=260).step_by(4) {
+    for open_files_max in (132..=332).step_by(5) {
         match start(open_files_max) {
             Start::Whole => whole += 1,
             Start::Refused(status) => {

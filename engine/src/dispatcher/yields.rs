@@ -82,7 +82,7 @@ impl Dispatcher {
         for slot in slots {
             match self.payments[key_of(slot)].state {
                 State::Doubtful(_) if idle => self.free(slot),
-                State::Verifying(_) if idle => self.payment(slot).withdrawn = true,
+                State::Verifying(_) if idle => self.let_go(slot),
                 _ => self.payment(slot).is_asked_for = true,
             }
         }
