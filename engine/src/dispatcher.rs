@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A payment that processors refuse while they take others is *deferred*: it leaves the queue, comes back after growing pauses, and finds out
-//! nothing where it was refused. So nothing that one payment does stops another.
+//! whether a processor works only where nobody else does. So nothing that one payment does stops another.
 //!
 //! The usual payment takes the short cut: its accept already carries the planned attempt, so that one round trip to the
 //! ledger both grants it and records the intent, and the answer to the client and the attempt leave together.

@@ -91,8 +91,6 @@ pub struct Connection {
 pub struct Limits {
     /// Attempts at once, of one gateway.
     pub concurrency: u32,
-    /// Attempts a second, over all gateways; `None`: no limit.
-    pub per_second: Option<u32>,
 }
 
 /// `[processor.cost]`.
@@ -222,10 +220,9 @@ fn small(value: u64) -> u32 {
 }
 
 fn read_limits(table: Option<Table<'_>>) -> Limits {
-    let mut limits = Limits { concurrency: 400, per_second: None };
+    let mut limits = Limits { concurrency: 400 };
     if let Some(mut table) = table {
         limits.concurrency = small(table.number_or("concurrency", 400, 1..=10_000));
-        limits.per_second = table.number("per_second", 1..=1_000_000).map(small);
         table.finish();
     }
     limits

@@ -118,14 +118,14 @@ impl Dispatcher {
                 self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now);
             }
             Verification::Found { stored: Stored::Declined, .. } => {
-                self.settle_as_absent(slot, doubt, now, |dispatcher| {
+                self.settle_as_absent(slot, doubt, |dispatcher| {
                     dispatcher.declined(slot, doubt.processor, 0, now);
                 });
             }
             _ if payment.withdrawn => self.free(slot),
             Verification::NotFound if self.is_absent(&payment, doubt, now) => {
                 self.learned(slot, doubt, false, now);
-                self.settle_as_absent(slot, doubt, now, |dispatcher| {
+                self.settle_as_absent(slot, doubt, |dispatcher| {
                     dispatcher.refused(slot, doubt.processor, now);
                 });
             }
@@ -145,7 +145,7 @@ impl Dispatcher {
     }
 
     /// The processor does not have it, and never will by this attempt.
-    fn settle_as_absent(&mut self, slot: u32, doubt: Doubt, _: Now, then: impl FnOnce(&mut Self)) {
+    fn settle_as_absent(&mut self, slot: u32, doubt: Doubt, then: impl FnOnce(&mut Self)) {
         let payment = self.payments[key_of(slot)];
         let outcome = if payment.in_doubt { Outcome::Absent } else { Outcome::Refused };
         if payment.withdrawn {
