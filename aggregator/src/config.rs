@@ -8,6 +8,7 @@ use galo_engine::ledger::LedgerConfig;
 use galo_engine::router::ProcessorSet;
 use galo_shell::env::{Env, EnvError};
 use galo_shell::processors::{self, Listed, Names, ProcessorsError};
+use galo_wire::PROCESSORS_LEN_MAX;
 use galo_wire::record::processors_fingerprint;
 
 use crate::journal::{JournalConfig, Sync};
@@ -44,6 +45,11 @@ impl Config {
         let path = |name, default: &str| PathBuf::from(env.text(name).unwrap_or_else(|| default.to_owned()));
         let health_interval_ms = env.number("HEALTH_INTERVAL_MS", 5_000, 100..=3_600_000_u64)?;
         let Listed { names, health_checked } = processors::read_names(env)?;
+        let interval_us = |every_ms| every_ms * 1_000 + HEALTH_MARGIN_US;
+        let mut health_interval_us = [interval_us(health_interval_ms); PROCESSORS_LEN_MAX];
+        for (processor, every_ms) in &health_checked {
+            health_interval_us[processor.index()] = interval_us(every_ms.unwrap_or(health_interval_ms));
+        }
         let processors: ProcessorSet = names.iter().map(|(processor, _)| processor).collect();
         Ok(Self {
             socket: path("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock"),
@@ -56,7 +62,7 @@ impl Config {
             },
             coordinator: CoordinatorConfig {
                 processors_fingerprint: processors_fingerprint(names.iter()),
-                health_checked: health_checked.into_iter().collect(),
+                health_checked: health_checked.iter().map(|(processor, _)| *processor).collect(),
                 ledger: LedgerConfig {
                     open_len_max: env.number("OPEN_LEN_MAX", 450_000, 1..=100_000_000)?,
                     known_len_max: env.number("KNOWN_LEN_MAX", 800_000, 1..=1_000_000_000)?,
@@ -65,7 +71,7 @@ impl Config {
                     // The incarnation is told to others and follows from the clock; this is nobody's to guess.
                     hash_seed: RandomState::new().hash_one(incarnation),
                 },
-                health_interval_us: health_interval_ms * 1_000 + HEALTH_MARGIN_US,
+                health_interval_us,
                 claim_grace_us: CLAIM_GRACE_US,
                 incarnation,
             },

@@ -475,7 +475,7 @@ mod tests {
     use galo_engine::ledger::LedgerConfig;
     use galo_engine::router::ProcessorSet;
     use galo_wire::record::{Accept, Hello, Role};
-    use galo_wire::{CorrelationId, PROTOCOL_VERSION, Reason, Stage};
+    use galo_wire::{CorrelationId, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Reason, Stage};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
 
@@ -492,7 +492,7 @@ mod tests {
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },
-        health_interval_us: 5_000_000,
+        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
         claim_grace_us: 300_000,
         incarnation: 1,
     };

@@ -145,7 +145,7 @@ impl Aggregator {
                 processors: ProcessorSet::PAIR,
                 hash_seed: 7,
             },
-            health_interval_us: u64::MAX / 2,
+            health_interval_us: [u64::MAX / 2; PROCESSORS_LEN_MAX],
             claim_grace_us: 0,
             incarnation: 1,
         };

@@ -56,8 +56,8 @@ pub struct CoordinatorConfig {
     pub processors_fingerprint: u16,
     /// The processors that have a health check.
     pub health_checked: ProcessorSet,
-    /// Between two health checks of one processor, µs.
-    pub health_interval_us: u64,
+    /// Between two health checks of each, µs.
+    pub health_interval_us: [u64; PROCESSORS_LEN_MAX],
     /// How long payments without an owner wait for a claim after a start, µs.
     pub claim_grace_us: u64,
     /// Drawn at each start.
@@ -170,7 +170,7 @@ impl Coordinator {
             turn: 0,
             started_us: now.monotonic_us,
             orphans: false,
-            next_lease_us: [now.monotonic_us + config.health_interval_us; PROCESSORS_LEN_MAX],
+            next_lease_us: config.health_interval_us.map(|interval_us| now.monotonic_us + interval_us),
             purge_generation: 0,
             summaries: Summaries::default(),
             endings: Endings::default(),
@@ -433,7 +433,8 @@ impl Coordinator {
                 continue;
             }
             if let Some(session) = self.next_ready() {
-                self.next_lease_us[processor.index()] = now.monotonic_us + self.config.health_interval_us;
+                self.next_lease_us[processor.index()] =
+                    now.monotonic_us + self.config.health_interval_us[processor.index()];
                 self.counters.leases[processor.index()] += 1;
                 self.send(session, Lease { processor });
             }

@@ -6,7 +6,7 @@ use galo_engine::coordinator::{Coordinator, CoordinatorConfig, Rejection, Sessio
 use galo_engine::ledger::{Entry, Known, LedgerConfig, Tally};
 use galo_engine::router::ProcessorSet;
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::record::{
     Accept, Acknowledgement, Admission, Assignment, Claim, Completion, Flush, Flushed, Grant, HealthNews,
     HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply,
@@ -39,7 +39,7 @@ fn coordinator_with(open_len_max: usize) -> Coordinator {
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },
-        health_interval_us: INTERVAL_US,
+        health_interval_us: [INTERVAL_US; PROCESSORS_LEN_MAX],
         claim_grace_us: GRACE_US,
         incarnation: 1,
     };

@@ -6,7 +6,7 @@ use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::ledger::{Entry, Known, LedgerConfig, Tally};
 use galo_engine::router::ProcessorSet;
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::record::{
     Accept, Admission, Claim, Completion, Grant, Hello, Intent, IntentRecorded, LookupQuery, LookupReply,
     Ready, Role, Standing, Withdrawal,
@@ -35,7 +35,7 @@ fn coordinator() -> Coordinator {
         processors_fingerprint: 0,
         health_checked: ProcessorSet::PAIR,
         ledger,
-        health_interval_us: 5_000_000,
+        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
         claim_grace_us: 300_000,
         incarnation: 1,
     };

@@ -9,7 +9,10 @@ use galo_engine::ledger::listing::{ListedAt, Listing, Which};
 use galo_engine::ledger::{Entry, Known, LedgerConfig};
 use galo_engine::router::ProcessorSet;
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{AttemptState, CorrelationId, Outcome, Processor, STATUS_CANCELLED, STATUS_SETTLED, Stage};
+use galo_engine::{
+    AttemptState, CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, STATUS_CANCELLED, STATUS_SETTLED,
+    Stage,
+};
 use galo_wire::record::{
     ANY_SLOT, Accept, CancelQuery, Completion, Hello, Intent, LookupReply, PurgeQuery, Ready, Release, Role,
     Standing, Withdrawal, Yield, Yielded,
@@ -39,7 +42,7 @@ fn coordinator() -> Coordinator {
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },
-        health_interval_us: 5_000_000,
+        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
         claim_grace_us: GRACE_US,
         incarnation: 1,
     };

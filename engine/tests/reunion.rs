@@ -31,7 +31,7 @@ fn coordinator(now: Now, journal: &[Entry]) -> Coordinator {
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },
-        health_interval_us: 5_000_000,
+        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
         claim_grace_us: 300_000,
         incarnation: 1,
     };

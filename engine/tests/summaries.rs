@@ -6,7 +6,7 @@ use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::ledger::LedgerConfig;
 use galo_engine::router::ProcessorSet;
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::record::{Accept, Completion, Flush, Flushed, Hello, Ready, Role, SummaryQuery};
 use galo_wire::{Message, PROTOCOL_VERSION, Reason};
 
@@ -30,7 +30,7 @@ impl Cluster {
                 hash_seed: 1,
             },
             // No leases in between.
-            health_interval_us: u64::MAX / 2,
+            health_interval_us: [u64::MAX / 2; PROCESSORS_LEN_MAX],
             claim_grace_us: 0,
             incarnation: 1,
         };

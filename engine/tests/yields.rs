@@ -269,7 +269,7 @@ impl World {
                 processors: ProcessorSet::PAIR,
                 hash_seed: 1,
             },
-            health_interval_us: 5_000_000,
+            health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
             claim_grace_us: 0,
             incarnation: 1,
         };

@@ -160,7 +160,7 @@ fn coordinator(shape: u8, incarnation: u64, now: Now, journal: &[Entry]) -> Coor
             hash_seed: incarnation,
             processors: processors(shape),
         },
-        health_interval_us: 5_000_000,
+        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
         claim_grace_us: 300_000,
         incarnation,
     };

@@ -12,7 +12,7 @@ use galo_engine::coordinator::{Coordinator, CoordinatorConfig, Rejection, Sessio
 use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Known, Ledger, LedgerConfig};
 use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::journal::{BLOCK_SIZE, Fact, Record};
 use galo_wire::record::{
     Accept, Claim, Completion, HealthReport, HealthSource, Hello, Intent, LookupQuery, PurgeQuery, Ready,
@@ -81,7 +81,7 @@ fn coordinator(now_us: u64) -> Coordinator {
         processors_fingerprint: 0,
         health_checked: ProcessorSet::PAIR,
         ledger: CONFIG,
-        health_interval_us: 5_000_000,
+        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
         claim_grace_us: 300_000,
         incarnation: 1,
     };

@@ -57,21 +57,22 @@ pub fn read_names(env: &Env) -> Result<Listed, ProcessorsError> {
     let Some(path) = env.text(FILE) else {
         return Ok(Listed {
             names: Names::pair(),
-            health_checked: vec![Processor::DEFAULT, Processor::FALLBACK],
+            health_checked: vec![(Processor::DEFAULT, None), (Processor::FALLBACK, None)],
         });
     };
     let processors = Processors::read_without_secrets(Path::new(&path))
         .map_err(|errors| ProcessorsError(errors.to_string()))?;
-    let checked = processors.iter().filter(|it| it.health.is_some());
-    Ok(Listed { names: Names::of_all(&processors), health_checked: checked.filter_map(number).collect() })
+    let checked = |it: &galo_profile::Processor| Some((number(it)?, Some(it.health.as_ref()?.every_ms)));
+    let health_checked = processors.iter().filter_map(checked).collect();
+    Ok(Listed { names: Names::of_all(&processors), health_checked })
 }
 
 /// Which processors there are.
 pub struct Listed {
     /// By what names.
     pub names: Names,
-    /// Those that say something of themselves.
-    pub health_checked: Vec<Processor>,
+    /// Those that say something of themselves, and how often the file wants them asked, ms.
+    pub health_checked: Vec<(Processor, Option<u64>)>,
 }
 
 /// A processor's number.

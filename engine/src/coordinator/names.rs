@@ -130,7 +130,7 @@ mod tests {
     use crate::ledger::{Ledger, LedgerConfig};
     use crate::router::ProcessorSet;
     use crate::time::{Now, UnixMillis};
-    use galo_wire::{CorrelationId, Outcome, Reason};
+    use galo_wire::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Reason};
 
     fn coordinator(entries: &[Entry]) -> Coordinator {
         let ledger_config = LedgerConfig {
@@ -146,7 +146,7 @@ mod tests {
             ledger: ledger_config,
             processors_fingerprint: 0,
             health_checked: ProcessorSet::PAIR,
-            health_interval_us: 1,
+            health_interval_us: [1; PROCESSORS_LEN_MAX],
             claim_grace_us: 0,
             incarnation: 1,
         };

@@ -9,7 +9,7 @@ use galo_engine::ledger::{Entry, LedgerConfig};
 use galo_engine::time::Now;
 use galo_engine::{History, Outcome};
 use galo_wire::record::{Admission, Completion};
-use galo_wire::{FrameWriter, Message, decode_frames};
+use galo_wire::{FrameWriter, Message, PROCESSORS_LEN_MAX, decode_frames};
 
 use super::bug::Bug;
 use super::clock::Clock;
@@ -96,7 +96,7 @@ impl Aggregator {
                 processors: plan.processors(),
                 hash_seed: self.hash_seed,
             },
-            health_interval_us: plan.health_interval_us,
+            health_interval_us: [plan.health_interval_us; PROCESSORS_LEN_MAX],
             claim_grace_us: plan.claim_grace_us,
             incarnation: u64::from(self.life),
         }

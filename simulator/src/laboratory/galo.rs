@@ -110,7 +110,7 @@ impl Galo {
                     processors: ProcessorSet::PAIR,
                     hash_seed: dice.number(),
                 },
-                health_interval_us: HEALTH_INTERVAL_US,
+                health_interval_us: [HEALTH_INTERVAL_US; PROCESSORS_LEN_MAX],
                 claim_grace_us: 300_000,
                 incarnation: dice.number(),
             },
