@@ -138,6 +138,15 @@ async fn run(
     let clock = Clock;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Gateways read the processors' file again at a SIGHUP; whoever sends it to all of Galo does not mean to end the ledger.
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::task::spawn_local(async move {
+        while hangup.recv().await.is_some() {
+            tracing::warn!(
+                "SIGHUP: nothing is read again; the names of processors are read at the start alone"
+            );
+        }
+    });
     let (journal, ledger) = match opened {
         Some(opened) => {
             let (journal, ledger) = Journal::new(config.journal, driver, clock, opened);

@@ -121,6 +121,24 @@ fn another_amount_is_one_contradiction_and_no_booking() {
 }
 
 #[test]
+fn another_amount_that_is_found_while_the_ledger_is_away_is_told_when_it_is_back() {
+    let mut field = Field::new(|it| if it.id == 1 { duplicate() } else { taken() })
+        .clerk_with(|_, _, _| Verification::processed(UnixMillis(77), AmountCents::new(1).unwrap()));
+    // The answer comes when the link is gone.
+    field.judge = Box::new(|_| (duplicate(), 50 * MS));
+    field.pay(1);
+    field.unlink();
+    field.wait(5 * SECOND);
+    assert!(!field.lookups.is_empty(), "it is looked up all the same");
+    assert_eq!(field.contradictions, [], "nobody hears of it");
+    field.link();
+    field.wait(5 * SECOND);
+    let [contradiction] = field.contradictions[..] else { panic!("{:?}", field.contradictions) };
+    assert_eq!((contradiction.correlation_id, contradiction.amount_cents), (id_of(1), 1));
+    assert_eq!(field.dispatcher.counters().contradictions[0], 1, "once");
+}
+
+#[test]
 fn what_a_look_up_says_is_declined_goes_on_as_a_decline() {
     let mut field =
         Field::new(

@@ -164,8 +164,9 @@ impl Core {
             core.event(|dispatcher, now| dispatcher.attempt_ended(slot, end, latency_us, now));
         };
         let client = Client::new(config, Rc::clone(&self.beat), Rc::new(on_end));
-        let before = self.clients.borrow_mut()[processor.index()].replace(client);
+        let before = self.clients.borrow_mut()[processor.index()].replace(Rc::clone(&client));
         if let Some(before) = before {
+            client.inherit(&before);
             // What it has on its way ends as it began.
             monoio::spawn(async move {
                 before.drained().await;

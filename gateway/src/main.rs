@@ -15,7 +15,7 @@ use galo_gateway::driver::{self, Driver};
 use galo_gateway::http::{HttpConfig, Server};
 use galo_gateway::link;
 use galo_gateway::metrics::{Board, BoardSeed, Identity};
-use galo_gateway::reload::Reloads;
+use galo_gateway::reload::{self, Reloads};
 use galo_shell::arguments::{self, Asked};
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
@@ -90,6 +90,7 @@ fn main() -> ExitCode {
             endpoint.host_header()
         );
     }
+    reload::warn_of_what_is_not_used(&config.processors);
     let identity = Identity {
         names: Arc::clone(&config.names),
         instance: config.instance,
@@ -245,21 +246,8 @@ impl Thread {
         monoio::spawn(async move { link::maintain(link_core, &socket, self.hello).await });
         monoio::spawn(Rc::clone(&core).keep_time());
         self.woken.set_nonblocking(self.driver == Driver::Epoll)?;
-        let mut woken = monoio::net::UnixStream::from_std(self.woken)?;
-        let (reloading, reloads) = (Rc::clone(&core), self.reloads);
-        monoio::spawn(async move {
-            let mut buffer = vec![0; 16];
-            loop {
-                let (result, back) = woken.read(buffer).await;
-                buffer = back;
-                if !matches!(result, Ok(1..)) {
-                    return;
-                }
-                if let Some(reloaded) = reloads.latest() {
-                    reloading.reload(&reloaded);
-                }
-            }
-        });
+        let woken = monoio::net::UnixStream::from_std(self.woken)?;
+        monoio::spawn(self.reloads.follow(woken, Rc::clone(&core)));
         if !self.config.shift.is_zero() {
             // HAProxy deals out shifts to gateways of one thread alone.
             let sides = if self.config.thread_count == 1 { 2 } else { 1 };

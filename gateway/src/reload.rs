@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use galo_engine::PROCESSORS_LEN_MAX;
@@ -15,7 +16,10 @@ use galo_profile::Processors;
 use galo_shell::env::Env;
 use galo_shell::processors;
 
+use monoio::io::AsyncReadRent;
+
 use crate::config::{Config, Reached, policies, reach_all, router_config};
+use crate::core::Core;
 
 /// What a thread goes on with.
 pub struct Reloaded {
@@ -55,8 +59,29 @@ impl Reloads {
         let (waker, woken) = UnixStream::pair()?;
         // A thread that does not look for long must not hold up the signals.
         waker.set_nonblocking(true)?;
-        lock(&self.wakers).push(waker);
+        let mut wakers = lock(&self.wakers);
+        if lock(&self.latest).is_some() {
+            // The file was read again while the threads began.
+            (&waker).write_all(&[0])?;
+        }
+        wakers.push(waker);
+        drop(wakers);
         Ok(woken)
+    }
+
+    /// Has a thread's core go on with the newest word whenever a byte comes on its stream.
+    pub async fn follow(self: Arc<Self>, mut woken: monoio::net::UnixStream, core: Rc<Core>) {
+        let mut buffer = vec![0; 16];
+        loop {
+            let (result, back) = woken.read(buffer).await;
+            buffer = back;
+            if !matches!(result, Ok(1..)) {
+                return;
+            }
+            if let Some(reloaded) = self.latest() {
+                core.reload(&reloaded);
+            }
+        }
     }
 
     /// The newest word.
@@ -86,6 +111,17 @@ impl Reloads {
         if let Some(added) = new.iter().find(|it| running.by_name(&it.name).is_none()) {
             return Err(format!("processor \"{}\" is new: only a restart may add it", added.name));
         }
+        // The aggregator, which says when health is checked, reads the file at its start alone.
+        let every_ms = |it: &galo_profile::Processor| it.health.as_ref().map(|health| health.every_ms);
+        let is_same_check = |it: &&galo_profile::Processor| {
+            running.by_name(&it.name).is_some_and(|old| every_ms(old) == every_ms(it))
+        };
+        if let Some(changed) = new.iter().find(|it| !is_same_check(it)) {
+            return Err(format!(
+                "processor \"{}\": only a restart, of the aggregator first, may change whether there is a health check, or its every_ms",
+                changed.name
+            ));
+        }
         let is_same_limit = |it: &&galo_profile::Processor| {
             running.by_name(&it.name).is_some_and(|old| old.limits.concurrency == it.limits.concurrency)
         };
@@ -95,6 +131,7 @@ impl Reloads {
                 changed.name
             ));
         }
+        warn_of_what_is_not_used(&new);
         let reached = reach_all(&new).map_err(|error| error.to_string())?;
         let changed = new.iter().filter(|it| running.by_name(&it.name) != Some(*it)).count();
         let (router, policies) = (router_config(&new), policies(&new, self.thread_count));
@@ -107,6 +144,21 @@ impl Reloads {
             }
         }
         Ok(changed)
+    }
+}
+
+/// Says which parts of the processors' file nothing here acts upon: a payment that goes out without them is not what was meant.
+pub fn warn_of_what_is_not_used(processors: &Processors) {
+    for processor in processors.iter() {
+        let name = &processor.name;
+        for member in processor.request.client_members() {
+            tracing::warn!(
+                "processor {name}: {{client.{member}}} is always left out: clients' members are not kept; write a value into the file's body"
+            );
+        }
+        if processor.notification.is_some() {
+            tracing::warn!("processor {name}: [processor.notification] has no effect: nothing listens");
+        }
     }
 }
 

@@ -298,6 +298,10 @@ fn the_processors_are_read_again_as_a_whole_or_not_at_all() {
     let reloads = Reloads::new(&config);
     driver::run(Driver::Epoll, async {
         let front = start(&config, board, &socket);
+        let woken = reloads.subscribe().unwrap();
+        woken.set_nonblocking(true).unwrap();
+        let woken = monoio::net::UnixStream::from_std(woken).unwrap();
+        monoio::spawn(Arc::clone(&reloads).follow(woken, Rc::clone(&front.0)));
         let pay = async |number: u8| {
             let accepted = front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap()).await;
             assert_eq!(accepted, Accepted::Granted, "payment {number}");
@@ -317,6 +321,8 @@ fn the_processors_are_read_again_as_a_whole_or_not_at_all() {
         let mistakes = [
             (new.as_str(), "limits = { concurrency = 0 }\n"),
             (new.as_str(), "limits = { concurrency = 7 }\n"),
+            (new.as_str(), "health = { every_ms = 900 }\n"),
+            (new.as_str(), "health = { path = \"none\" }\n"),
             (
                 new.as_str(),
                 "[[processor]]\nname = \"other\"\nprofile = \"contest\"\nurl = \"http://127.0.0.1:1\"\n",
@@ -330,9 +336,24 @@ fn the_processors_are_read_again_as_a_whole_or_not_at_all() {
         }
         write(&new, "new-key", "cost = { basis_points = 7 }\n");
         reloads.read_again(&env);
-        front.0.reload(&reloads.latest().unwrap());
-        pay(2).await;
-        assert!(sent(&at_new).await.contains("Authorization: Bearer new-key\r\n"));
+        // Until the thread has read its byte, payments go where they went.
+        let mut number = 2;
+        let first = loop {
+            pay(number).await;
+            let (old, new) = monoio::select! {
+                request = sent(&at_old) => (Some(request), None),
+                request = sent(&at_new) => (None, Some(request)),
+            };
+            assert!(old.is_none_or(|request| request.contains("Bearer old-key\r\n")));
+            number += 1;
+            if let Some(request) = new {
+                break request;
+            }
+            assert!(number < 200, "the new file is never followed");
+        };
+        assert!(first.contains("Authorization: Bearer new-key\r\n"));
+        pay(number).await;
+        sent(&at_new).await;
         assert!(at_old.try_recv().is_err(), "nothing goes where it was");
     })
     .unwrap();

@@ -233,6 +233,12 @@ impl Tokens {
         Self { oauth2, token: None, asking: false, failures: 0, next_us: 0 }
     }
 
+    /// The same for another sender, whom no answer to a request of this one's will reach.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self { asking: false, ..self.clone() }
+    }
+
     /// The token that an attempt may carry now.
     #[must_use]
     pub fn token(&self, now: Now) -> Option<&Secret> {

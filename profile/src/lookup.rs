@@ -258,7 +258,8 @@ impl Search<'_> {
     }
 }
 
-/// Of two entries of one payment, the one that has gone further: an earlier attempt may have been declined.
+/// Of two entries of one payment, the one that has gone further: an earlier attempt may have been declined. Two that were charged have charged the
+/// sum, if both amounts are known.
 fn better(best: Option<Found>, other: Found) -> Found {
     let rank = |state| match state {
         State::Processed => 2,
@@ -269,8 +270,11 @@ fn better(best: Option<Found>, other: Found) -> Found {
         None => other,
         Some(best) => {
             let copies = best.copies + other.copies;
+            let is_double = best.copies > 0 && other.copies > 0;
+            let sum = || AmountCents::new(best.amount?.get().checked_add(other.amount?.get())?);
+            let sum = is_double.then(sum);
             let further = if rank(other.state) > rank(best.state) { other } else { best };
-            Found { copies, ..further }
+            Found { copies, amount: sum.unwrap_or(further.amount), ..further }
         }
     }
 }

@@ -77,7 +77,7 @@ impl Answers {
     /// Whether anything but status and headers of an answer with this status is looked at.
     #[must_use]
     pub fn needs_body(&self, status: u16) -> bool {
-        !self.reason.is_empty() || self.reference.is_some() || self.rules.needs_body(status)
+        !self.reason.is_empty() || self.rules.needs_body(status)
     }
 
     /// The processor's own words for why, of at most [`TEXT_SIZE_MAX`] bytes; for people only.

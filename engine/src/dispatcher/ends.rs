@@ -169,15 +169,16 @@ impl Dispatcher {
 
     /// The processor has this id with another amount: neither is booked, and a person decides.
     fn contradict(&mut self, slot: u32, doubt: Doubt, amount: AmountCents, now: Now) {
+        if !self.connected {
+            // Nobody would hear of it: it is looked up again until somebody does.
+            return self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now);
+        }
         if doubt.about != About::Contradiction {
             let processor = doubt.processor;
             self.counters.contradictions[processor.index()] += 1;
             let correlation_id = self.payments[key_of(slot)].correlation_id;
-            let amount_cents = amount.get();
-            if self.connected {
-                let contradiction = Contradiction { correlation_id, processor, amount_cents };
-                self.actions.push(Action::Send(contradiction.into()));
-            }
+            let contradiction = Contradiction { correlation_id, processor, amount_cents: amount.get() };
+            self.actions.push(Action::Send(contradiction.into()));
         }
         self.unsettled(slot, Doubt { about: About::Contradiction, ..doubt }, now);
     }

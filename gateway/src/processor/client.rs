@@ -10,9 +10,10 @@
 //! | --- | --- | --- | --- | --- |
 //! | no byte written | – | not sent | not sent | not sent |
 //! | a byte may have left | – | unanswered | unanswered | unanswered |
-//! | the head, with its status | as the rules say | as the rules say | as the rules say | as the rules say |
+//! | the head, and the rules ask for no more | as the rules say | as the rules say | as the rules say | as the rules say |
+//! | the head, and the rules ask for the body | as the rules say | unanswered | unanswered | unanswered |
 //!
-//! The last row: a processor decides before it sends a head, so a body cut short does not put its status in doubt.
+//! A processor decides before it sends a head, so where its status is all that counts, a body cut short puts nothing in doubt.
 //! It does end the connection.
 //!
 //! Memory: a lane holds its task (under 4 KiB), a request of 300 bytes and 4 KiB for an answer, so 400 lanes
@@ -48,8 +49,7 @@ use super::socket::SocketOptions;
 use super::tls::TlsProblem;
 use super::token::{self, TokenKeeper};
 
-/// How long the rest of an answer may take once its head is here. The status is known by then, so all that waiting
-/// longer could save is the connection. A processor sends both within a millisecond or so of each other.
+/// How long the rest of an answer may take once its head has said all. All that waiting longer could save is the connection. A processor sends both within a millisecond or so of each other.
 const BODY_WAIT_MS_MAX: u64 = 500;
 
 /// What a request's buffer takes at first: twice the contest's. It grows for a longer one, once.
@@ -268,6 +268,15 @@ impl Client {
         }
     }
 
+    /// Goes on with the token of the client in whose place it comes, if it would ask for it in the same way.
+    pub fn inherit(&self, before: &Self) {
+        if let (Some(tokens), Some(old)) = (&self.tokens, &before.tokens)
+            && self.config.profile.auth == before.config.profile.auth
+        {
+            tokens.inherit(old);
+        }
+    }
+
     /// What it knows of its processor.
     #[must_use]
     pub fn profile(&self) -> &Profile {
@@ -281,13 +290,19 @@ impl Client {
     /// Counters and gauges as they stand.
     #[must_use]
     pub fn stats(&self) -> ClientStats {
+        // The authorization server's connections are the processor's to whoever looks for what is wrong with it.
+        let connectors = || self.tokens.iter().map(TokenKeeper::connector).chain([&self.connector]);
         ClientStats {
-            connections_open: self.connector.open(),
-            connects_total: self.connector.connects_total(),
-            connect_failures_total: self.connector.connect_failures_total(),
-            tls_handshakes_total: self.connector.tls_handshakes_total(),
-            tls_resumed_total: self.connector.tls_resumed_total(),
-            tls_errors_total: self.connector.tls_errors_total(),
+            connections_open: connectors().map(Connector::open).sum(),
+            connects_total: connectors().map(Connector::connects_total).sum(),
+            connect_failures_total: connectors().map(Connector::connect_failures_total).sum(),
+            tls_handshakes_total: connectors().map(Connector::tls_handshakes_total).sum(),
+            tls_resumed_total: connectors().map(Connector::tls_resumed_total).sum(),
+            tls_errors_total: connectors()
+                .map(Connector::tls_errors_total)
+                .fold(Default::default(), |sum, these| {
+                    std::array::from_fn(|index| sum[index] + these[index])
+                }),
             lanes: self.lanes.borrow().len(),
         }
     }
@@ -386,7 +401,8 @@ impl Client {
         let Attempt { correlation_id, amount_cents, requested_at, .. } = job.attempt;
         let members = Members::default();
         let payment = Payment { correlation_id, amount: amount_cents, requested_at, members: &members };
-        match self.with_token(|token| self.config.profile.request.render(&payment, token, request)) {
+        let token = self.token();
+        match self.config.profile.request.render(&payment, token.as_ref(), request) {
             Ok(()) => {}
             // It is none that this processor could take: no byte of it ever leaves.
             Err(Unrenderable::Amount) => {
@@ -423,7 +439,12 @@ impl Client {
         if !is_judged_by_body {
             progress.set(Progress::Answered(connection.judge(&head, &[], &self.config.profile.answers)));
         }
-        let body_wait = Duration::from_millis(BODY_WAIT_MS_MAX);
+        // A body that says what became of the payment may take as long as the attempt.
+        let body_wait = Duration::from_millis(if is_judged_by_body {
+            self.config.attempt_timeout_ms
+        } else {
+            BODY_WAIT_MS_MAX
+        });
         let is_read = self.config.profile.answers.needs_body(status);
         let (retry_after_ms, mut body) = (head.retry_after_ms, Vec::new());
         let take = |piece: &[u8]| {
@@ -440,7 +461,7 @@ impl Client {
             progress.set(Progress::Answered(End { verdict, status, retry_after_ms }));
         }
         if let Progress::Answered(end) = progress.get() {
-            self.heed(end, &body);
+            self.heed(end, token.as_ref(), &body);
         }
         if let Ok(Ok(true)) = whole
             && !self.is_closing.get()
@@ -450,21 +471,23 @@ impl Client {
         }
     }
 
-    /// Gives `read` the token that requests carry now, if they carry any.
-    pub(super) fn with_token<T>(&self, read: impl FnOnce(Option<&Secret>) -> T) -> T {
-        match &self.tokens {
-            Some(tokens) => tokens.with(read),
-            None => read(None),
+    /// The token that requests carry now, if they carry any.
+    pub(super) fn token(&self) -> Option<Secret> {
+        self.tokens.as_ref()?.current()
+    }
+
+    /// A processor answered a request that carried this token.
+    pub(super) fn heed_status(&self, status: u16, token: Option<&Secret>) {
+        if status == 401
+            && let (Some(tokens), Some(token)) = (&self.tokens, token)
+        {
+            tokens.refused(token);
         }
     }
 
     /// What an answer says beside its verdict.
-    fn heed(&self, end: End, body: &[u8]) {
-        if end.status == 401
-            && let Some(tokens) = &self.tokens
-        {
-            tokens.refused();
-        }
+    fn heed(&self, end: End, token: Option<&Secret>, body: &[u8]) {
+        self.heed_status(end.status, token);
         if matches!(end.verdict, Verdict::Declined | Verdict::Unavailable)
             && let Some(reason) = self.config.profile.answers.reason(body)
         {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use galo_engine::CorrelationId;
 use galo_engine::dispatcher::{Stored, Verification};
 use galo_engine::time::UnixMillis;
-use galo_profile::{Found, HealthReport, Lookup, Said, Search, State};
+use galo_profile::{Found, HealthReport, Lookup, Said, Search, Secret, State};
 use galo_shell::clock::Clock;
 use monoio::time::timeout;
 use thiserror::Error;
@@ -96,11 +96,11 @@ impl Client {
         loop {
             let mut request = Vec::with_capacity(REQUEST_SIZE);
             let now = Clock.now().unix_ms;
-            let rendered = self.with_token(|token| search.render(now, token, &mut request));
-            if rendered.is_err() {
+            let token = self.token();
+            if search.render(now, token.as_ref(), &mut request).is_err() {
                 return Verification::Unanswered;
             }
-            let query = self.query(request, body_size_max);
+            let query = self.query(request, token, body_size_max);
             let answer = timeout(Duration::from_millis(LOOKUP_TIMEOUT_MS), query).await;
             let Ok(Some((status, Ok(body)))) = answer else { return Verification::Unanswered };
             match search.read(status, &body) {
@@ -120,11 +120,11 @@ impl Client {
     pub async fn check_health(&self) -> Result<HealthReport, HealthError> {
         let health = self.config.profile.health.as_ref().ok_or(HealthError::NoCheck)?;
         let mut request = Vec::with_capacity(REQUEST_SIZE);
-        let rendered = self.with_token(|token| health.render(token, &mut request));
-        if rendered.is_err() {
+        let token = self.token();
+        if health.render(token.as_ref(), &mut request).is_err() {
             return Err(HealthError::Broken);
         }
-        let query = self.query(request, BODY_SIZE_MAX);
+        let query = self.query(request, token, BODY_SIZE_MAX);
         let (status, body) = match timeout(Duration::from_millis(HEALTH_TIMEOUT_MS), query).await {
             Err(_) => return Err(HealthError::TimedOut),
             Ok(None) => return Err(HealthError::Broken),
@@ -137,10 +137,11 @@ impl Client {
         }
     }
 
-    /// Sends a request on a connection of its own: the status once it is known, and the body if it came whole.
+    /// Sends a request, which carries `token`, on a connection of its own: the status once it is known, and the body if it came whole.
     async fn query(
         &self,
         request: Vec<u8>,
+        token: Option<Secret>,
         body_size_max: usize,
     ) -> Option<(u16, Result<Vec<u8>, Unreadable>)> {
         let _place = Place::take(&self.queries, QUERIES_MAX)?;
@@ -150,6 +151,7 @@ impl Client {
         result.ok()?;
         let head = connection.read_head().await.ok()?;
         let status = head.status;
+        self.heed_status(status, token.as_ref());
         let mut body = Vec::new();
         let result = connection.read_body(head, |piece| body.extend_from_slice(piece)).await;
         Some((status, result.map(|_| body)))
@@ -158,10 +160,11 @@ impl Client {
 
 pub(super) fn verification(said: Said, lookup: &Lookup) -> Verification {
     match said {
-        // Two of one payment at one processor, or one of an unknown amount: a person looks into it. Neither is booked.
-        Said::Found(found) if found.copies > 1 || (lookup.names_amount() && found.amount.is_none()) => {
+        // One of an unknown amount, or two of one payment without any: a person looks into it. Neither is booked.
+        Said::Found(found) if found.amount.is_none() && (found.copies > 1 || lookup.names_amount()) => {
             Verification::Unanswered
         }
+        // The amount of several is what they charged together, which is not the payment's.
         Said::Found(Found { state, amount, requested_at, .. }) => {
             let stored = match state {
                 State::Processed => Stored::Processed,

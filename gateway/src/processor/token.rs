@@ -39,18 +39,23 @@ impl TokenKeeper {
         })
     }
 
-    /// Gives `read` the token that is valid now, if there is one.
-    pub(super) fn with<T>(&self, read: impl FnOnce(Option<&Secret>) -> T) -> T {
-        read(self.tokens.borrow().token(Clock.now()))
+    /// The token that is valid now, if there is one.
+    pub(super) fn current(&self) -> Option<Secret> {
+        self.tokens.borrow().token(Clock.now()).cloned()
     }
 
-    /// The processor did not accept the token that is valid now.
-    pub(super) fn refused(&self) {
-        let now = Clock.now();
-        let mut tokens = self.tokens.borrow_mut();
-        if let Some(token) = tokens.token(now).cloned() {
-            tokens.refused(&token, now);
-        }
+    /// The processor did not accept a request with this token, which may have been replaced since.
+    pub(super) fn refused(&self, token: &Secret) {
+        self.tokens.borrow_mut().refused(token, Clock.now());
+    }
+
+    /// Goes on with what another keeper of the same account has.
+    pub(super) fn inherit(&self, before: &Self) {
+        *self.tokens.borrow_mut() = before.tokens.borrow().successor();
+    }
+
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     async fn look(&self, name: &str) {

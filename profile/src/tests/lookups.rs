@@ -40,7 +40,7 @@ fn page(more: bool, entries: &[String]) -> String {
 fn found(name: &str, state: State, copies: u32) -> Said {
     Said::Found(Found {
         state,
-        amount: AmountCents::new(1_990),
+        amount: AmountCents::new(1_990 * u64::from(copies.max(1))),
         requested_at: Some(UnixMillis(1_752_582_896_000)),
         reference: Some(name.to_owned()),
         copies,
