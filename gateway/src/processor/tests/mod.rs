@@ -13,6 +13,7 @@ mod moves;
 mod queries;
 mod reach;
 mod sealed;
+mod tokens;
 
 use std::cell::RefCell;
 use std::future::Future;
