@@ -383,11 +383,12 @@ lookup.not_found_after_ms = 8_000
         return self.books("galo_payments_open")
 
     def flow(self):
-        """Posts one by one until the usual processor takes payments again, and what there was is settled but for what is in doubt."""
+        """Posts two by two until the usual processor takes payments again, and what there was is settled but for what is in doubt."""
         def flows():
             if self.over_gateways("galo_processor_breaker_open", processor="cheap") == 0:
                 return True
-            self.post(1)
+            # One by each gateway: a breaker closes by what its own gateway hears.
+            self.post(2)
             time.sleep(0.5)
             return False
 
@@ -485,9 +486,11 @@ class Checks:
 
     def requests_are_lost(self):
         world = self.world
+        # What is sent over kept connections stays in their buffers, and goes with them; over a new one not even the handshake gets anywhere.
         world.flow()
+        world.post(7)
+        until(lambda: all(world.payment(it)["state"] == "processed" for it in list(world.posted)[-7:]), "there are kept connections")
         before = world.totals()["unknown"]
-        # What is sent over kept connections now stays in their buffers, and goes with them.
         world.proxy.signal(signal.SIGSTOP)
         world.post(7)
         until(lambda: world.over_gateways("galo_processor_in_flight") >= CAUGHT_MIN, "attempts are under way", 3)

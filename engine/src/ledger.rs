@@ -41,7 +41,7 @@ type HashMap<V> = std::collections::HashMap<CorrelationId, V, IdHash>;
 /// The bounds of a ledger, and the seed of its hash tables.
 #[derive(Clone, Copy, Debug)]
 pub struct LedgerConfig {
-    /// Open payments at most; beyond it an accept is answered [`Full`](galo_wire::record::Verdict::Full).
+    /// Open payments at most; beyond it an accept is answered [`Full`](galo_wire::record::Admission::Full).
     ///
     /// Memory: 41 bytes an entry in the table, at most 94 with its slack.
     pub open_len_max: usize,

@@ -97,18 +97,19 @@ fn nothing_is_sent_before_there_is_a_token() {
 fn a_401_has_its_own_token_replaced_and_no_newer_one() {
     on_both_drivers(|| async {
         let (folder, authority) = (Folder::new(), authority(0));
-        // Of three attempts with the first token the last hears of its 401 only when another has got through with the next token.
+        // Of three attempts with the first token the second hears of its 401 only when another has got through with the next token.
         let (go, wait) = channel();
         let wait: Mutex<Receiver<()>> = Mutex::new(wait);
-        let with_first = AtomicUsize::new(0);
+        let with_first = Arc::new(AtomicUsize::new(0));
+        let seen = with_first.clone();
         let bank = Server::answering(move |_, request, peer| match token(request) {
-            "token-0" => match with_first.fetch_add(1, Ordering::SeqCst) {
+            "token-0" => match seen.fetch_add(1, Ordering::SeqCst) {
                 0 => peer.send(ANSWER_200),
-                1 => peer.send(UNAUTHORIZED),
-                _ => {
+                1 => {
                     wait.lock().unwrap().recv().unwrap();
                     peer.send(UNAUTHORIZED);
                 }
+                _ => peer.send(UNAUTHORIZED),
             },
             "token-1" => peer.send(ANSWER_200),
             other => panic!("{other}: the newer token was dropped"),
@@ -117,6 +118,7 @@ fn a_401_has_its_own_token_replaced_and_no_newer_one() {
         assert_eq!(sent(&bench).await, answered(200));
         let before = bench.ends.borrow().len();
         bench.client.start(attempt(1_000));
+        until(|| with_first.load(Ordering::SeqCst) == 2).await;
         bench.client.start(attempt(1_001));
         let ended = || bench.ends.borrow().len() - before;
         until(|| ended() == 1).await;
