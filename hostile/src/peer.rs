@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::PATIENCE;
 
@@ -31,7 +31,7 @@ pub(crate) const SUMMARY_REPLY: u8 = 38;
 pub(crate) const LOOKUP_REPLY: u8 = 39;
 
 /// What only an aggregator sends: number, name, size.
-pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 14] = [
+pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 15] = [
     (GRANT, "Grant", 21),
     (34, "IntentRecorded", 20),
     (ACKNOWLEDGEMENT, "Acknowledgement", 8),
@@ -44,6 +44,7 @@ pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 14] = [
     (42, "Lease", 1),
     (43, "HealthNews", 11),
     (44, "Flush", 4),
+    (45, "Yield", 20),
     (48, "PastDecision", 16),
     (49, "SummaryTotal", 17),
 ];
@@ -158,10 +159,13 @@ impl Peer {
 
     /// Reads until a record of this kind comes.
     pub(crate) fn until(&mut self, wanted: u8) -> Result<Vec<u8>, String> {
+        let start = Instant::now();
         loop {
             match self.next()? {
                 Some((kind, record)) if kind == wanted => return Ok(record),
-                Some(_) => {}
+                // Others may come for ever.
+                Some(_) if start.elapsed() < PATIENCE => {}
+                Some(_) => return Err(format!("no record of kind {wanted} within {PATIENCE:?}")),
                 None => return Err(format!("closed instead of a record of kind {wanted}")),
             }
         }
@@ -169,9 +173,12 @@ impl Peer {
 
     /// Reads until the other side closes; gives what came.
     pub(crate) fn until_closed(&mut self) -> Result<Vec<(u8, Vec<u8>)>, String> {
-        let mut records = Vec::new();
+        let (start, mut records) = (Instant::now(), Vec::new());
         while let Some(record) = self.next()? {
             records.push(record);
+            if start.elapsed() > PATIENCE {
+                return Err(format!("not closed within {PATIENCE:?}; it sent {} records", records.len()));
+            }
         }
         Ok(records)
     }
