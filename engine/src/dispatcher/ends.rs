@@ -19,7 +19,7 @@ const NOT_FOUND_COUNT: u8 = 4;
 const REFUSED_IN_DOUBT_MAX: [u16; 2] = [64, 12];
 
 impl Dispatcher {
-    /// An attempt ended. Called exactly once for each [`Action::Attempt`](super::Action::Attempt).
+    /// An attempt ended. Called exactly once for each [`Action::Attempt`].
     pub fn attempt_ended(&mut self, slot: u32, end: End, latency_us: u64, now: Now) {
         let payment = self.payments[key_of(slot)];
         let State::Attempting(processor, sent) = payment.state else {
@@ -97,7 +97,7 @@ impl Dispatcher {
         }
     }
 
-    /// A lookup ended. Called exactly once for each [`Action::Verify`](super::Action::Verify).
+    /// A lookup ended. Called exactly once for each [`Action::Verify`].
     pub fn verified(&mut self, slot: u32, verification: Verification, now: Now) {
         let payment = self.payments[key_of(slot)];
         let State::Verifying(mut doubt) = payment.state else {
