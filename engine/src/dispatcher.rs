@@ -240,7 +240,10 @@ impl Dispatcher {
             requested_at: if plan.is_some() { now.unix_ms } else { NO_ATTEMPT },
             arrived_us: now.monotonic_us,
             ticket: Some(ticket),
+            stamped_after_ms: 0,
             tries: 0,
+            refusals_in_doubt: 0,
+            late: 0,
             state: State::Accepting(plan),
             in_doubt: false,
             probed: plan.is_some_and(|place| place.reservation == Reservation::Probe),
@@ -447,7 +450,10 @@ impl Dispatcher {
             requested_at: UnixMillis(requested_at_ms),
             arrived_us: now.monotonic_us,
             ticket: None,
+            stamped_after_ms: 0,
             tries: 0,
+            refusals_in_doubt: 0,
+            late: 0,
             state: State::Waiting,
             in_doubt,
             probed: false,
@@ -534,7 +540,7 @@ impl Dispatcher {
         payment.probed |= place.reservation == Reservation::Probe;
         // No two attempts of a payment share it, whatever the clocks of the gateways that made them said: it is by this
         // that the ledger tells them apart.
-        payment.requested_at = now.unix_ms.max(UnixMillis(payment.requested_at.0 + 1));
+        payment.stamp(now.unix_ms.max(UnixMillis(payment.requested_at.0 + 1)), now);
         let (correlation_id, requested_at_ms) = (payment.correlation_id, payment.requested_at.0);
         let waited_us = now.monotonic_us.saturating_sub(payment.arrived_us);
         let waited_for_ms = u32::try_from(waited_us / 1000).unwrap_or(u32::MAX);

@@ -67,6 +67,49 @@ fn behind_its_keys_window_an_attempt_is_only_looked_up() {
     assert_eq!(field.outcomes(1), [Outcome::Unknown, Outcome::Processed]);
 }
 
+/// When the last attempt was made of a payment in doubt whose clock is stepped back by so much, a second after its first; µs after that.
+fn last_attempt_after_us(stepped_back_ms: u64) -> u64 {
+    let mut field =
+        Field::with(config_with(SHORT), |_| End::UNANSWERED).clerk_with(|_, _, _| Verification::NotFound);
+    field.wait(3_600 * SECOND);
+    field.pay(1);
+    let start_us = field.now_us;
+    field.wait(SECOND);
+    field.stepped_back_ms = stepped_back_ms;
+    field.wait(8 * SECOND);
+    field.tries.iter().rfind(|it| it.requested_at_ms == field.tries[0].requested_at_ms).unwrap().at_us
+        - start_us
+}
+
+#[test]
+fn a_clock_that_is_stepped_back_does_not_make_a_key_younger() {
+    for stepped_back_ms in [0, 30_000] {
+        let last_us = last_attempt_after_us(stepped_back_ms);
+        assert!((3 * SECOND..5 * SECOND).contains(&last_us), "{stepped_back_ms}: {last_us}");
+    }
+    // Of more than a minute nobody knows whose clock was right.
+    let last_us = last_attempt_after_us(3_600_000);
+    assert!(last_us <= SECOND, "{last_us}");
+}
+
+#[test]
+fn what_comes_with_a_time_that_is_yet_to_be_is_looked_up() {
+    let policy = DoubtPolicy { resend_us_max: 3_600 * SECOND, ..SHORT };
+    let mut field = Field::with(config_with(policy), |_| End::UNANSWERED);
+    let now_ms = field.now().unix_ms.0;
+    field.assign_of(1, CHEAP, now_ms + 59_000);
+    field.assign_of(2, CHEAP, now_ms + 70_000);
+    field.wait(5 * SECOND);
+    assert!(!field.tries_of(1).is_empty());
+    assert_eq!(field.tries_of(2), []);
+    assert!(field.lookups.iter().any(|(_, id)| *id == 2));
+    // Where keys are known for ever there is nothing to be careful about.
+    let mut field = Field::new(|_| taken());
+    field.assign_of(2, CHEAP, now_ms + 70_000);
+    field.wait(SECOND);
+    assert_eq!(field.outcomes(2), [Outcome::Processed]);
+}
+
 #[test]
 fn not_found_proves_absence_only_from_its_age_on() {
     let mut attempts = 0;

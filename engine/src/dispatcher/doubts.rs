@@ -24,6 +24,9 @@ pub(super) const RETRY_BUDGET: BudgetConfig =
 /// Between two tries of one payment.
 const BACKOFF: Backoff = Backoff { base_ms: 20, max_ms: 1_000, factor_percent: 200 };
 
+/// By how much an attempt may be later than this gateway's clock and be sent again, ms. Clocks of two gateways that agree by NTP differ by far less.
+const FUTURE_MS_MAX: u64 = 60_000;
+
 /// Look-ups of what only a person can settle, or the passing of time, grow as rare as this.
 const SETTLED_BY_OTHERS: Backoff = Backoff { base_ms: 20, max_ms: 60_000, factor_percent: 200 };
 
@@ -60,10 +63,13 @@ impl Dispatcher {
         doubt.about == About::Arrival && self.may_send_again(payment, doubt.processor, now)
     }
 
-    /// Whether the processor still knows the attempt by its key, so that sending it again cannot charge it twice.
+    /// Whether the processor still knows the attempt by its key, so that sending it again cannot charge it twice. A clock that was stepped back makes no
+    /// attempt younger: what has been here since then is as old as that, and of what came with a time that is yet to be nobody knows how old it is.
     fn may_send_again(&self, payment: &Payment, processor: Processor, now: Now) -> bool {
-        let age_us = now.unix_ms.0.saturating_sub(payment.requested_at.0).saturating_mul(1_000);
-        age_us < self.config.processors[processor.index()].doubt.resend_us_max
+        let resend_us_max = self.config.processors[processor.index()].doubt.resend_us_max;
+        let is_of_the_future = payment.requested_at.0.saturating_sub(now.unix_ms.0) > FUTURE_MS_MAX;
+        let age_us = payment.stamped_ago_ms(now).saturating_mul(1_000);
+        resend_us_max == u64::MAX || (age_us < resend_us_max && !is_of_the_future)
     }
 
     /// Whether "not found" proves by now that an attempt never arrived.
