@@ -31,6 +31,7 @@ mod config;
 mod doubts;
 mod ends;
 mod gauges;
+mod grants;
 mod payment;
 mod reunion;
 mod routing;
@@ -42,8 +43,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use galo_wire::record::{
-    ANY_SLOT, Accept, Admission, Assignment, Completion, Flushed, Grant, HealthReport, HealthSource, Intent,
-    IntentRecorded, Release, Withdrawal,
+    ANY_SLOT, Accept, Assignment, Completion, Flushed, HealthReport, HealthSource, Intent, Release,
+    Withdrawal,
 };
 use galo_wire::{CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use slab::Slab;
@@ -64,9 +65,6 @@ use payment::{Doubt, Payment, Place, State, Unacknowledged};
 use troubles::Troubles;
 use waits::NextDue;
 use yields::Recalled;
-
-/// A planned attempt whose grant took longer than this is planned anew, so that its `requestedAt` is not stale.
-const PLAN_AGE_MS_MAX: u64 = 250;
 
 /// The last part of a POST's wait is left to the grant's way back: one tenth, 100 ms of the default second, a thousand
 /// times what it takes. Whatever the ledger grants before, the client hears of; afterwards it grants nothing.
@@ -118,10 +116,10 @@ pub struct Dispatcher {
     budgets: Vec<Budget>,
     random: Random,
     connected: bool,
-    /// The ledger has heard the claims: what is not ours has been withdrawn.
-    claimed: bool,
-    /// The last completion that was said before them.
-    claimed_sequence: u64,
+    /// When the last event came.
+    event_at_us: u64,
+    /// Of which questions whose the payments are by now the ledger's answer has not come: by the last completion before each.
+    unheard: Vec<u64>,
     draining: bool,
     completion_sequence: u64,
     counters: DispatcherCounters,
@@ -165,8 +163,8 @@ impl Dispatcher {
             budgets: (0..numbers_len).map(|_| Budget::new(doubts::RETRY_BUDGET)).collect(),
             random,
             connected: false,
-            claimed: false,
-            claimed_sequence: 0,
+            event_at_us: 0,
+            unheard: Vec::new(),
             draining: false,
             completion_sequence: 0,
             counters: DispatcherCounters::default(),
@@ -227,6 +225,7 @@ impl Dispatcher {
 
     /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
     pub fn accept(&mut self, ticket: u32, correlation_id: CorrelationId, amount: AmountCents, now: Now) {
+        self.wake(now);
         self.arrivals.on_arrival(now.monotonic_us);
         if !self.has_room() {
             self.answer(ticket, Answer::Full);
@@ -258,14 +257,12 @@ impl Dispatcher {
 
     /// A record of the aggregator. Replies to queries are the shell's and do not come here.
     pub fn handle(&mut self, message: Message, now: Now) {
+        self.wake(now);
         match message {
             Message::Grant(grant) => self.granted(grant, now),
             Message::IntentRecorded(recorded) => self.intent_recorded(recorded, now),
             Message::Acknowledgement(acknowledgement) => {
-                // To the Ready behind the claims it is one of number 0, or of the first completion after it.
-                if acknowledgement.sequence == 0 || acknowledgement.sequence > self.claimed_sequence {
-                    self.claimed = true;
-                }
+                self.claims_heard(acknowledgement);
                 while self
                     .unacknowledged
                     .front()
@@ -325,6 +322,7 @@ impl Dispatcher {
 
     /// A health check ended: failing and the least response time in ms, or `None` where it gave no answer.
     pub fn health_checked(&mut self, processor: Processor, health: Option<(bool, u32)>, now: Now) {
+        self.wake(now);
         let Some((failing, response_ms)) = health else { return };
         let outlook = &mut self.outlooks[processor.index()];
         outlook.news(failing, now);
@@ -339,6 +337,7 @@ impl Dispatcher {
 
     /// Time passed.
     pub fn tick(&mut self, now: Now) {
+        self.wake(now);
         while let Some((deadline_us, slot, correlation_id)) = self.deadlines.front().copied() {
             let waits = self.payments.get(key_of(slot)).is_some_and(|payment| {
                 payment.slot == slot
@@ -373,58 +372,6 @@ impl Dispatcher {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.payments.is_empty() && self.unacknowledged.is_empty()
-    }
-
-    fn granted(&mut self, grant: Grant, now: Now) {
-        let Grant { slot, correlation_id, admission } = grant;
-        let Some(payment) = self.find(slot, correlation_id, |state| matches!(state, State::Accepting(_)))
-        else {
-            self.counters.stale_records += 1;
-            return;
-        };
-        let State::Accepting(plan) = payment.state else { unreachable!("found in this state") };
-        if let Some(ticket) = self.payment(slot).ticket.take() {
-            self.answer(
-                ticket,
-                match admission {
-                    Admission::Granted => Answer::Granted,
-                    Admission::Replayed => Answer::Replayed,
-                    Admission::Conflict => Answer::Conflict,
-                    Admission::Full => Answer::Full,
-                    Admission::Expired => Answer::Unreachable,
-                },
-            );
-        }
-        if admission != Admission::Granted {
-            if let Some(place) = plan {
-                self.cancel(place, now);
-            }
-            self.free(slot);
-            return;
-        }
-        match plan {
-            Some(place) if now.unix_ms.0.abs_diff(payment.requested_at.0) <= PLAN_AGE_MS_MAX => {
-                self.attempt(slot, place, now);
-            }
-            Some(place) => {
-                self.cancel(place, now);
-                self.complete(&payment, place.processor, payment.requested_at, Outcome::Refused);
-                self.wait(slot, Side::Back);
-                self.pump(now);
-            }
-            None => {
-                self.wait(slot, Side::Back);
-                self.pump(now);
-            }
-        }
-    }
-
-    fn intent_recorded(&mut self, recorded: IntentRecorded, now: Now) {
-        let IntentRecorded { slot, correlation_id } = recorded;
-        match self.find(slot, correlation_id, |state| matches!(state, State::Intending(_))) {
-            Some(Payment { state: State::Intending(place), .. }) => self.attempt(slot, place, now),
-            _ => self.counters.stale_records += 1,
-        }
     }
 
     fn assigned(&mut self, assignment: Assignment, now: Now) {

@@ -120,7 +120,7 @@ impl Dispatcher {
         let payment = self.payments[key_of(slot)];
         if self.is_sent_again(&payment, doubt, now) {
             // Until the ledger has heard the claim nobody knows whose it is by now: another gateway may have proved that it is not there.
-            if !self.claimed {
+            if !self.is_claimed() {
                 return false;
             }
             let is_closed = self.outlooks[index].breaker_state(now) == BreakerState::Closed;

@@ -21,6 +21,7 @@ const REFUSED_IN_DOUBT_MAX: [u16; 2] = [64, 12];
 impl Dispatcher {
     /// An attempt ended. Called exactly once for each [`Action::Attempt`](super::Action::Attempt).
     pub fn attempt_ended(&mut self, slot: u32, end: End, latency_us: u64, now: Now) {
+        self.wake(now);
         let payment = self.payments[key_of(slot)];
         let State::Attempting(processor, sent) = payment.state else {
             unreachable!("an attempt ends once, in state {:?}", payment.state);
@@ -99,6 +100,7 @@ impl Dispatcher {
 
     /// A lookup ended. Called exactly once for each [`Action::Verify`](super::Action::Verify).
     pub fn verified(&mut self, slot: u32, verification: Verification, now: Now) {
+        self.wake(now);
         let payment = self.payments[key_of(slot)];
         let State::Verifying(mut doubt) = payment.state else {
             unreachable!("a lookup ends once, in state {:?}", payment.state);
