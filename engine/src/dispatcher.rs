@@ -54,12 +54,12 @@ use crate::money::AmountCents;
 use crate::outlook::{Outlook, OutlookConfig, Reservation, Sent};
 use crate::pace::Pace;
 use crate::random::Random;
-use crate::retry::Budget;
 use crate::router::{ProcessorSet, Reason, RouterConfig};
 use crate::time::{Now, UnixMillis};
 
 pub use action::{Action, Answer, Stored, Verification};
 pub use config::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
+use doubts::Budgets;
 pub use gauges::{DispatcherCounters, DispatcherGauges};
 use payment::{Doubt, Payment, Place, State, Unacknowledged};
 use troubles::Troubles;
@@ -113,7 +113,7 @@ pub struct Dispatcher {
     /// Which payment, by its arrival, was told to wait last, and why.
     last_wait: Option<(u64, Reason)>,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
-    budgets: Vec<Budget>,
+    budgets: Vec<Budgets>,
     random: Random,
     connected: bool,
     /// When the last event came.
@@ -160,7 +160,7 @@ impl Dispatcher {
             is_paced: false,
             next_due: NextDue::NEVER,
             last_wait: None,
-            budgets: (0..numbers_len).map(|_| Budget::new(doubts::RETRY_BUDGET)).collect(),
+            budgets: (0..numbers_len).map(|_| Budgets::new()).collect(),
             random,
             connected: false,
             event_at_us: 0,

@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod field;
 
+use std::collections::HashMap;
+
 use field::{
     CHEAP, DEAR, Field, MS, SECOND, amount, config, config_with, declined, end, id_of, pauses, refused, taken,
 };
@@ -14,7 +16,7 @@ use galo_engine::dispatcher::{DoubtPolicy, Stored, Verification};
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_engine::verdict::{End, Verdict};
-use galo_engine::{Outcome, Stage};
+use galo_engine::{Outcome, Processor, Stage};
 use galo_wire::Message;
 use galo_wire::record::{HealthNews, HealthSource};
 
@@ -50,6 +52,37 @@ fn a_pending_payment_is_looked_up_at_its_pace_and_never_sent_again() {
     let gaps: Vec<u64> = field.lookups.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert!((15..=25).contains(&field.lookups.len()), "{gaps:?}");
     assert!(gaps.iter().all(|us| (800 * MS..=1_300 * MS).contains(us)), "{gaps:?}");
+}
+
+/// Payments held after each of sixty seconds, a hundred of which come in each and are pending.
+fn held_while_all_are_pending(
+    clerk: impl FnMut(Processor, u32, u64) -> Verification + 'static,
+) -> Vec<usize> {
+    let mut field = Field::with(config_with(SHORT), |_| end(Verdict::Pending, 202)).clerk_with(clerk);
+    let mut held = Vec::new();
+    for second in 0..60 {
+        field.pay_each(second * 100..second * 100 + 100, 10 * MS);
+        held.push(field.gauges().held);
+    }
+    held
+}
+
+#[test]
+fn however_many_payments_are_pending_each_is_looked_up_at_its_pace() {
+    // Each takes five seconds.
+    let mut taken_us = HashMap::new();
+    let held = held_while_all_are_pending(move |_, id, now_us| {
+        let is_done = now_us - *taken_us.entry(id).or_insert(now_us) > 4 * SECOND;
+        found(if is_done { Stored::Processed } else { Stored::Pending })
+    });
+    assert!(held[9].abs_diff(held[59]) < 100 && held[59] < 900, "{held:?}");
+    // Two of three look-ups are not answered.
+    let mut asked = 0;
+    let held = held_while_all_are_pending(move |_, _, _| {
+        asked += 1;
+        if asked % 3 == 0 { found(Stored::Processed) } else { Verification::Unanswered }
+    });
+    assert!(held[9].abs_diff(held[59]) < 100 && held[59] < 900, "{held:?}");
 }
 
 #[test]
@@ -266,6 +299,48 @@ fn look_ups_do_not_wait_behind_what_cannot_be_sent_again() {
     field.wait(25 * SECOND);
     assert_eq!(field.outcomes(50), [Outcome::Unknown, Outcome::Processed]);
     assert!(field.lookups.len() >= 16, "each second: {:?}", field.lookups);
+}
+
+/// Two thousand that are too old to be sent again are with a processor that answers no look-up: once what was saved is spent, it is asked each 50 ms.
+#[test]
+fn attempts_do_not_wait_behind_what_can_only_be_looked_up() {
+    let mut field = Field::with(config_with(SHORT), |_| taken());
+    for id in OTHERS..OTHERS + 2_000 {
+        field.assign_of(id, CHEAP, field.now().unix_ms.0 - 60_000);
+    }
+    field.wait(30 * SECOND);
+    let in_a_second = field.lookups.iter().filter(|it| it.0 > 30 * SECOND).count();
+    assert!((18..=22).contains(&in_a_second), "{in_a_second}");
+    field.assign(1, CHEAP);
+    field.wait(SECOND);
+    assert_eq!(field.outcomes(1), [Outcome::Processed]);
+}
+
+/// Another configuration makes of those that were to be sent again ones that are looked up, and back.
+#[test]
+fn what_stands_in_the_wrong_queue_by_a_new_configuration_holds_nobody_up() {
+    let configure = |field: &mut Field, resend_us_max| {
+        let config = config_with(DoubtPolicy { resend_us_max, ..SHORT });
+        field.dispatcher.reconfigure(config.router, config.processors);
+    };
+    // All attempts fail until the budget for them is spent; nothing is looked up.
+    let long = DoubtPolicy { resend_us_max: 3_600 * SECOND, ..SHORT };
+    let mut field = Field::with(config_with(long), |_| End::UNANSWERED);
+    (1..=300).for_each(|id| field.assign(id, CHEAP));
+    field.wait(10 * SECOND);
+    assert_eq!(field.lookups, []);
+    configure(&mut field, SECOND);
+    let attempts = field.tries.len();
+    field.wait(SECOND);
+    assert_eq!(field.tries.len(), attempts);
+    assert!(field.lookups.len() >= 300, "each at once, since their budget is full: {}", field.lookups.len());
+    // None of the look-ups is answered, and their budget is spent; then all may be sent again.
+    field.wait(60 * SECOND);
+    field.judge = Box::new(|_| (taken(), MS));
+    configure(&mut field, 3_600 * SECOND);
+    field.wait(SECOND);
+    let processed = (1..=300).filter(|id| field.outcomes(*id) == [Outcome::Processed]).count();
+    assert!(processed > 200, "{processed}");
 }
 
 #[test]

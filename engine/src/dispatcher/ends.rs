@@ -43,7 +43,10 @@ impl Dispatcher {
                 self.payment(slot).tries = 0;
                 self.verify(slot, Doubt { about: About::Identity, ..doubt });
             }
-            Verdict::Pending => self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now),
+            Verdict::Pending => {
+                self.budgets[processor.index()].on_success();
+                self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now);
+            }
             // In doubt before: no refusal ends that, and neither does a decline.
             _ if payment.in_doubt || end.verdict == Verdict::Unknown => {
                 if end.verdict != Verdict::NotSent {
@@ -107,6 +110,10 @@ impl Dispatcher {
         };
         if verification == Verification::NotFound {
             doubt.not_found = doubt.not_found.saturating_add(1);
+        }
+        if matches!(verification, Verification::Found { .. }) {
+            // Else a processor that takes every payment for later would be looked at too seldom for what it takes.
+            self.budgets[doubt.processor.index()].on_success();
         }
         match verification {
             Verification::Found { amount: Some(amount), .. } if amount != payment.amount => {
