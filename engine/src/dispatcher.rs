@@ -436,6 +436,7 @@ impl Dispatcher {
             State::Attempting(..) | State::Verifying(_) => self.let_go(slot),
             State::Accepting(_) => self.counters.stale_records += 1,
         }
+        self.sweep_seldom();
     }
 
     /// The ledger is empty. What was granted before is dropped; what is on its way only frees its place.
@@ -451,6 +452,7 @@ impl Dispatcher {
                 State::Accepting(_) | State::Intending(_) => {}
             }
         }
+        self.sweep();
     }
 
     /// Sends what can be sent: payments in doubt first, since their processors have held them longest, then those that come back, then

@@ -5,13 +5,15 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod field;
 
-use field::{CHEAP, DEAR, Field, MS, SECOND, Told, Try, config, declined, end, pauses, refused, taken};
+use field::{
+    CHEAP, DEAR, Field, MS, SECOND, Told, Try, config, declined, end, id_of, pauses, refused, taken,
+};
 use galo_engine::breaker::BreakerState;
 use galo_engine::dispatcher::DispatcherConfig;
 use galo_engine::router::Reason;
 use galo_engine::verdict::{End, Verdict};
 use galo_engine::{Outcome, Processor};
-use galo_wire::record::{HealthNews, HealthSource};
+use galo_wire::record::{ANY_SLOT, HealthNews, HealthSource, Withdrawal};
 
 /// Everybody else's ids.
 const OTHERS: u32 = 100;
@@ -102,6 +104,47 @@ fn a_refused_payment_that_is_alone_comes_back_by_itself() {
     field.pay(1);
     field.wait(5 * SECOND);
     assert_eq!(field.outcomes(1).last(), Some(&Outcome::Processed));
+}
+
+#[test]
+fn what_is_cancelled_leaves_the_queues_too() {
+    // Everything is refused: one after the other finds that out and is put off, the others wait.
+    let mut field = Field::new(|_| refused());
+    let mut longest = 0;
+    let mut put_off = 0;
+    for id in OTHERS..OTHERS + 3_000 {
+        field.pay(id);
+        field.wait(10 * MS);
+        let cancelled = Withdrawal { slot: ANY_SLOT, correlation_id: id_of(id) };
+        field.event(|dispatcher, now| dispatcher.handle(cancelled.into(), now));
+        let gauges = field.gauges();
+        longest = longest.max(gauges.waiting + gauges.deferred);
+        put_off = put_off.max(gauges.deferred);
+    }
+    // Each is found within a quarter of a second.
+    assert!(longest < 100 && put_off > 0, "{longest}, {put_off}");
+    field.wait(SECOND);
+    let gauges = field.gauges();
+    assert_eq!((gauges.held, gauges.waiting, gauges.deferred), (0, 0, 0));
+}
+
+#[test]
+fn what_is_withdrawn_again_and_again_leaves_the_queues_too() {
+    let mut field = Field::new(|_| refused());
+    field.pay_each(OTHERS..OTHERS + 40, 10 * MS);
+    let mut longest = 0;
+    for id in 1_000..2_000 {
+        // Of a gateway that is gone. When the link comes back the ledger has given it to another one.
+        field.assign_waiting(id);
+        field.unlink();
+        field.claims.clear();
+        field.link();
+        let claim = field.claims.iter().find(|claim| claim.correlation_id == id_of(id)).unwrap();
+        let withdrawal = Withdrawal { slot: claim.slot, correlation_id: id_of(id) };
+        field.event(|dispatcher, now| dispatcher.handle(withdrawal.into(), now));
+        longest = longest.max(field.gauges().waiting);
+    }
+    assert!(longest < 500, "{longest}");
 }
 
 #[test]

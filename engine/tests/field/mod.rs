@@ -11,7 +11,7 @@ use galo_engine::money::AmountCents;
 use galo_engine::router::{Reason, RouterConfig};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::verdict::{End, Verdict};
-use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::Message;
 use galo_wire::record::{
     Acknowledgement, Admission, Assignment, Claim, Completion, Contradiction, Grant, IntentRecorded,
@@ -278,13 +278,18 @@ impl Field {
 
     /// Takes a payment over that may be with a processor since then.
     pub fn assign_of(&mut self, id: u32, processor: Processor, requested_at_ms: u64) {
-        let assignment = Assignment {
-            correlation_id: id_of(id),
-            amount_cents: amount().get(),
-            requested_at_ms,
-            stage: galo_engine::Stage::at(processor),
-            in_doubt: true,
-        };
+        self.take_over(id, Stage::at(processor), requested_at_ms);
+    }
+
+    /// Takes a payment over that nobody has.
+    pub fn assign_waiting(&mut self, id: u32) {
+        self.take_over(id, Stage::Waiting, 0);
+    }
+
+    fn take_over(&mut self, id: u32, stage: Stage, requested_at_ms: u64) {
+        let (correlation_id, amount_cents) = (id_of(id), amount().get());
+        let in_doubt = stage != Stage::Waiting;
+        let assignment = Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt };
         self.event(|dispatcher, now| dispatcher.handle(assignment.into(), now));
     }
 
