@@ -400,6 +400,21 @@ fn a_processor_that_declines_everything_is_broken_and_ends_nothing() {
 }
 
 #[test]
+fn a_processor_that_declines_everything_is_asked_seldom_however_many_wait() {
+    for count in [20, 2_000] {
+        let mut field = Field::new(|_: &Try| declined());
+        field.pay_each(OTHERS..OTHERS + count, 5 * MS);
+        field.wait(30 * SECOND - field.now_us);
+        for processor in [CHEAP, DEAR] {
+            let of_it = field.tries.iter().filter(|it| it.processor == processor && it.at_us > 20 * SECOND);
+            let each_second = of_it.count() as u64 / 10;
+            // Back-off at its longest: 150 ms, a fifth more or less.
+            assert!(each_second <= 8, "{count} wait, {processor:?} is asked {each_second} times a second");
+        }
+    }
+}
+
+#[test]
 fn what_another_refuses_is_not_declined_again_without_a_proof() {
     // Declined by the cheaper one, refused for ever by the dearer one, and nobody else pays after the first seconds.
     let mut field = Field::new(|it: &Try| match (it.id, it.processor) {
