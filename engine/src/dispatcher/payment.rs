@@ -94,11 +94,8 @@ pub(super) struct Payment {
     pub(super) is_asked_for: bool,
 }
 
-/// Part of what `QUEUE_LEN_MAX` means in memory: README and ARCHITECTURE name the figure.
-const _: () = assert!(size_of::<Payment>() == PAYMENT_SIZE);
-
-/// What a payment takes, bytes.
-pub(super) const PAYMENT_SIZE: usize = 88;
+/// ARCHITECTURE.md and `DispatcherConfig::queue_len_max` name it.
+const _: () = assert!(size_of::<Payment>() == 88);
 
 impl Payment {
     /// Gives it the `requestedAt` of its next attempt.
