@@ -285,6 +285,23 @@ fn a_duplicate_of_a_payment_in_doubt_is_looked_up_ever_more_rarely_until_absence
 }
 
 #[test]
+fn what_is_refused_in_doubt_again_and_again_is_looked_up_at_once_and_silence_does_not_count() {
+    let mut attempts = 0;
+    let mut field = Field::new(move |_| {
+        attempts += 1;
+        if attempts <= 30 { End::UNANSWERED } else { refused() }
+    })
+    .clerk_with(|_, _, _| found(Stored::Processed));
+    field.pay(1);
+    field.wait(200 * SECOND);
+    assert_eq!(field.tries.len(), 30 + 64);
+    assert_eq!(field.outcomes(1), [Outcome::Unknown, Outcome::Processed]);
+    let last_us = field.tries.last().unwrap().at_us;
+    let [(looked_up_us, 1)] = field.lookups[..] else { panic!("{:?}", field.lookups) };
+    assert!(looked_up_us - last_us < 100 * MS, "{looked_up_us} after {last_us}");
+}
+
+#[test]
 fn look_ups_do_not_wait_behind_what_cannot_be_sent_again() {
     // Payments 1 to 30 are in doubt with a processor that is down; payment 50 is pending there, and its look-ups work.
     let mut field = Field::new(|it| match it.id {

@@ -16,7 +16,7 @@ const NOT_FOUND_COUNT: u8 = 4;
 
 /// How often a payment in doubt is sent again although it is refused each time: while its processor may refuse others, too, a minute's worth, and
 /// fewer, with pauses that grow, once it is suspect.
-const REFUSED_IN_DOUBT_MAX: [u16; 2] = [64, 12];
+const REFUSED_IN_DOUBT_MAX: [u8; 2] = [64, 12];
 
 impl Dispatcher {
     /// An attempt ended. Called exactly once for each [`Action::Attempt`](super::Action::Attempt).
@@ -52,11 +52,13 @@ impl Dispatcher {
                 if end.verdict != Verdict::NotSent {
                     self.left_in_doubt(slot, processor);
                 }
-                // But what is refused each time is not sent for ever: a look-up tells, in the end.
-                let tries_max = REFUSED_IN_DOUBT_MAX[usize::from(self.troubles.is_suspect(slot))];
-                let is_hopeless = end.verdict == Verdict::Declined
-                    || (end.verdict == Verdict::Unavailable && payment.tries >= tries_max);
-                let about = if payment.in_doubt && is_hopeless { About::Identity } else { About::Arrival };
+                let about = if self.is_hopeless(slot, end.verdict) {
+                    let payment = self.payment(slot);
+                    (payment.tries, payment.refusals_in_doubt) = (0, 0);
+                    About::Identity
+                } else {
+                    About::Arrival
+                };
                 self.unsettled(slot, Doubt { about, ..doubt }, now);
             }
             Verdict::Unknown
@@ -74,6 +76,17 @@ impl Dispatcher {
             }
         }
         self.pump(now);
+    }
+
+    /// Whether a payment in doubt is refused so often that it is not sent again: a look-up tells, in the end. What is not answered does not count.
+    fn is_hopeless(&mut self, slot: u32, verdict: Verdict) -> bool {
+        let refusals_max = REFUSED_IN_DOUBT_MAX[usize::from(self.troubles.is_suspect(slot))];
+        let payment = self.payment(slot);
+        if !payment.in_doubt {
+            return false;
+        }
+        payment.refusals_in_doubt += u8::from(verdict == Verdict::Unavailable);
+        verdict == Verdict::Declined || payment.refusals_in_doubt >= refusals_max
     }
 
     /// Nothing was charged: where the payment goes from here.
@@ -163,7 +176,7 @@ impl Dispatcher {
         }
         self.complete(&payment, doubt.processor, payment.requested_at, outcome);
         let payment = self.payment(slot);
-        (payment.in_doubt, payment.tries) = (false, 0);
+        (payment.in_doubt, payment.tries, payment.refusals_in_doubt) = (false, 0, 0);
         then(self);
     }
 

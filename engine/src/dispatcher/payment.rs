@@ -79,7 +79,7 @@ pub(super) struct Payment {
     pub(super) ticket: Option<u32>,
     /// Attempts or lookups in a row without a clear answer.
     pub(super) tries: u16,
-    /// Refusals of a payment in doubt, which do not end that, since its processor said anything else.
+    /// How often it was refused since it is in doubt, which does not end that.
     pub(super) refusals_in_doubt: u8,
     /// How often in a row the ledger's answer came too late for what was planned.
     pub(super) late: u8,
