@@ -110,7 +110,7 @@ pub struct Dispatcher {
     /// The queue's first waits for that alone.
     is_paced: bool,
     next_due: NextDue,
-    /// Which payment, by its arrival, was told to wait last, and why.
+    /// What the queue's head, by its arrival, was told to wait for; `None` if it was sent.
     last_wait: Option<(u64, Reason)>,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
     budgets: Vec<Budgets>,
@@ -386,6 +386,12 @@ impl Dispatcher {
             self.counters.stale_records += 1;
             return;
         }
+        let processor = stage.processor();
+        // No gateway that knows other processors is let in.
+        if processor.is_some_and(|processor| !self.config.router.processors.has(processor)) {
+            self.counters.stale_records += 1;
+            return;
+        }
         self.counters.assigned += 1;
         self.recalled.forget(correlation_id);
         // Beyond `queue_len_max` on purpose: a payment that was accepted is not refused afterwards. The ledger's own
@@ -408,13 +414,9 @@ impl Dispatcher {
             is_asked_for: false,
         });
         self.assigned.insert(correlation_id, slot);
-        match stage.processor() {
-            Some(processor) if self.config.router.processors.has(processor) => {
-                // Whoever had it may have sent it until just now.
-                self.doubt(slot, Doubt::sent(processor, now.monotonic_us), now);
-            }
-            // No gateway that knows other processors is let in.
-            Some(_) => self.counters.stale_records += 1,
+        match processor {
+            // Whoever had it may have sent it until just now.
+            Some(processor) => self.doubt(slot, Doubt::sent(processor, now.monotonic_us), now),
             None => self.wait(slot, Side::Back),
         }
         self.pump(now);

@@ -148,6 +148,20 @@ fn what_is_withdrawn_again_and_again_leaves_the_queues_too() {
 }
 
 #[test]
+fn a_wait_that_goes_on_is_one_decision_whoever_else_looks_again_meanwhile() {
+    // Both are down. Each of the first is a probe in its turn and is put off, the last ones wait in the queue.
+    let mut field = Field::new(|_| refused());
+    field.pay_each(OTHERS..OTHERS + 60, 10 * MS);
+    field.wait(10 * SECOND);
+    let waits = |field: &Field| field.dispatcher.counters().decisions[Reason::AwaitsAny as usize];
+    let before = waits(&field);
+    let gauges = field.gauges();
+    assert!(gauges.waiting > 0 && gauges.deferred > 10, "{gauges:?}");
+    field.wait(SECOND);
+    assert!(waits(&field) - before < 20, "{} in a second: one for each head", waits(&field) - before);
+}
+
+#[test]
 fn a_suspect_is_no_probe_and_no_evidence() {
     let mut field = poisoned(&[1], refused());
     field.pay(1);

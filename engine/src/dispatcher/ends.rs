@@ -85,8 +85,14 @@ impl Dispatcher {
         if !payment.in_doubt {
             return false;
         }
-        payment.refusals_in_doubt += u8::from(verdict == Verdict::Unavailable);
-        verdict == Verdict::Declined || payment.refusals_in_doubt >= refusals_max
+        match verdict {
+            Verdict::Declined => true,
+            Verdict::Unavailable => {
+                payment.refusals_in_doubt += 1;
+                payment.refusals_in_doubt >= refusals_max
+            }
+            _ => false,
+        }
     }
 
     /// Nothing was charged: where the payment goes from here.
