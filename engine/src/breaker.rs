@@ -3,7 +3,7 @@
 //! A story. The default processor's failure switch is thrown while 300 payments a second go to it. The first sixteen
 //! come back with 500: the breaker opens, and the router sends what follows elsewhere or lets it wait. A few more were
 //! on their way; they are refused too, which costs nothing but their time. Fifty milliseconds later one waiting
-//! payment is handed out as a probe. Refused: the next may go after seventy-five, and so on up to half a second. Now
+//! payment is handed out as a probe. Refused: the next may go after seventy-five, and so on up to a hundred and fifty. Now
 //! the processor has been slowed down by four seconds as well, and a probe takes as long to come back. Waiting for it
 //! would hide a recovery, so after half a second without an answer another one goes, up to a few at a time. The
 //! switch is turned back; the first probe to be taken closes the breaker, and capacity starts small again. Meanwhile

@@ -5,9 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use galo_engine::coordinator::{
-    Coordinator, CoordinatorConfig, SessionId, Settled, Settlement, Verdict as Said,
-};
+use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId, Settled, SettledAs, Settlement};
 use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig, ProcessorPolicy, Verification};
 use galo_engine::ledger::{Known, LedgerConfig};
 use galo_engine::money::AmountCents;
@@ -425,8 +423,8 @@ impl World {
 
     fn settle(&mut self, id: CorrelationId) {
         let said = match self.random.below(2) {
-            0 => Said::Declined,
-            _ => Said::Processed { processor: Processor::FALLBACK, requested_at_ms: 1 },
+            0 => SettledAs::Declined,
+            _ => SettledAs::Processed { processor: Processor::FALLBACK, requested_at_ms: 1 },
         };
         let settlement = Settlement::new(id, said, "by hand".to_owned()).unwrap();
         let number = self.coordinator.settle(settlement, now_at(self.now_us));
