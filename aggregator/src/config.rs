@@ -7,7 +7,7 @@ use galo_engine::coordinator::CoordinatorConfig;
 use galo_engine::ledger::LedgerConfig;
 use galo_engine::router::ProcessorSet;
 use galo_shell::env::{Env, EnvError};
-use galo_shell::processors::{self, Listed, Names, ProcessorsError};
+use galo_shell::processors::{self, Names, ProcessorList, ProcessorsError};
 use galo_wire::PROCESSORS_LEN_MAX;
 use galo_wire::record::processors_fingerprint;
 
@@ -44,7 +44,7 @@ impl Config {
     pub fn read(env: &Env, incarnation: u64) -> Result<Self, ConfigError> {
         let path = |name, default: &str| PathBuf::from(env.text(name).unwrap_or_else(|| default.to_owned()));
         let health_interval_ms = env.number("HEALTH_INTERVAL_MS", 5_000, 100..=3_600_000_u64)?;
-        let Listed { names, health_checked } = processors::read_names(env)?;
+        let ProcessorList { names, health_checked } = processors::read_names(env)?;
         let interval_us = |every_ms| every_ms * 1_000 + HEALTH_MARGIN_US;
         let mut health_interval_us = [interval_us(health_interval_ms); PROCESSORS_LEN_MAX];
         for (processor, every_ms) in &health_checked {

@@ -12,7 +12,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use galo_engine::CorrelationId;
-use galo_engine::coordinator::{REASON_SIZE_MAX, Settled, Settlement, Verdict};
+use galo_engine::coordinator::{REASON_SIZE_MAX, Settled, SettledAs, Settlement};
 use galo_engine::ledger::listing::{LISTED_LEN_MAX, Listed, Listing, Which};
 use galo_engine::money::{DECIMAL_TEXT_SIZE, write_decimal};
 use galo_engine::time::UnixMillis;
@@ -82,12 +82,12 @@ pub async fn settle<B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>
             return problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid-settlement", title, detail);
         }
     };
-    let verdict = settlement.verdict();
+    let settled_as = settlement.settled_as();
     let settled = shared.settle(settlement).await;
     shared.written().await;
     match settled {
         Settled::Done | Settled::Already => {
-            let state = if verdict == Verdict::Declined { "declined" } else { "processed" };
+            let state = if settled_as == SettledAs::Declined { "declined" } else { "processed" };
             http::json(format!(r#"{{"correlationId":"{id}","state":"{state}"}}"#))
         }
         Settled::Absent => problem(
@@ -132,14 +132,14 @@ fn read(id: CorrelationId, names: &Names, body: &[u8]) -> Result<Settlement, &'s
     const SHAPE: &str = "expected {\"as\":\"processed\",\"processor\":…,\"requestedAt\":…,\"reason\":…} or {\"as\":\"declined\",\"reason\":…}";
     let said: Said = serde_json::from_slice(body).map_err(|_| SHAPE)?;
     let verdict = match (said.r#as, said.processor, said.requested_at) {
-        (As::Declined, None, None) => Verdict::Declined,
+        (As::Declined, None, None) => SettledAs::Declined,
         (As::Processed, Some(name), Some(requested_at)) => {
             let named = names.iter().find(|(_, other)| *other == name);
             let (processor, _) = named.ok_or("processor must be one of GALO_PROCESSORS")?;
             let at = timestamp::parse(&requested_at);
             let at =
                 at.map_err(|_| "requestedAt must be an ISO 8601 timestamp such as 2020-07-10T12:34:56.000Z")?;
-            Verdict::Processed { processor, requested_at_ms: at.0 }
+            SettledAs::Processed { processor, requested_at_ms: at.0 }
         }
         (As::Declined | As::Processed, _, _) => return Err(SHAPE),
     };

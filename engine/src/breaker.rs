@@ -3,7 +3,7 @@
 //! A story. The default processor's failure switch is thrown while 300 payments a second go to it. The first sixteen
 //! come back with 500: the breaker opens, and the router sends what follows elsewhere or lets it wait. A few more were
 //! on their way; they are refused too, which costs nothing but their time. Fifty milliseconds later one waiting
-//! payment is handed out as a probe. Refused: the next may go after seventy-five, and so on up to half a second. Now
+//! payment is handed out as a probe. Refused: the next may go after seventy-five, and so on up to a hundred and fifty. Now
 //! the processor has been slowed down by four seconds as well, and a probe takes as long to come back. Waiting for it
 //! would hide a recovery, so after half a second without an answer another one goes, up to a few at a time. The
 //! switch is turned back; the first probe to be taken closes the breaker, and capacity starts small again. Meanwhile
@@ -253,7 +253,8 @@ impl Breaker {
             Ok(()) => {
                 trip.probes_succeeded += 1;
                 trip.hasten(now_us);
-                if trip.probes_succeeded >= self.config.probes_to_close {
+                // One that was on its way when the processor asked to be left alone does not end its rest.
+                if trip.probes_succeeded >= self.config.probes_to_close && now_us >= trip.rests_until_us {
                     self.circuit = Circuit::Closed(Window::default());
                 }
             }
@@ -469,8 +470,12 @@ mod tests {
         assert!(!breaker.try_probe(4_999_999));
         assert!(breaker.try_probe(5_000_000));
         assert!(!breaker.try_probe(5_000_000), "one at a time");
-        breaker.on_probe_result(5_001_000, Err(FailureKind::Overloaded));
-        breaker.on_rest(5_001_000, 10_001_000);
+        // Another one goes while that one hangs; the older one is overloaded, and the younger one is taken all the same.
+        assert!(breaker.try_probe(5_500_000));
+        breaker.on_probe_result(5_501_000, Err(FailureKind::Overloaded));
+        breaker.on_rest(5_501_000, 10_001_000);
+        breaker.on_probe_result(5_502_000, Ok(()));
+        assert_eq!((breaker.state(5_502_000), breaker.rests_us(5_502_000)), (BreakerState::Open, 4_499_000));
         assert_eq!(breaker.next_probe_at_us(), Some(10_001_000));
         assert!(breaker.try_probe(10_001_000));
         breaker.on_probe_result(10_002_000, Ok(()));

@@ -18,11 +18,11 @@
 pub enum Release {
     /// The processor took the payment.
     Success,
-    /// It had too much to do: 429, or no answer in time.
+    /// It says that it has too much to do.
     Overload,
     /// It was [hanging](Capacity::hang), and ends.
     Hanging,
-    /// The end says nothing about load: the failure switch, a connection that could not be opened, a gateway that stops.
+    /// The end says nothing about load: a refusal, no answer, a connection that could not be opened, an attempt that was not made.
     Neutral,
 }
 

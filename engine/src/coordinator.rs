@@ -36,7 +36,7 @@ use crate::money::AmountCents;
 use crate::router::ProcessorSet;
 use crate::time::Now;
 use endings::Endings;
-pub use endings::{REASON_SIZE_MAX, Settled, Settlement, Verdict};
+pub use endings::{REASON_SIZE_MAX, Settled, SettledAs, Settlement};
 pub use names::NamesError;
 use summaries::Summaries;
 
@@ -547,6 +547,12 @@ impl Coordinator {
                 if payment.owner == Some(session) && payment.stage == Stage::Waiting && !payment.in_doubt =>
             {
                 self.apply(entry);
+            }
+            // Its owner knows less than we do: the payment became doubtful while that one was cut off, and another gateway may have
+            // sent it since. It has dropped it, and is given it again, or nobody would work on a payment that has an owner.
+            (Known::Open(payment), Outcome::Declined) if payment.owner == Some(session) => {
+                self.counters.stale_completions += 1;
+                self.assign(session, correlation_id, payment);
             }
             // It ended as not charged, and a processor has it.
             (Known::Declined { .. }, Outcome::Processed) => self.counters.contradictions += 1,

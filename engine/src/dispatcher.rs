@@ -31,6 +31,7 @@ mod config;
 mod doubts;
 mod ends;
 mod gauges;
+mod grants;
 mod payment;
 mod reunion;
 mod routing;
@@ -42,8 +43,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use galo_wire::record::{
-    ANY_SLOT, Accept, Admission, Assignment, Completion, Flushed, Grant, HealthReport, HealthSource, Intent,
-    IntentRecorded, Release, Withdrawal,
+    ANY_SLOT, Accept, Assignment, Completion, Flushed, HealthReport, HealthSource, Intent, Release,
+    Withdrawal,
 };
 use galo_wire::{CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use slab::Slab;
@@ -53,20 +54,17 @@ use crate::money::AmountCents;
 use crate::outlook::{Outlook, OutlookConfig, Reservation, Sent};
 use crate::pace::Pace;
 use crate::random::Random;
-use crate::retry::Budget;
 use crate::router::{ProcessorSet, Reason, RouterConfig};
 use crate::time::{Now, UnixMillis};
 
 pub use action::{Action, Answer, Stored, Verification};
 pub use config::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
+use doubts::Budgets;
 pub use gauges::{DispatcherCounters, DispatcherGauges};
 use payment::{Doubt, Payment, Place, State, Unacknowledged};
 use troubles::Troubles;
 use waits::NextDue;
 use yields::Recalled;
-
-/// A planned attempt whose grant took longer than this is planned anew, so that its `requestedAt` is not stale.
-const PLAN_AGE_MS_MAX: u64 = 250;
 
 /// The last part of a POST's wait is left to the grant's way back: one tenth, 100 ms of the default second, a thousand
 /// times what it takes. Whatever the ledger grants before, the client hears of; afterwards it grants nothing.
@@ -112,16 +110,16 @@ pub struct Dispatcher {
     /// The queue's first waits for that alone.
     is_paced: bool,
     next_due: NextDue,
-    /// Which payment, by its arrival, was told to wait last, and why.
+    /// What the queue's head, by its arrival, was told to wait for; `None` if it was sent.
     last_wait: Option<(u64, Reason)>,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
-    budgets: Vec<Budget>,
+    budgets: Vec<Budgets>,
     random: Random,
     connected: bool,
-    /// The ledger has heard the claims: what is not ours has been withdrawn.
-    claimed: bool,
-    /// The last completion that was said before them.
-    claimed_sequence: u64,
+    /// When the last event came.
+    event_at_us: u64,
+    /// Of which questions whose the payments are by now the ledger's answer has not come: by the last completion before each.
+    unheard: Vec<u64>,
     draining: bool,
     completion_sequence: u64,
     counters: DispatcherCounters,
@@ -162,11 +160,11 @@ impl Dispatcher {
             is_paced: false,
             next_due: NextDue::NEVER,
             last_wait: None,
-            budgets: (0..numbers_len).map(|_| Budget::new(doubts::RETRY_BUDGET)).collect(),
+            budgets: (0..numbers_len).map(|_| Budgets::new()).collect(),
             random,
             connected: false,
-            claimed: false,
-            claimed_sequence: 0,
+            event_at_us: 0,
+            unheard: Vec::new(),
             draining: false,
             completion_sequence: 0,
             counters: DispatcherCounters::default(),
@@ -227,6 +225,7 @@ impl Dispatcher {
 
     /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
     pub fn accept(&mut self, ticket: u32, correlation_id: CorrelationId, amount: AmountCents, now: Now) {
+        self.wake(now);
         self.arrivals.on_arrival(now.monotonic_us);
         if !self.has_room() {
             self.answer(ticket, Answer::Full);
@@ -240,7 +239,10 @@ impl Dispatcher {
             requested_at: if plan.is_some() { now.unix_ms } else { NO_ATTEMPT },
             arrived_us: now.monotonic_us,
             ticket: Some(ticket),
+            stamped_after_ms: 0,
             tries: 0,
+            refusals_in_doubt: 0,
+            late: 0,
             state: State::Accepting(plan),
             in_doubt: false,
             probed: plan.is_some_and(|place| place.reservation == Reservation::Probe),
@@ -255,14 +257,12 @@ impl Dispatcher {
 
     /// A record of the aggregator. Replies to queries are the shell's and do not come here.
     pub fn handle(&mut self, message: Message, now: Now) {
+        self.wake(now);
         match message {
             Message::Grant(grant) => self.granted(grant, now),
             Message::IntentRecorded(recorded) => self.intent_recorded(recorded, now),
             Message::Acknowledgement(acknowledgement) => {
-                // To the Ready behind the claims it is one of number 0, or of the first completion after it.
-                if acknowledgement.sequence == 0 || acknowledgement.sequence > self.claimed_sequence {
-                    self.claimed = true;
-                }
+                self.claims_heard(acknowledgement);
                 while self
                     .unacknowledged
                     .front()
@@ -322,6 +322,7 @@ impl Dispatcher {
 
     /// A health check ended: failing and the least response time in ms, or `None` where it gave no answer.
     pub fn health_checked(&mut self, processor: Processor, health: Option<(bool, u32)>, now: Now) {
+        self.wake(now);
         let Some((failing, response_ms)) = health else { return };
         let outlook = &mut self.outlooks[processor.index()];
         outlook.news(failing, now);
@@ -336,6 +337,7 @@ impl Dispatcher {
 
     /// Time passed.
     pub fn tick(&mut self, now: Now) {
+        self.wake(now);
         while let Some((deadline_us, slot, correlation_id)) = self.deadlines.front().copied() {
             let waits = self.payments.get(key_of(slot)).is_some_and(|payment| {
                 payment.slot == slot
@@ -372,58 +374,6 @@ impl Dispatcher {
         self.payments.is_empty() && self.unacknowledged.is_empty()
     }
 
-    fn granted(&mut self, grant: Grant, now: Now) {
-        let Grant { slot, correlation_id, admission } = grant;
-        let Some(payment) = self.find(slot, correlation_id, |state| matches!(state, State::Accepting(_)))
-        else {
-            self.counters.stale_records += 1;
-            return;
-        };
-        let State::Accepting(plan) = payment.state else { unreachable!("found in this state") };
-        if let Some(ticket) = self.payment(slot).ticket.take() {
-            self.answer(
-                ticket,
-                match admission {
-                    Admission::Granted => Answer::Granted,
-                    Admission::Replayed => Answer::Replayed,
-                    Admission::Conflict => Answer::Conflict,
-                    Admission::Full => Answer::Full,
-                    Admission::Expired => Answer::Unreachable,
-                },
-            );
-        }
-        if admission != Admission::Granted {
-            if let Some(place) = plan {
-                self.cancel(place, now);
-            }
-            self.free(slot);
-            return;
-        }
-        match plan {
-            Some(place) if now.unix_ms.0.abs_diff(payment.requested_at.0) <= PLAN_AGE_MS_MAX => {
-                self.attempt(slot, place, now);
-            }
-            Some(place) => {
-                self.cancel(place, now);
-                self.complete(&payment, place.processor, payment.requested_at, Outcome::Refused);
-                self.wait(slot, Side::Back);
-                self.pump(now);
-            }
-            None => {
-                self.wait(slot, Side::Back);
-                self.pump(now);
-            }
-        }
-    }
-
-    fn intent_recorded(&mut self, recorded: IntentRecorded, now: Now) {
-        let IntentRecorded { slot, correlation_id } = recorded;
-        match self.find(slot, correlation_id, |state| matches!(state, State::Intending(_))) {
-            Some(Payment { state: State::Intending(place), .. }) => self.attempt(slot, place, now),
-            _ => self.counters.stale_records += 1,
-        }
-    }
-
     fn assigned(&mut self, assignment: Assignment, now: Now) {
         let Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = assignment;
         let Some(amount) = AmountCents::new(amount_cents) else {
@@ -433,6 +383,12 @@ impl Dispatcher {
         // Said again to whoever asked about the copy that was withdrawn when this one was assigned: what the ledger knew then, the
         // present copy knows, and has perhaps acted upon.
         if self.assigned.contains_key(&correlation_id) {
+            self.counters.stale_records += 1;
+            return;
+        }
+        let processor = stage.processor();
+        // No gateway that knows other processors is let in.
+        if processor.is_some_and(|processor| !self.config.router.processors.has(processor)) {
             self.counters.stale_records += 1;
             return;
         }
@@ -447,7 +403,10 @@ impl Dispatcher {
             requested_at: UnixMillis(requested_at_ms),
             arrived_us: now.monotonic_us,
             ticket: None,
+            stamped_after_ms: 0,
             tries: 0,
+            refusals_in_doubt: 0,
+            late: 0,
             state: State::Waiting,
             in_doubt,
             probed: false,
@@ -455,13 +414,9 @@ impl Dispatcher {
             is_asked_for: false,
         });
         self.assigned.insert(correlation_id, slot);
-        match stage.processor() {
-            Some(processor) if self.config.router.processors.has(processor) => {
-                // Whoever had it may have sent it until just now.
-                self.doubt(slot, Doubt::sent(processor, now.monotonic_us), now);
-            }
-            // No gateway that knows other processors is let in.
-            Some(_) => self.counters.stale_records += 1,
+        match processor {
+            // Whoever had it may have sent it until just now.
+            Some(processor) => self.doubt(slot, Doubt::sent(processor, now.monotonic_us), now),
             None => self.wait(slot, Side::Back),
         }
         self.pump(now);
@@ -483,6 +438,7 @@ impl Dispatcher {
             State::Attempting(..) | State::Verifying(_) => self.let_go(slot),
             State::Accepting(_) => self.counters.stale_records += 1,
         }
+        self.sweep_seldom();
     }
 
     /// The ledger is empty. What was granted before is dropped; what is on its way only frees its place.
@@ -498,6 +454,7 @@ impl Dispatcher {
                 State::Accepting(_) | State::Intending(_) => {}
             }
         }
+        self.sweep();
     }
 
     /// Sends what can be sent: payments in doubt first, since their processors have held them longest, then those that come back, then
@@ -534,7 +491,7 @@ impl Dispatcher {
         payment.probed |= place.reservation == Reservation::Probe;
         // No two attempts of a payment share it, whatever the clocks of the gateways that made them said: it is by this
         // that the ledger tells them apart.
-        payment.requested_at = now.unix_ms.max(UnixMillis(payment.requested_at.0 + 1));
+        payment.stamp(now.unix_ms.max(UnixMillis(payment.requested_at.0 + 1)), now);
         let (correlation_id, requested_at_ms) = (payment.correlation_id, payment.requested_at.0);
         let waited_us = now.monotonic_us.saturating_sub(payment.arrived_us);
         let waited_for_ms = u32::try_from(waited_us / 1000).unwrap_or(u32::MAX);

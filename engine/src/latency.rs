@@ -19,14 +19,14 @@ pub const WINDOW_US: u64 = 2_000_000;
 /// The last answers of one processor.
 #[derive(Clone, Debug)]
 pub struct Latency {
-    answers: [Answer; LEN],
+    answers: [Sample; LEN],
     /// How many of `answers` are filled, and where the next one goes.
     len: usize,
     next: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Answer {
+struct Sample {
     at_us: u64,
     latency_us: u32,
 }
@@ -41,13 +41,13 @@ impl Latency {
     /// Nothing known.
     #[must_use]
     pub fn new() -> Self {
-        Self { answers: [Answer::default(); LEN], len: 0, next: 0 }
+        Self { answers: [Sample::default(); LEN], len: 0, next: 0 }
     }
 
     /// An answer came at `now_us`, `latency_us` after its request. Above 71 minutes (`u32::MAX`) it counts as that.
     pub fn record(&mut self, now_us: u64, latency_us: u64) {
         let latency_us = u32::try_from(latency_us).unwrap_or(u32::MAX);
-        self.answers[self.next] = Answer { at_us: now_us, latency_us };
+        self.answers[self.next] = Sample { at_us: now_us, latency_us };
         self.next = (self.next + 1) % LEN;
         self.len = (self.len + 1).min(LEN);
     }

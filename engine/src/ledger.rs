@@ -188,7 +188,7 @@ impl Misfit {
     pub(crate) const NO_CHANGE: Self = Self("a state's row stands among changes");
 }
 
-/// A payment that was accepted and is not processed.
+/// A payment that was accepted and has not ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenPayment {
     /// How much.
@@ -261,7 +261,7 @@ impl EndedPayment {
 pub enum Known {
     /// Nothing: it never came, or was forgotten.
     Absent,
-    /// Accepted, not processed.
+    /// Accepted, not ended.
     Open(OpenPayment),
     /// Processed.
     Processed {
@@ -405,6 +405,7 @@ impl<V: Copy> Sharded<V> {
     }
 }
 
+const ENDED_AGAIN: Misfit = Misfit("an id that has ended is not accepted again");
 const NOT_OPEN: Misfit = Misfit("only an open payment is sent or resolved");
 const BEYOND_THE_BOOKS: Misfit = Misfit("the books cannot hold such a sum");
 
@@ -442,7 +443,7 @@ impl Ledger {
         }
     }
 
-    /// Changes how many processed ids are remembered, and forgets those beyond at once.
+    /// Changes how many ended ids are remembered, and forgets those beyond at once.
     pub fn set_known_len_max(&mut self, known_len_max: usize) {
         self.config.known_len_max = known_len_max;
         self.forget_beyond(known_len_max);
@@ -461,7 +462,7 @@ impl Ledger {
         self.conservation.ended().count > self.ended.len() as u64
     }
 
-    /// How many processed ids are remembered at most.
+    /// How many ended ids are remembered at most.
     #[must_use]
     pub fn known_len_max(&self) -> usize {
         self.config.known_len_max
@@ -572,7 +573,7 @@ impl Ledger {
         match entry {
             Entry::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason } => {
                 if self.ended.contains(correlation_id) {
-                    return Err(Misfit("an id that has ended is not accepted again"));
+                    return Err(ENDED_AGAIN);
                 }
                 self.conservation.accepted.check_room(1, amount_cents)?;
                 // A claim states no reason, and the attempt that it gave up.

@@ -88,8 +88,8 @@ pub struct Outlook {
     outstanding: VecDeque<Outstanding>,
     /// How many of them, the first ones, hang: they were awaited for longer than answers take.
     hanging_len: usize,
-    /// Payments that it took since the start.
-    successes: u64,
+    /// Payments that it took since the start, modulo 2^32.
+    successes: u32,
     /// Declines since it took one.
     declines_in_a_row: u32,
     /// Answers in a row that said it has too much to do.
@@ -207,9 +207,10 @@ impl Outlook {
         self.capacity.hanging()
     }
 
-    /// Payments that it took since the start: whether it took any since a moment is what tells a processor's trouble from a payment's.
+    /// Payments that it took since the start, modulo 2^32: whether it took any since a moment, that is whether this is another number than then, is what tells a
+    /// processor's trouble from a payment's.
     #[must_use]
-    pub fn successes(&self) -> u64 {
+    pub fn successes(&self) -> u32 {
         self.successes
     }
 
@@ -353,7 +354,7 @@ impl Outlook {
         if release == Release::Success {
             match end.verdict {
                 Verdict::Processed | Verdict::Pending => {
-                    (self.successes, self.declines_in_a_row) = (self.successes + 1, 0)
+                    (self.successes, self.declines_in_a_row) = (self.successes.wrapping_add(1), 0)
                 }
                 Verdict::Declined => self.declines_in_a_row = self.declines_in_a_row.saturating_add(1),
                 _ => {}
@@ -369,7 +370,10 @@ impl Outlook {
         }
         match (sent.reservation, result) {
             (Reservation::Probe, result) => {
-                let result = result.unwrap_or(Err(FailureKind::Overloaded));
+                // One that declines payment after payment is not to be asked as often as one that had no room.
+                let declines_all = end.verdict == Verdict::Declined && self.declines_in_a_row > 1;
+                let nothing = if declines_all { FailureKind::Refused } else { FailureKind::Overloaded };
+                let result = result.unwrap_or(Err(nothing));
                 self.breaker.on_probe_result(now.monotonic_us, result);
             }
             (Reservation::Regular, Some(Ok(()))) => self.breaker.on_success(now.monotonic_us),

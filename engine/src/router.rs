@@ -203,12 +203,6 @@ impl RouterConfig {
         (order, len)
     }
 
-    /// The cheapest for this amount.
-    #[must_use]
-    pub fn cheapest(&self, amount_cents: u64) -> Processor {
-        self.order(self.processors, amount_cents).0[0]
-    }
-
     /// Up to this long the queue of a cheaper processor is worth its wait, beside a dearer one, µs.
     fn worth_waiting_us(&self, cheap: Processor, dear: Processor, amount_cents: u64) -> u64 {
         let amount_cents = amount_cents.max(1);
@@ -551,6 +545,10 @@ mod tests {
         }
     }
 
+    fn cheapest(config: &RouterConfig, amount_cents: u64) -> Processor {
+        config.order(config.processors, amount_cents).0[0]
+    }
+
     #[test]
     fn costs_alone_say_which_one_is_the_cheaper() {
         let config = config();
@@ -573,8 +571,8 @@ mod tests {
         let mut with_fixed = fixed;
         with_fixed.costs[0].fixed_cents = 30;
         with_fixed.costs[1].basis_points = 800;
-        assert_eq!(with_fixed.cheapest(500), Processor::N1, "25 % + 0.30 of 5.00");
-        assert_eq!(with_fixed.cheapest(100_000), Processor::N0, "50.30 of 1,000.00");
+        assert_eq!(cheapest(&with_fixed, 500), Processor::N1, "25 % + 0.30 of 5.00");
+        assert_eq!(cheapest(&with_fixed, 100_000), Processor::N0, "50.30 of 1,000.00");
     }
 
     #[test]
@@ -680,7 +678,7 @@ mod tests {
     fn the_cost_gap_decides_how_long_a_queue_is_worth_waiting_for() {
         let worth_us = |fee_bps: [u32; 2]| {
             let config = RouterConfig::pair(fee_bps);
-            let cheap = config.cheapest(1_990);
+            let cheap = cheapest(&config, 1_990);
             let dear = if cheap == Processor::N0 { Processor::N1 } else { Processor::N0 };
             config.worth_waiting_us(cheap, dear, 1_990)
         };

@@ -8,7 +8,7 @@
 //! The rule behind the table (invariant 7): *unknown is not failed*. Only a verdict that says "nothing charged" frees a payment
 //! to go to another processor, and a table that says nothing about an answer says `unknown`.
 //!
-//! The rules are sans-IO: an answer shows itself through [`Answer`], whoever holds its bytes.
+//! The rules are sans-IO: a reply shows itself through [`Reply`], whoever holds its bytes.
 
 use std::ops::RangeInclusive;
 
@@ -22,13 +22,15 @@ use crate::timestamp;
 /// | verdict | charged | the payment | breaker | capacity |
 /// | --- | --- | --- | --- | --- |
 /// | `Processed` | yes, once | ends | success | success |
-/// | `Duplicate` | perhaps, earlier | is looked up here | success | success |
+/// | `Duplicate` | perhaps, earlier | is looked up here | a probe's success; else none until the look-up says whether it is there | success |
 /// | `Pending` | taken, result later | is looked up here, at intervals | success | success |
-/// | `Declined` | no | may go to the next processor | none: it is about the payment | success |
+/// | `Declined` | no | may go to the next processor | none: it is about the payment; failure where no other was taken in between | success |
 /// | `Unavailable` | no | may go anywhere, after a pause if it happens again | failure | neutral |
 /// | `Overloaded` | no | may go anywhere | rests until the processor's own time | overload |
-/// | `Unknown` | nobody knows | stays with this processor | failure | neutral, or overload if late |
+/// | `Unknown` | nobody knows | stays with this processor | failure | neutral |
 /// | `NotSent` | no | may go anywhere | failure | neutral |
+///
+/// A failure of a payment that fails where others do not is none, and neither is such a payment's overload. What ends an attempt that hung leaves the capacity alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
 pub enum Verdict {
@@ -124,8 +126,8 @@ impl End {
     }
 }
 
-/// An answer, as rules see it.
-pub trait Answer {
+/// A processor's answer, as rules see it.
+pub trait Reply {
     /// The HTTP status code.
     fn status(&self) -> u16;
     /// The value of the first header with this name, in any case.
@@ -139,7 +141,7 @@ pub trait Answer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StatusAlone(pub u16);
 
-impl Answer for StatusAlone {
+impl Reply for StatusAlone {
     fn status(&self) -> u16 {
         self.0
     }
@@ -193,19 +195,19 @@ impl Rule {
         Self { statuses: statuses.to_vec(), header: None, member: None, verdict }
     }
 
-    fn holds(&self, answer: &dyn Answer) -> bool {
-        let status = answer.status();
+    fn holds(&self, reply: &dyn Reply) -> bool {
+        let status = reply.status();
         let by_status = self.statuses.is_empty() || self.statuses.iter().any(|range| range.contains(&status));
         let by_header = || match &self.header {
             None => true,
-            Some((name, text)) => answer
+            Some((name, text)) => reply
                 .header(name)
                 .and_then(|value| str::from_utf8(value).ok())
                 .is_some_and(|value| text.is(value.trim())),
         };
         let by_member = || match &self.member {
             None => true,
-            Some((pointer, text)) => answer.member(pointer, &mut |value| text.is(value)),
+            Some((pointer, text)) => reply.member(pointer, &mut |value| text.is(value)),
         };
         by_status && by_header() && by_member()
     }
@@ -248,8 +250,8 @@ impl Rules {
 
     /// What an answer says.
     #[must_use]
-    pub fn judge(&self, answer: &dyn Answer) -> Verdict {
-        self.rules.iter().find(|rule| rule.holds(answer)).map_or(Verdict::Unknown, |rule| rule.verdict)
+    pub fn judge(&self, reply: &dyn Reply) -> Verdict {
+        self.rules.iter().find(|rule| rule.holds(reply)).map_or(Verdict::Unknown, |rule| rule.verdict)
     }
 
     /// Whether an answer with this status needs its body to be read before it can be judged: some rule that may hold asks for a
@@ -290,7 +292,7 @@ mod tests {
         member: (&'static str, &'static str),
     }
 
-    impl Answer for Page {
+    impl Reply for Page {
         fn status(&self) -> u16 {
             self.status
         }

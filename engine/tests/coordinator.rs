@@ -2,47 +2,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use galo_engine::coordinator::{Coordinator, CoordinatorConfig, Rejection, SessionId};
-use galo_engine::ledger::{Entry, Known, LedgerConfig, Tally};
-use galo_engine::router::ProcessorSet;
-use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
+#[allow(dead_code, reason = "each test file uses its part")]
+mod gateways;
+
+use galo_engine::coordinator::{Coordinator, Rejection, SessionId};
+use galo_engine::ledger::{Entry, Known, Tally};
+use galo_engine::time::UnixMillis;
+use galo_engine::{Outcome, Processor, Stage};
 use galo_wire::record::{
     Accept, Acknowledgement, Admission, Assignment, Claim, Completion, Flush, Flushed, Grant, HealthNews,
     HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply,
     Purged, Ready, Release, Role, SummaryQuery, Withdrawal,
 };
 use galo_wire::{AttemptState, History, Message, PROTOCOL_VERSION, PastDecision, Reason};
-
-const GRACE_US: u64 = 300_000;
-const INTERVAL_US: u64 = 5_000_000;
-
-fn id(number: u8) -> CorrelationId {
-    CorrelationId([number; 16])
-}
-
-fn at(monotonic_us: u64) -> Now {
-    Now { monotonic_us, unix_ms: UnixMillis(monotonic_us / 1_000) }
-}
-
-/// A moment after the grace of the start.
-const LATER: u64 = GRACE_US + 1;
+use gateways::{
+    GRACE_US, INTERVAL_US, LATER, accept, at, completion, coordinator_config, hello, id, join, tell,
+};
 
 fn coordinator_with(open_len_max: usize) -> Coordinator {
-    let config = CoordinatorConfig {
-        processors_fingerprint: 0,
-        health_checked: ProcessorSet::PAIR,
-        ledger: LedgerConfig {
-            open_len_max,
-            known_len_max: 4,
-            bucket_bytes_max: 1 << 20,
-            processors: ProcessorSet::PAIR,
-            hash_seed: 1,
-        },
-        health_interval_us: [INTERVAL_US; PROCESSORS_LEN_MAX],
-        claim_grace_us: GRACE_US,
-        incarnation: 1,
-    };
+    let mut config = coordinator_config();
+    config.ledger.open_len_max = open_len_max;
     Coordinator::new(config, at(0))
 }
 
@@ -50,62 +29,9 @@ fn coordinator() -> Coordinator {
     coordinator_with(100)
 }
 
-fn hello(instance: u8) -> Hello {
-    Hello {
-        protocol_version: PROTOCOL_VERSION,
-        role: Role::Gateway,
-        instance,
-        thread: 0,
-        processors: 0,
-        incarnation: u64::from(instance),
-    }
-}
-
-/// Connects a gateway that is ready for work.
-fn join(coordinator: &mut Coordinator, instance: u8) -> SessionId {
-    let session = coordinator.connect(hello(instance)).unwrap();
-    tell(coordinator, session, Ready { claim_count: 0 });
-    coordinator.messages().clear();
-    session
-}
-
-/// Tells and returns what is sent in answer.
-fn tell(
-    coordinator: &mut Coordinator,
-    from: SessionId,
-    message: impl Into<Message>,
-) -> Vec<(SessionId, Message)> {
-    coordinator.handle(from, message.into(), at(LATER)).unwrap();
-    coordinator.messages().drain(..).collect()
-}
-
-fn accept(
-    coordinator: &mut Coordinator,
-    from: SessionId,
-    number: u8,
-    amount_cents: u64,
-    stage: Stage,
-) -> Admission {
-    let reason = if stage == Stage::Waiting { Reason::AwaitsAny } else { Reason::Cheaper };
-    let (correlation_id, decided_at_ms, expires_at_us) = (id(number), 7, LATER);
-    let accept =
-        Accept { slot: 1, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason };
-    match tell(coordinator, from, accept)[..] {
-        [(to, Message::Grant(Grant { slot: 1, correlation_id, admission }))] => {
-            assert_eq!((to, correlation_id), (from, id(number)));
-            admission
-        }
-        ref other => panic!("expected one grant, got {other:?}"),
-    }
-}
-
 fn intent(number: u8, requested_at_ms: u64, processor: Processor) -> Intent {
     let (correlation_id, reason) = (id(number), Reason::PatienceOver);
     Intent { slot: 1, correlation_id, requested_at_ms, processor, reason, waited_for_ms: 4 }
-}
-
-fn completion(number: u8, processor: Processor, outcome: Outcome) -> Completion {
-    Completion { sequence: 1, correlation_id: id(number), requested_at_ms: 7, processor, outcome, status: 0 }
 }
 
 fn open(coordinator: &Coordinator, number: u8) -> (Stage, bool, Option<SessionId>) {

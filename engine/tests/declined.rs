@@ -2,92 +2,42 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
-use galo_engine::ledger::{Entry, Known, LedgerConfig, Tally};
-use galo_engine::router::ProcessorSet;
-use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
+#[allow(dead_code, reason = "each test file uses its part")]
+mod gateways;
+
+use galo_engine::coordinator::{Coordinator, SessionId};
+use galo_engine::ledger::{Entry, Known, Tally};
+use galo_engine::time::UnixMillis;
+use galo_engine::{Outcome, Processor, Stage};
 use galo_wire::record::{
-    Accept, Admission, Claim, Completion, Grant, Hello, Intent, IntentRecorded, LookupQuery, LookupReply,
-    Ready, Role, Standing, Withdrawal,
+    Admission, Claim, Completion, Intent, IntentRecorded, LookupQuery, LookupReply, Ready, Standing,
+    Withdrawal,
 };
-use galo_wire::{AttemptState, Message, PROTOCOL_VERSION, Reason};
-
-const LATER: u64 = 300_001;
-
-fn id(number: u8) -> CorrelationId {
-    CorrelationId([number; 16])
-}
-
-fn at(monotonic_us: u64) -> Now {
-    Now { monotonic_us, unix_ms: UnixMillis(monotonic_us / 1_000) }
-}
+use galo_wire::{AttemptState, Message, Reason};
+use gateways::{LATER, at, coordinator_config, hello, id, join, told};
 
 fn coordinator() -> Coordinator {
-    let ledger = LedgerConfig {
-        open_len_max: 100,
-        known_len_max: 4,
-        bucket_bytes_max: 4 << 20,
-        processors: Processor::ALL.into_iter().collect(),
-        hash_seed: 1,
-    };
-    let config = CoordinatorConfig {
-        processors_fingerprint: 0,
-        health_checked: ProcessorSet::PAIR,
-        ledger,
-        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
-        claim_grace_us: 300_000,
-        incarnation: 1,
-    };
+    let mut config = coordinator_config();
+    config.ledger.bucket_bytes_max = 4 << 20;
+    config.ledger.processors = Processor::ALL.into_iter().collect();
     Coordinator::new(config, at(0))
 }
 
-fn join(coordinator: &mut Coordinator, instance: u8) -> SessionId {
-    let hello = Hello {
-        protocol_version: PROTOCOL_VERSION,
-        role: Role::Gateway,
-        instance,
-        thread: 0,
-        processors: 0,
-        incarnation: u64::from(instance),
-    };
-    let session = coordinator.connect(hello).unwrap();
-    tell(coordinator, session, Ready { claim_count: 0 });
-    session
-}
-
-fn tell(coordinator: &mut Coordinator, from: SessionId, message: impl Into<Message>) -> Vec<Message> {
-    coordinator.handle(from, message.into(), at(LATER)).unwrap();
-    coordinator.messages().drain(..).map(|(_, message)| message).collect()
-}
-
 fn accept(coordinator: &mut Coordinator, from: SessionId, number: u8, amount_cents: u64) -> Admission {
-    let accept = Accept {
-        slot: 1,
-        correlation_id: id(number),
-        amount_cents,
-        decided_at_ms: 7,
-        expires_at_us: LATER,
-        stage: Stage::At0,
-        reason: Reason::Cheaper,
-    };
-    match tell(coordinator, from, accept)[..] {
-        [Message::Grant(Grant { admission, .. })] => admission,
-        ref other => panic!("expected one grant, got {other:?}"),
-    }
+    gateways::accept(coordinator, from, number, amount_cents, Stage::At0)
 }
 
+/// At the contest's default processor.
 fn completion(number: u8, requested_at_ms: u64, outcome: Outcome) -> Completion {
     let status = if outcome == Outcome::Declined { 402 } else { 0 };
-    let processor = Processor::DEFAULT;
-    Completion { sequence: 1, correlation_id: id(number), requested_at_ms, processor, outcome, status }
+    Completion { requested_at_ms, status, ..gateways::completion(number, Processor::DEFAULT, outcome) }
 }
 
 /// Accepted, refused where it was sent, and ended.
 fn decline(coordinator: &mut Coordinator, from: SessionId, number: u8) {
     assert_eq!(accept(coordinator, from, number, 100), Admission::Granted);
-    tell(coordinator, from, completion(number, 7, Outcome::Refused));
-    tell(coordinator, from, completion(number, 9, Outcome::Declined));
+    told(coordinator, from, completion(number, 7, Outcome::Refused));
+    told(coordinator, from, completion(number, 9, Outcome::Declined));
 }
 
 const DECLINED: Known =
@@ -121,8 +71,8 @@ fn a_look_up_tells_when_and_by_which_status_it_was_declined() {
     let mut coordinator = coordinator();
     let one = join(&mut coordinator, 1);
     decline(&mut coordinator, one, 1);
-    let told = tell(&mut coordinator, one, LookupQuery { slot: 5, correlation_id: id(1) });
-    let [decisions @ .., Message::LookupReply(reply)] = &told[..] else { panic!("{told:?}") };
+    let heard = told(&mut coordinator, one, LookupQuery { slot: 5, correlation_id: id(1) });
+    let [decisions @ .., Message::LookupReply(reply)] = &heard[..] else { panic!("{heard:?}") };
     let LookupReply { slot, standing, amount_cents, requested_at_ms, stage, in_doubt, status, .. } = *reply;
     assert_eq!((slot, standing, amount_cents, requested_at_ms), (5, Standing::Declined, 100, 9));
     assert_eq!((stage, in_doubt, status), (Stage::At0, false, 402));
@@ -138,14 +88,14 @@ fn a_payment_that_a_processor_may_have_does_not_end_declined() {
     for (number, before) in [(1, None), (2, Some(Outcome::Unknown))] {
         accept(&mut coordinator, one, number, 100);
         if let Some(outcome) = before {
-            tell(&mut coordinator, one, completion(number, 7, outcome));
+            told(&mut coordinator, one, completion(number, 7, outcome));
         }
-        tell(&mut coordinator, one, completion(number, 9, Outcome::Declined));
+        told(&mut coordinator, one, completion(number, 9, Outcome::Declined));
         assert!(matches!(coordinator.ledger().lookup(id(number)), Known::Open(_)), "payment {number}");
     }
     accept(&mut coordinator, one, 3, 100);
-    tell(&mut coordinator, one, completion(3, 7, Outcome::Refused));
-    tell(&mut coordinator, two, completion(3, 9, Outcome::Declined));
+    told(&mut coordinator, one, completion(3, 7, Outcome::Refused));
+    told(&mut coordinator, two, completion(3, 9, Outcome::Declined));
     assert!(matches!(coordinator.ledger().lookup(id(3)), Known::Open(_)));
     assert_eq!(coordinator.counters().stale_completions, 3);
     assert_eq!(coordinator.ledger().conservation().declined, Tally::default());
@@ -157,11 +107,11 @@ fn a_declined_payment_that_a_processor_has_is_a_contradiction_and_stays_as_it_wa
     let one = join(&mut coordinator, 1);
     decline(&mut coordinator, one, 1);
     let before = coordinator.entries().len();
-    tell(&mut coordinator, one, completion(1, 8, Outcome::Processed));
+    told(&mut coordinator, one, completion(1, 8, Outcome::Processed));
     assert_eq!(coordinator.counters().contradictions, 1);
     assert_eq!((coordinator.ledger().lookup(id(1)), coordinator.entries().len()), (DECLINED, before));
     // The same decline once more, as after a reconnect, is none.
-    tell(&mut coordinator, one, completion(1, 9, Outcome::Declined));
+    told(&mut coordinator, one, completion(1, 9, Outcome::Declined));
     assert_eq!((coordinator.counters().contradictions, coordinator.counters().stale_completions), (1, 1));
 }
 
@@ -178,15 +128,15 @@ fn the_end_of_a_decline_that_was_not_acknowledged_is_said_again_to_whoever_asks(
         stage: Stage::Waiting,
         in_doubt: false,
     };
-    assert_eq!(tell(&mut coordinator, one, claim), []);
-    tell(&mut coordinator, one, completion(1, 9, Outcome::Declined));
+    assert_eq!(told(&mut coordinator, one, claim), []);
+    told(&mut coordinator, one, completion(1, 9, Outcome::Declined));
     assert_eq!(coordinator.ledger().lookup(id(1)), DECLINED);
     // And one that has it already: withdrawn, which the gateway knows nothing of, and stale.
     assert_eq!(
-        tell(&mut coordinator, one, claim),
+        told(&mut coordinator, one, claim),
         [Withdrawal { slot: u32::MAX, correlation_id: id(1) }.into()]
     );
-    tell(&mut coordinator, one, completion(1, 9, Outcome::Declined));
+    told(&mut coordinator, one, completion(1, 9, Outcome::Declined));
     assert_eq!(coordinator.ledger().conservation().declined.count, 1);
     // And one that heard of the attempt and not of its end.
     accept(&mut coordinator, one, 2, 100);
@@ -194,7 +144,37 @@ fn the_end_of_a_decline_that_was_not_acknowledged_is_said_again_to_whoever_asks(
     coordinator.messages().clear();
     let one = join(&mut coordinator, 1);
     coordinator.messages().clear();
-    assert_eq!(tell(&mut coordinator, one, Claim { correlation_id: id(2), ..claim }).len(), 0);
+    assert_eq!(told(&mut coordinator, one, Claim { correlation_id: id(2), ..claim }).len(), 0);
+}
+
+/// Cut off while it looked a payment up, its owner does not know that this is in doubt by now, and that another one may have sent it.
+#[test]
+fn an_owner_whose_decline_is_not_believed_is_given_the_payment_again() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    accept(&mut coordinator, one, 1, 100);
+    coordinator.disconnect(one, at(LATER));
+    coordinator.disconnect(two, at(LATER));
+    let one = coordinator.connect(hello(1)).unwrap();
+    let claim = Claim {
+        slot: 1,
+        correlation_id: id(1),
+        amount_cents: 100,
+        requested_at_ms: 7,
+        stage: Stage::At0,
+        in_doubt: false,
+    };
+    told(&mut coordinator, one, claim);
+    told(&mut coordinator, one, Ready { claim_count: 1 });
+    told(&mut coordinator, one, completion(1, 7, Outcome::Refused));
+    let heard = told(&mut coordinator, one, completion(1, 9, Outcome::Declined));
+    let [Message::Assignment(assignment), Message::Acknowledgement(_)] = heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!((assignment.correlation_id, assignment.stage, assignment.in_doubt), (id(1), Stage::At0, true));
+    told(&mut coordinator, one, completion(1, 7, Outcome::Absent));
+    told(&mut coordinator, one, completion(1, 9, Outcome::Declined));
+    assert_eq!(coordinator.ledger().lookup(id(1)), DECLINED);
 }
 
 #[test]
@@ -203,15 +183,15 @@ fn absence_ends_a_doubt_for_its_owner_alone_and_frees_the_payment() {
     let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
     accept(&mut coordinator, one, 1, 100);
     // Not in doubt, and so nothing to end.
-    tell(&mut coordinator, one, completion(1, 7, Outcome::Absent));
+    told(&mut coordinator, one, completion(1, 7, Outcome::Absent));
     assert_eq!(coordinator.counters().stale_completions, 1);
-    tell(&mut coordinator, one, completion(1, 7, Outcome::Unknown));
+    told(&mut coordinator, one, completion(1, 7, Outcome::Unknown));
     for (session, requested_at_ms) in [(two, 7), (one, 8)] {
-        tell(&mut coordinator, session, completion(1, requested_at_ms, Outcome::Absent));
+        told(&mut coordinator, session, completion(1, requested_at_ms, Outcome::Absent));
         let Known::Open(payment) = coordinator.ledger().lookup(id(1)) else { panic!("it is open") };
         assert!(payment.in_doubt && payment.stage == Stage::At0, "another's word, another attempt's");
     }
-    tell(&mut coordinator, one, completion(1, 7, Outcome::Absent));
+    told(&mut coordinator, one, completion(1, 7, Outcome::Absent));
     let Known::Open(payment) = coordinator.ledger().lookup(id(1)) else { panic!("it is open") };
     assert_eq!((payment.stage, payment.in_doubt, payment.requested_at_ms), (Stage::Waiting, false, 7));
     assert_eq!(coordinator.ledger().conservation().in_doubt_count, 0);
@@ -224,11 +204,11 @@ fn absence_ends_a_doubt_for_its_owner_alone_and_frees_the_payment() {
         waited_for_ms: 4,
     };
     let recorded = IntentRecorded { slot: 1, correlation_id: id(1) };
-    assert_eq!(tell(&mut coordinator, one, intent), [recorded.into()], "it may go elsewhere");
+    assert_eq!(told(&mut coordinator, one, intent), [recorded.into()], "it may go elsewhere");
     // It was there after all.
     let processed = Completion { processor: Processor::N5, ..completion(1, 8, Outcome::Processed) };
-    tell(&mut coordinator, one, processed);
-    tell(&mut coordinator, one, completion(1, 7, Outcome::Processed));
+    told(&mut coordinator, one, processed);
+    told(&mut coordinator, one, completion(1, 7, Outcome::Processed));
     assert_eq!(coordinator.counters().contradictions, 1);
 }
 
@@ -238,8 +218,8 @@ fn the_entries_of_declines_and_absences_rebuild_the_ledger() {
     let one = join(&mut coordinator, 1);
     decline(&mut coordinator, one, 1);
     accept(&mut coordinator, one, 2, 100);
-    tell(&mut coordinator, one, completion(2, 7, Outcome::Unknown));
-    tell(&mut coordinator, one, completion(2, 7, Outcome::Absent));
+    told(&mut coordinator, one, completion(2, 7, Outcome::Unknown));
+    told(&mut coordinator, one, completion(2, 7, Outcome::Absent));
     let entries: Vec<Entry> = coordinator.entries().clone();
     let mut rebuilt = self::coordinator();
     for entry in entries {

@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod field;
 
+use std::collections::HashMap;
+
 use field::{
     CHEAP, DEAR, Field, MS, SECOND, amount, config, config_with, declined, end, id_of, pauses, refused, taken,
 };
@@ -14,7 +16,7 @@ use galo_engine::dispatcher::{DoubtPolicy, Stored, Verification};
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_engine::verdict::{End, Verdict};
-use galo_engine::{Outcome, Stage};
+use galo_engine::{Outcome, Processor, Stage};
 use galo_wire::Message;
 use galo_wire::record::{HealthNews, HealthSource};
 
@@ -52,6 +54,37 @@ fn a_pending_payment_is_looked_up_at_its_pace_and_never_sent_again() {
     assert!(gaps.iter().all(|us| (800 * MS..=1_300 * MS).contains(us)), "{gaps:?}");
 }
 
+/// Payments held after each of sixty seconds, a hundred of which come in each and are pending.
+fn held_while_all_are_pending(
+    clerk: impl FnMut(Processor, u32, u64) -> Verification + 'static,
+) -> Vec<usize> {
+    let mut field = Field::with(config_with(SHORT), |_| end(Verdict::Pending, 202)).clerk_with(clerk);
+    let mut held = Vec::new();
+    for second in 0..60 {
+        field.pay_each(second * 100..second * 100 + 100, 10 * MS);
+        held.push(field.gauges().held);
+    }
+    held
+}
+
+#[test]
+fn however_many_payments_are_pending_each_is_looked_up_at_its_pace() {
+    // Each takes five seconds.
+    let mut taken_us = HashMap::new();
+    let held = held_while_all_are_pending(move |_, id, now_us| {
+        let is_done = now_us - *taken_us.entry(id).or_insert(now_us) > 4 * SECOND;
+        found(if is_done { Stored::Processed } else { Stored::Pending })
+    });
+    assert!(held[9].abs_diff(held[59]) < 100 && held[59] < 900, "{held:?}");
+    // Two of three look-ups are not answered.
+    let mut asked = 0;
+    let held = held_while_all_are_pending(move |_, _, _| {
+        asked += 1;
+        if asked % 3 == 0 { found(Stored::Processed) } else { Verification::Unanswered }
+    });
+    assert!(held[9].abs_diff(held[59]) < 100 && held[59] < 900, "{held:?}");
+}
+
 #[test]
 fn behind_its_keys_window_an_attempt_is_only_looked_up() {
     let mut field = Field::with(config_with(SHORT), |_| End::UNANSWERED).clerk_with(|_, _, now_us| {
@@ -65,6 +98,49 @@ fn behind_its_keys_window_an_attempt_is_only_looked_up() {
     assert!(field.tries.iter().all(|it| it.requested_at_ms == field.tries[0].requested_at_ms));
     assert!(field.lookups.len() >= 3 && field.lookups[0].0 > last_us, "{:?}", field.lookups);
     assert_eq!(field.outcomes(1), [Outcome::Unknown, Outcome::Processed]);
+}
+
+/// When the last attempt was made of a payment in doubt whose clock is stepped back by so much, a second after its first; µs after that.
+fn last_attempt_after_us(stepped_back_ms: u64) -> u64 {
+    let mut field =
+        Field::with(config_with(SHORT), |_| End::UNANSWERED).clerk_with(|_, _, _| Verification::NotFound);
+    field.wait(3_600 * SECOND);
+    field.pay(1);
+    let start_us = field.now_us;
+    field.wait(SECOND);
+    field.stepped_back_ms = stepped_back_ms;
+    field.wait(8 * SECOND);
+    field.tries.iter().rfind(|it| it.requested_at_ms == field.tries[0].requested_at_ms).unwrap().at_us
+        - start_us
+}
+
+#[test]
+fn a_clock_that_is_stepped_back_does_not_make_a_key_younger() {
+    for stepped_back_ms in [0, 30_000] {
+        let last_us = last_attempt_after_us(stepped_back_ms);
+        assert!((3 * SECOND..5 * SECOND).contains(&last_us), "{stepped_back_ms}: {last_us}");
+    }
+    // Of more than a minute nobody knows whose clock was right.
+    let last_us = last_attempt_after_us(3_600_000);
+    assert!(last_us <= SECOND, "{last_us}");
+}
+
+#[test]
+fn what_comes_with_a_time_that_is_yet_to_be_is_looked_up() {
+    let policy = DoubtPolicy { resend_us_max: 3_600 * SECOND, ..SHORT };
+    let mut field = Field::with(config_with(policy), |_| End::UNANSWERED);
+    let now_ms = field.now().unix_ms.0;
+    field.assign_of(1, CHEAP, now_ms + 59_000);
+    field.assign_of(2, CHEAP, now_ms + 70_000);
+    field.wait(5 * SECOND);
+    assert!(!field.tries_of(1).is_empty());
+    assert_eq!(field.tries_of(2), []);
+    assert!(field.lookups.iter().any(|(_, id)| *id == 2));
+    // Where keys are known for ever there is nothing to be careful about.
+    let mut field = Field::new(|_| taken());
+    field.assign_of(2, CHEAP, now_ms + 70_000);
+    field.wait(SECOND);
+    assert_eq!(field.outcomes(2), [Outcome::Processed]);
 }
 
 #[test]
@@ -209,6 +285,23 @@ fn a_duplicate_of_a_payment_in_doubt_is_looked_up_ever_more_rarely_until_absence
 }
 
 #[test]
+fn what_is_refused_in_doubt_again_and_again_is_looked_up_at_once_and_silence_does_not_count() {
+    let mut attempts = 0;
+    let mut field = Field::new(move |_| {
+        attempts += 1;
+        if attempts <= 30 { End::UNANSWERED } else { refused() }
+    })
+    .clerk_with(|_, _, _| found(Stored::Processed));
+    field.pay(1);
+    field.wait(200 * SECOND);
+    assert_eq!(field.tries.len(), 30 + 64);
+    assert_eq!(field.outcomes(1), [Outcome::Unknown, Outcome::Processed]);
+    let last_us = field.tries.last().unwrap().at_us;
+    let [(looked_up_us, 1)] = field.lookups[..] else { panic!("{:?}", field.lookups) };
+    assert!(looked_up_us - last_us < 100 * MS, "{looked_up_us} after {last_us}");
+}
+
+#[test]
 fn look_ups_do_not_wait_behind_what_cannot_be_sent_again() {
     // Payments 1 to 30 are in doubt with a processor that is down; payment 50 is pending there, and its look-ups work.
     let mut field = Field::new(|it| match it.id {
@@ -223,6 +316,48 @@ fn look_ups_do_not_wait_behind_what_cannot_be_sent_again() {
     field.wait(25 * SECOND);
     assert_eq!(field.outcomes(50), [Outcome::Unknown, Outcome::Processed]);
     assert!(field.lookups.len() >= 16, "each second: {:?}", field.lookups);
+}
+
+/// Two thousand that are too old to be sent again are with a processor that answers no look-up: once what was saved is spent, it is asked each 50 ms.
+#[test]
+fn attempts_do_not_wait_behind_what_can_only_be_looked_up() {
+    let mut field = Field::with(config_with(SHORT), |_| taken());
+    for id in OTHERS..OTHERS + 2_000 {
+        field.assign_of(id, CHEAP, field.now().unix_ms.0 - 60_000);
+    }
+    field.wait(30 * SECOND);
+    let in_a_second = field.lookups.iter().filter(|it| it.0 > 30 * SECOND).count();
+    assert!((18..=22).contains(&in_a_second), "{in_a_second}");
+    field.assign(1, CHEAP);
+    field.wait(SECOND);
+    assert_eq!(field.outcomes(1), [Outcome::Processed]);
+}
+
+/// Another configuration makes of those that were to be sent again ones that are looked up, and back.
+#[test]
+fn what_stands_in_the_wrong_queue_by_a_new_configuration_holds_nobody_up() {
+    let configure = |field: &mut Field, resend_us_max| {
+        let config = config_with(DoubtPolicy { resend_us_max, ..SHORT });
+        field.dispatcher.reconfigure(config.router, config.processors);
+    };
+    // All attempts fail until the budget for them is spent; nothing is looked up.
+    let long = DoubtPolicy { resend_us_max: 3_600 * SECOND, ..SHORT };
+    let mut field = Field::with(config_with(long), |_| End::UNANSWERED);
+    (1..=300).for_each(|id| field.assign(id, CHEAP));
+    field.wait(10 * SECOND);
+    assert_eq!(field.lookups, []);
+    configure(&mut field, SECOND);
+    let attempts = field.tries.len();
+    field.wait(SECOND);
+    assert_eq!(field.tries.len(), attempts);
+    assert!(field.lookups.len() >= 300, "each at once, since their budget is full: {}", field.lookups.len());
+    // None of the look-ups is answered, and their budget is spent; then all may be sent again.
+    field.wait(60 * SECOND);
+    field.judge = Box::new(|_| (taken(), MS));
+    configure(&mut field, 3_600 * SECOND);
+    field.wait(SECOND);
+    let processed = (1..=300).filter(|id| field.outcomes(*id) == [Outcome::Processed]).count();
+    assert!(processed > 200, "{processed}");
 }
 
 #[test]

@@ -2,96 +2,31 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use galo_engine::coordinator::{
-    Coordinator, CoordinatorConfig, REASON_SIZE_MAX, SessionId, Settled, Settlement, Verdict,
-};
+#[allow(dead_code, reason = "each test file uses its part")]
+mod gateways;
+
+use galo_engine::coordinator::{Coordinator, REASON_SIZE_MAX, SessionId, Settled, SettledAs, Settlement};
 use galo_engine::ledger::listing::{ListedAt, Listing, Which};
-use galo_engine::ledger::{Entry, Known, LedgerConfig};
+use galo_engine::ledger::{Entry, Known};
 use galo_engine::router::ProcessorSet;
-use galo_engine::time::{Now, UnixMillis};
-use galo_engine::{
-    AttemptState, CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, STATUS_CANCELLED, STATUS_SETTLED,
-    Stage,
-};
+use galo_engine::time::UnixMillis;
+use galo_engine::{AttemptState, CorrelationId, Outcome, Processor, STATUS_CANCELLED, STATUS_SETTLED, Stage};
 use galo_wire::record::{
-    ANY_SLOT, Accept, CancelQuery, Completion, Hello, Intent, LookupReply, PurgeQuery, Ready, Release, Role,
-    Standing, Withdrawal, Yield, Yielded,
+    ANY_SLOT, Accept, CancelQuery, Completion, Intent, LookupReply, PurgeQuery, Release, Standing,
+    Withdrawal, Yield, Yielded,
 };
-use galo_wire::{Message, PROTOCOL_VERSION, Reason};
-
-const GRACE_US: u64 = 300_000;
-const LATER: u64 = GRACE_US + 1;
-const STORED_MS: u64 = 7;
-
-fn id(number: u8) -> CorrelationId {
-    CorrelationId([number; 16])
-}
-
-fn at(monotonic_us: u64) -> Now {
-    Now { monotonic_us, unix_ms: UnixMillis(monotonic_us / 1_000) }
-}
+use galo_wire::{Message, Reason};
+use gateways::{LATER, STORED_MS, at, completion, coordinator_config, id, join, tell};
 
 fn coordinator() -> Coordinator {
-    let config = CoordinatorConfig {
-        processors_fingerprint: 0,
-        health_checked: ProcessorSet::EMPTY,
-        ledger: LedgerConfig {
-            open_len_max: 2_000,
-            known_len_max: 2_000,
-            bucket_bytes_max: 1 << 20,
-            processors: ProcessorSet::PAIR,
-            hash_seed: 1,
-        },
-        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
-        claim_grace_us: GRACE_US,
-        incarnation: 1,
-    };
+    let mut config = coordinator_config();
+    config.health_checked = ProcessorSet::EMPTY;
+    (config.ledger.open_len_max, config.ledger.known_len_max) = (2_000, 2_000);
     Coordinator::new(config, at(0))
 }
 
-fn connect(coordinator: &mut Coordinator, instance: u8) -> SessionId {
-    let hello = Hello {
-        protocol_version: PROTOCOL_VERSION,
-        role: Role::Gateway,
-        instance,
-        thread: 0,
-        processors: 0,
-        incarnation: u64::from(instance),
-    };
-    let session = coordinator.connect(hello).unwrap();
-    tell(coordinator, session, Ready { claim_count: 0 });
-    session
-}
-
-fn tell(
-    coordinator: &mut Coordinator,
-    from: SessionId,
-    message: impl Into<Message>,
-) -> Vec<(SessionId, Message)> {
-    coordinator.handle(from, message.into(), at(LATER)).unwrap();
-    coordinator.messages().drain(..).collect()
-}
-
 fn accept(coordinator: &mut Coordinator, from: SessionId, number: u8, stage: Stage) {
-    let reason = if stage == Stage::Waiting { Reason::AwaitsAny } else { Reason::Cheaper };
-    tell(
-        coordinator,
-        from,
-        Accept {
-            slot: 1,
-            correlation_id: id(number),
-            amount_cents: 1_990,
-            decided_at_ms: STORED_MS,
-            expires_at_us: LATER,
-            stage,
-            reason,
-        },
-    );
-}
-
-fn completion(number: u8, processor: Processor, outcome: Outcome) -> Completion {
-    let (correlation_id, requested_at_ms) = (id(number), STORED_MS);
-    Completion { sequence: 1, correlation_id, requested_at_ms, processor, outcome, status: 0 }
+    gateways::accept(coordinator, from, number, 1_990, stage);
 }
 
 fn intent(number: u8) -> Intent {
@@ -121,11 +56,11 @@ fn in_doubt(coordinator: &mut Coordinator, owner: SessionId, number: u8) {
 }
 
 fn declined(number: u8) -> Settlement {
-    Settlement::new(id(number), Verdict::Declined, "their statement does not have it".to_owned()).unwrap()
+    Settlement::new(id(number), SettledAs::Declined, "their statement does not have it".to_owned()).unwrap()
 }
 
 fn processed(number: u8, processor: Processor) -> Settlement {
-    let verdict = Verdict::Processed { processor, requested_at_ms: STORED_MS };
+    let verdict = SettledAs::Processed { processor, requested_at_ms: STORED_MS };
     Settlement::new(id(number), verdict, "their statement has it".to_owned()).unwrap()
 }
 
@@ -161,7 +96,7 @@ fn assigned(messages: &[(SessionId, Message)]) -> Vec<(SessionId, CorrelationId)
 #[test]
 fn what_waits_is_cancelled_and_never_sent_afterwards() {
     let mut coordinator = coordinator();
-    let (one, two) = (connect(&mut coordinator, 1), connect(&mut coordinator, 2));
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
     accept(&mut coordinator, one, 1, Stage::Waiting);
     let (reply, beside) = cancel(&mut coordinator, two, 1);
     assert_eq!((reply.standing, reply.status), (Standing::Declined, STATUS_CANCELLED));
@@ -185,7 +120,7 @@ fn what_waits_is_cancelled_and_never_sent_afterwards() {
 #[test]
 fn what_a_processor_may_have_is_not_cancelled() {
     let mut coordinator = coordinator();
-    let one = connect(&mut coordinator, 1);
+    let one = join(&mut coordinator, 1);
     accept(&mut coordinator, one, 1, Stage::Waiting);
     tell(&mut coordinator, one, intent(1));
     in_doubt(&mut coordinator, one, 2);
@@ -216,7 +151,7 @@ fn what_a_processor_may_have_is_not_cancelled() {
 #[test]
 fn a_payment_of_nobody_is_cancelled_too_and_a_processors_yes_afterwards_is_a_contradiction() {
     let mut coordinator = coordinator();
-    let one = connect(&mut coordinator, 1);
+    let one = join(&mut coordinator, 1);
     accept(&mut coordinator, one, 1, Stage::Waiting);
     tell(&mut coordinator, one, Release { correlation_id: id(1) });
     let (reply, beside) = cancel(&mut coordinator, one, 1);
@@ -228,7 +163,7 @@ fn a_payment_of_nobody_is_cancelled_too_and_a_processors_yes_afterwards_is_a_con
 #[test]
 fn what_is_in_doubt_is_settled_once_every_gateway_says_that_it_is_idle() {
     let mut coordinator = coordinator();
-    let (one, two) = (connect(&mut coordinator, 1), connect(&mut coordinator, 2));
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
     in_doubt(&mut coordinator, one, 1);
     let (number, asked) = settle(&mut coordinator, declined(1));
     assert_eq!(asked, [one, two], "one that had it before may have an attempt on its way");
@@ -265,7 +200,7 @@ fn what_is_in_doubt_is_settled_once_every_gateway_says_that_it_is_idle() {
 #[test]
 fn a_settlement_as_processed_is_booked_and_another_processors_yes_is_a_contradiction() {
     let mut coordinator = coordinator();
-    let one = connect(&mut coordinator, 1);
+    let one = join(&mut coordinator, 1);
     in_doubt(&mut coordinator, one, 1);
     let (number, _) = settle(&mut coordinator, processed(1, Processor::FALLBACK));
     tell(&mut coordinator, one, yielded(number, 1, true));
@@ -281,10 +216,10 @@ fn a_settlement_as_processed_is_booked_and_another_processors_yes_is_a_contradic
 #[test]
 fn a_reason_of_the_full_length_is_in_the_journal_and_replay_ignores_it() {
     let (mut coordinator, mut replayed) = (coordinator(), coordinator());
-    let one = connect(&mut coordinator, 1);
+    let one = join(&mut coordinator, 1);
     in_doubt(&mut coordinator, one, 1);
     let reason: String = "ç".repeat(REASON_SIZE_MAX / 2);
-    let settlement = Settlement::new(id(1), Verdict::Declined, reason.clone()).unwrap();
+    let settlement = Settlement::new(id(1), SettledAs::Declined, reason.clone()).unwrap();
     let (number, _) = settle(&mut coordinator, settlement);
     tell(&mut coordinator, one, yielded(number, 1, true));
     let mut text = Vec::new();
@@ -303,14 +238,14 @@ fn a_reason_of_the_full_length_is_in_the_journal_and_replay_ignores_it() {
     }
     assert_eq!(replayed.ledger().conservation(), coordinator.ledger().conservation());
     for bad in [String::new(), "x".repeat(REASON_SIZE_MAX + 1), "two\nlines".to_owned(), "\0".to_owned()] {
-        assert_eq!(Settlement::new(id(1), Verdict::Declined, bad), None);
+        assert_eq!(Settlement::new(id(1), SettledAs::Declined, bad), None);
     }
 }
 
 #[test]
 fn what_cannot_be_settled_is_said_at_once_and_nobody_is_asked() {
     let mut coordinator = coordinator();
-    let one = connect(&mut coordinator, 1);
+    let one = join(&mut coordinator, 1);
     accept(&mut coordinator, one, 1, Stage::Waiting);
     accept(&mut coordinator, one, 2, Stage::At0);
     for (number, expected) in [(1, Settled::NotInDoubt), (2, Settled::UnderWay), (3, Settled::Absent)] {
@@ -325,7 +260,7 @@ fn what_cannot_be_settled_is_said_at_once_and_nobody_is_asked() {
 #[test]
 fn while_an_attempt_is_on_its_way_nothing_is_settled_and_the_owner_gets_it_back() {
     let mut coordinator = coordinator();
-    let (one, two) = (connect(&mut coordinator, 1), connect(&mut coordinator, 2));
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
     in_doubt(&mut coordinator, one, 1);
     // The owner sends it.
     let (number, _) = settle(&mut coordinator, declined(1));
@@ -352,7 +287,7 @@ fn while_an_attempt_is_on_its_way_nothing_is_settled_and_the_owner_gets_it_back(
 #[test]
 fn a_gateway_that_is_silent_comes_or_goes_ends_the_round() {
     let mut coordinator = coordinator();
-    let (one, two) = (connect(&mut coordinator, 1), connect(&mut coordinator, 2));
+    let (one, two) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
     in_doubt(&mut coordinator, one, 1);
     let (number, _) = settle(&mut coordinator, declined(1));
     tell(&mut coordinator, one, yielded(number, 1, true));
@@ -369,7 +304,7 @@ fn a_gateway_that_is_silent_comes_or_goes_ends_the_round() {
     tell(&mut coordinator, two, yielded(number, 1, true));
     let (number, _) = settle(&mut coordinator, declined(1));
     tell(&mut coordinator, one, yielded(number, 1, true));
-    let three = connect(&mut coordinator, 3);
+    let three = join(&mut coordinator, 3);
     assert_eq!(settled(&mut coordinator), [(number, Settled::UnderWay)], "it may have been cut off");
     tell(&mut coordinator, two, yielded(number, 1, true));
 
@@ -390,7 +325,7 @@ fn a_gateway_that_is_silent_comes_or_goes_ends_the_round() {
 #[test]
 fn an_owner_that_was_given_the_payment_again_is_not_given_it_twice() {
     let mut coordinator = coordinator();
-    let one = connect(&mut coordinator, 1);
+    let one = join(&mut coordinator, 1);
     in_doubt(&mut coordinator, one, 1);
     let (number, _) = settle(&mut coordinator, declined(1));
     let given = tell(&mut coordinator, one, intent(1));
@@ -403,7 +338,7 @@ fn an_owner_that_was_given_the_payment_again_is_not_given_it_twice() {
 #[test]
 fn what_the_owner_said_before_its_answer_counts() {
     let mut coordinator = coordinator();
-    let one = connect(&mut coordinator, 1);
+    let one = join(&mut coordinator, 1);
     in_doubt(&mut coordinator, one, 1);
     in_doubt(&mut coordinator, one, 2);
     let (first, _) = settle(&mut coordinator, declined(1));
@@ -425,7 +360,7 @@ fn what_the_owner_said_before_its_answer_counts() {
 #[test]
 fn a_list_shows_the_oldest_first_and_is_bounded() {
     let mut coordinator = coordinator();
-    let one = connect(&mut coordinator, 1);
+    let one = join(&mut coordinator, 1);
     let list = |coordinator: &Coordinator, which, len_max| {
         let mut listing = Listing::new(which, len_max);
         while coordinator.ledger().list(&mut listing) {}

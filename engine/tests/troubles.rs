@@ -5,13 +5,15 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod field;
 
-use field::{CHEAP, DEAR, Field, MS, SECOND, Told, Try, config, declined, end, pauses, refused, taken};
+use field::{
+    CHEAP, DEAR, Field, MS, SECOND, Told, Try, config, declined, end, id_of, pauses, refused, taken,
+};
 use galo_engine::breaker::BreakerState;
 use galo_engine::dispatcher::DispatcherConfig;
 use galo_engine::router::Reason;
 use galo_engine::verdict::{End, Verdict};
 use galo_engine::{Outcome, Processor};
-use galo_wire::record::{HealthNews, HealthSource};
+use galo_wire::record::{ANY_SLOT, HealthNews, HealthSource, Withdrawal};
 
 /// Everybody else's ids.
 const OTHERS: u32 = 100;
@@ -102,6 +104,61 @@ fn a_refused_payment_that_is_alone_comes_back_by_itself() {
     field.pay(1);
     field.wait(5 * SECOND);
     assert_eq!(field.outcomes(1).last(), Some(&Outcome::Processed));
+}
+
+#[test]
+fn what_is_cancelled_leaves_the_queues_too() {
+    // Everything is refused: one after the other finds that out and is put off, the others wait.
+    let mut field = Field::new(|_| refused());
+    let mut longest = 0;
+    let mut put_off = 0;
+    for id in OTHERS..OTHERS + 3_000 {
+        field.pay(id);
+        field.wait(10 * MS);
+        let cancelled = Withdrawal { slot: ANY_SLOT, correlation_id: id_of(id) };
+        field.event(|dispatcher, now| dispatcher.handle(cancelled.into(), now));
+        let gauges = field.gauges();
+        longest = longest.max(gauges.waiting + gauges.deferred);
+        put_off = put_off.max(gauges.deferred);
+    }
+    // Each is found within a quarter of a second.
+    assert!(longest < 100 && put_off > 0, "{longest}, {put_off}");
+    field.wait(SECOND);
+    let gauges = field.gauges();
+    assert_eq!((gauges.held, gauges.waiting, gauges.deferred), (0, 0, 0));
+}
+
+#[test]
+fn what_is_withdrawn_again_and_again_leaves_the_queues_too() {
+    let mut field = Field::new(|_| refused());
+    field.pay_each(OTHERS..OTHERS + 40, 10 * MS);
+    let mut longest = 0;
+    for id in 1_000..2_000 {
+        // Of a gateway that is gone. When the link comes back the ledger has given it to another one.
+        field.assign_waiting(id);
+        field.unlink();
+        field.claims.clear();
+        field.link();
+        let claim = field.claims.iter().find(|claim| claim.correlation_id == id_of(id)).unwrap();
+        let withdrawal = Withdrawal { slot: claim.slot, correlation_id: id_of(id) };
+        field.event(|dispatcher, now| dispatcher.handle(withdrawal.into(), now));
+        longest = longest.max(field.gauges().waiting);
+    }
+    assert!(longest < 500, "{longest}");
+}
+
+#[test]
+fn a_wait_that_goes_on_is_one_decision_whoever_else_looks_again_meanwhile() {
+    // Both are down. Each of the first is a probe in its turn and is put off, the last ones wait in the queue.
+    let mut field = Field::new(|_| refused());
+    field.pay_each(OTHERS..OTHERS + 60, 10 * MS);
+    field.wait(10 * SECOND);
+    let waits = |field: &Field| field.dispatcher.counters().decisions[Reason::AwaitsAny as usize];
+    let before = waits(&field);
+    let gauges = field.gauges();
+    assert!(gauges.waiting > 0 && gauges.deferred > 10, "{gauges:?}");
+    field.wait(SECOND);
+    assert!(waits(&field) - before < 20, "{} in a second: one for each head", waits(&field) - before);
 }
 
 #[test]
@@ -354,6 +411,21 @@ fn a_processor_that_declines_everything_is_broken_and_ends_nothing() {
     pay_others(&mut field, 20);
     assert_eq!(field.dispatcher.counters().declined, 0);
     assert_eq!(field.gauges().held, 100);
+}
+
+#[test]
+fn a_processor_that_declines_everything_is_asked_seldom_however_many_wait() {
+    for count in [20, 2_000] {
+        let mut field = Field::new(|_: &Try| declined());
+        field.pay_each(OTHERS..OTHERS + count, 5 * MS);
+        field.wait(30 * SECOND - field.now_us);
+        for processor in [CHEAP, DEAR] {
+            let of_it = field.tries.iter().filter(|it| it.processor == processor && it.at_us > 20 * SECOND);
+            let each_second = of_it.count() as u64 / 10;
+            // Back-off at its longest: 150 ms, a fifth more or less.
+            assert!(each_second <= 8, "{count} wait, {processor:?} is asked {each_second} times a second");
+        }
+    }
 }
 
 #[test]

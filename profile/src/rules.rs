@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use galo_engine::verdict::{Answer, Rule, Rules, Text, Verdict};
+use galo_engine::verdict::{Reply, Rule, Rules, Text, Verdict};
 
 use crate::error::At;
 use crate::json::{POINTER_LEN_MAX, Scalar, is_pointer};
@@ -49,7 +49,7 @@ pub struct Page<'a> {
     pub body: &'a [u8],
 }
 
-impl Answer for Page<'_> {
+impl Reply for Page<'_> {
     fn status(&self) -> u16 {
         self.status
     }

@@ -53,9 +53,9 @@ pub fn read(env: &Env) -> Result<Processors, ProcessorsError> {
 ///
 /// # Errors
 /// Each mistake, with its file and line.
-pub fn read_names(env: &Env) -> Result<Listed, ProcessorsError> {
+pub fn read_names(env: &Env) -> Result<ProcessorList, ProcessorsError> {
     let Some(path) = env.text(FILE) else {
-        return Ok(Listed {
+        return Ok(ProcessorList {
             names: Names::pair(),
             health_checked: vec![(Processor::DEFAULT, None), (Processor::FALLBACK, None)],
         });
@@ -64,11 +64,11 @@ pub fn read_names(env: &Env) -> Result<Listed, ProcessorsError> {
         .map_err(|errors| ProcessorsError(errors.to_string()))?;
     let checked = |it: &galo_profile::Processor| Some((number(it)?, Some(it.health.as_ref()?.every_ms)));
     let health_checked = processors.iter().filter_map(checked).collect();
-    Ok(Listed { names: Names::of_all(&processors), health_checked })
+    Ok(ProcessorList { names: Names::of_all(&processors), health_checked })
 }
 
 /// Which processors there are.
-pub struct Listed {
+pub struct ProcessorList {
     /// By what names.
     pub names: Names,
     /// Those that say something of themselves, and how often the file wants them asked, ms.

@@ -32,7 +32,7 @@ const ROUNDS_LEN_MAX: usize = 16;
 
 /// How an operator says that a payment ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum SettledAs {
     /// A processor has it.
     Processed {
         /// Which.
@@ -48,22 +48,22 @@ pub enum Verdict {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settlement {
     correlation_id: CorrelationId,
-    verdict: Verdict,
+    settled_as: SettledAs,
     reason: String,
 }
 
 impl Settlement {
     /// `None` unless the reason has 1 to [`REASON_SIZE_MAX`] bytes, and no control characters.
     #[must_use]
-    pub fn new(correlation_id: CorrelationId, verdict: Verdict, reason: String) -> Option<Self> {
+    pub fn new(correlation_id: CorrelationId, settled_as: SettledAs, reason: String) -> Option<Self> {
         let is_valid = (1..=REASON_SIZE_MAX).contains(&reason.len()) && !reason.chars().any(char::is_control);
-        is_valid.then_some(Self { correlation_id, verdict, reason })
+        is_valid.then_some(Self { correlation_id, settled_as, reason })
     }
 
     /// How it ended.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        self.verdict
+    pub fn settled_as(&self) -> SettledAs {
+        self.settled_as
     }
 
     /// The reason, as it stands in the journal.
@@ -79,16 +79,16 @@ impl Settlement {
 /// For the log.
 impl std::fmt::Display for Settlement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { correlation_id, verdict, reason } = self;
-        match verdict {
-            Verdict::Processed { processor, requested_at_ms } => {
+        let Self { correlation_id, settled_as, reason } = self;
+        match settled_as {
+            SettledAs::Processed { processor, requested_at_ms } => {
                 let number = processor.index();
                 write!(
                     f,
                     "{correlation_id} as processed by processor {number} at {requested_at_ms} ms: {reason}"
                 )
             }
-            Verdict::Declined => write!(f, "{correlation_id} as declined: {reason}"),
+            SettledAs::Declined => write!(f, "{correlation_id} as declined: {reason}"),
         }
     }
 }
@@ -220,16 +220,16 @@ impl Coordinator {
 
     /// The payment, if it may be settled; else what there is to say.
     fn find_in_doubt(&self, settlement: &Settlement) -> Result<OpenPayment, Settled> {
-        match (self.ledger.lookup(settlement.correlation_id), settlement.verdict) {
+        match (self.ledger.lookup(settlement.correlation_id), settlement.settled_as) {
             (Known::Open(payment), _) if payment.in_doubt => Ok(payment),
             (Known::Open(payment), _) if payment.stage != Stage::Waiting => Err(Settled::UnderWay),
             (Known::Open(_), _) => Err(Settled::NotInDoubt),
             (Known::Absent, _) => Err(Settled::Absent),
             (
                 Known::Processed { processor: known, requested_at_ms: known_ms, .. },
-                Verdict::Processed { processor, requested_at_ms },
+                SettledAs::Processed { processor, requested_at_ms },
             ) if (known, known_ms) == (processor, requested_at_ms) => Err(Settled::Already),
-            (Known::Declined { .. }, Verdict::Declined) => Err(Settled::Already),
+            (Known::Declined { .. }, SettledAs::Declined) => Err(Settled::Already),
             (Known::Processed { .. } | Known::Declined { .. }, _) => Err(Settled::Otherwise),
         }
     }
@@ -282,11 +282,11 @@ impl Coordinator {
     }
 
     fn apply_settlement(&mut self, settlement: &Settlement, payment: OpenPayment, now: Now) {
-        let (processor, requested_at_ms, outcome, status) = match settlement.verdict {
-            Verdict::Processed { processor, requested_at_ms } => {
+        let (processor, requested_at_ms, outcome, status) = match settlement.settled_as {
+            SettledAs::Processed { processor, requested_at_ms } => {
                 (processor, requested_at_ms, Outcome::Processed, 0)
             }
-            Verdict::Declined => {
+            SettledAs::Declined => {
                 let processor = payment.stage.processor().expect("what is in doubt is with a processor");
                 (processor, now.unix_ms.0, Outcome::Declined, STATUS_SETTLED)
             }

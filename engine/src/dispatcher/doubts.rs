@@ -13,16 +13,37 @@ use super::yields::YIELD_REST_US;
 use super::{Action, Dispatcher, key_of};
 use crate::breaker::BreakerState;
 use crate::outlook::Reservation;
-use crate::retry::{Backoff, BudgetConfig};
+use crate::retry::{Backoff, Budget, BudgetConfig};
 use crate::time::Now;
 
 /// Each success pays for two more tries, so that what an outage left in doubt is settled as fast as the processor says
 /// yes; one that goes on saying nothing is asked twenty times a second, however many payments it holds.
-pub(super) const RETRY_BUDGET: BudgetConfig =
-    BudgetConfig { percent_of_successes: 200, per_second: 20, saved_max: 400 };
+const RETRY_BUDGET: BudgetConfig = BudgetConfig { percent_of_successes: 200, per_second: 20, saved_max: 400 };
+
+/// What may be tried again at one processor. Look-ups and attempts have each their own, so that neither holds up the other.
+#[derive(Clone, Debug)]
+pub(super) struct Budgets {
+    resends: Budget,
+    look_ups: Budget,
+}
+
+impl Budgets {
+    pub(super) fn new() -> Self {
+        Self { resends: Budget::new(RETRY_BUDGET), look_ups: Budget::new(RETRY_BUDGET) }
+    }
+
+    /// The processor has taken a payment, for now or for later, or says that it has one.
+    pub(super) fn on_success(&mut self) {
+        self.resends.on_success();
+        self.look_ups.on_success();
+    }
+}
 
 /// Between two tries of one payment.
 const BACKOFF: Backoff = Backoff { base_ms: 20, max_ms: 1_000, factor_percent: 200 };
+
+/// By how much an attempt may be later than this gateway's clock and be sent again, ms. Clocks of two gateways that agree by NTP differ by far less.
+const FUTURE_MS_MAX: u64 = 60_000;
 
 /// Look-ups of what only a person can settle, or the passing of time, grow as rare as this.
 const SETTLED_BY_OTHERS: Backoff = Backoff { base_ms: 20, max_ms: 60_000, factor_percent: 200 };
@@ -60,10 +81,13 @@ impl Dispatcher {
         doubt.about == About::Arrival && self.may_send_again(payment, doubt.processor, now)
     }
 
-    /// Whether the processor still knows the attempt by its key, so that sending it again cannot charge it twice.
+    /// Whether the processor still knows the attempt by its key, so that sending it again cannot charge it twice. A clock that was stepped back makes no
+    /// attempt younger: what has been here since then is as old as that, and of what came with a time that is yet to be nobody knows how old it is.
     fn may_send_again(&self, payment: &Payment, processor: Processor, now: Now) -> bool {
-        let age_us = now.unix_ms.0.saturating_sub(payment.requested_at.0).saturating_mul(1_000);
-        age_us < self.config.processors[processor.index()].doubt.resend_us_max
+        let resend_us_max = self.config.processors[processor.index()].doubt.resend_us_max;
+        let is_of_the_future = payment.requested_at.0.saturating_sub(now.unix_ms.0) > FUTURE_MS_MAX;
+        let age_us = payment.stamped_ago_ms(now).saturating_mul(1_000);
+        resend_us_max == u64::MAX || (age_us < resend_us_max && !is_of_the_future)
     }
 
     /// Whether "not found" proves by now that an attempt never arrived.
@@ -74,11 +98,13 @@ impl Dispatcher {
 
     pub(super) fn retry_doubtful(&mut self, now: Now) {
         for index in 0..self.doubtful.len() {
-            for is_look_up in [true, false] {
-                while let Some((slot, doubt)) = self.next_doubtful(index, is_look_up, now)
-                    && self.try_again(slot, doubt, is_look_up, now)
-                {}
-            }
+            // What stands in the wrong heap is moved to the other one: those that leave the second one wait for the next look.
+            while let Some((slot, doubt)) = self.next_doubtful(index, true, now)
+                && self.look_up_again(slot, doubt, now)
+            {}
+            while let Some((slot, doubt)) = self.next_doubtful(index, false, now)
+                && self.send_again(slot, doubt, now)
+            {}
         }
     }
 
@@ -100,47 +126,56 @@ impl Dispatcher {
         }
     }
 
-    /// Takes out the entry that was found first. A key's age may have changed since it was put there, so the heap says nothing of what is
-    /// to be done.
-    fn take_first(&mut self, index: usize, is_looked_up: bool) {
-        let heaps = if is_looked_up { &mut self.looked_up } else { &mut self.doubtful };
-        heaps[index].pop();
-    }
-
-    /// Sends a payment again, or looks it up, and takes its entry out; false if that is not possible now.
-    fn try_again(&mut self, slot: u32, doubt: Doubt, is_looked_up: bool, now: Now) -> bool {
+    /// Sends a payment again, and takes its entry out; false if that is not possible now.
+    fn send_again(&mut self, slot: u32, doubt: Doubt, now: Now) -> bool {
         let processor = doubt.processor;
         let index = processor.index();
         let payment = self.payments[key_of(slot)];
-        if self.is_sent_again(&payment, doubt, now) {
-            // Until the ledger has heard the claim nobody knows whose it is by now: another gateway may have proved that it is not there.
-            if !self.claimed {
-                return false;
-            }
-            let is_closed = self.outlooks[index].breaker_state(now) == BreakerState::Closed;
-            if !is_closed && !self.may_probe(slot) {
-                // Others find out whether that processor works again.
-                self.take_first(index, is_looked_up);
-                self.doubtful[index].push(Reverse((now.monotonic_us + LOOK_AGAIN_US, slot)));
-                return true;
-            }
-            let Some(reservation) = self.outlooks[index].try_reserve(now) else { return false };
-            let place = Place { processor, reservation };
-            let is_paced = reservation == Reservation::Probe;
-            if !is_paced && !self.budgets[index].try_spend(now.monotonic_us) {
-                self.cancel(place, now);
-                return false;
-            }
-            self.take_first(index, is_looked_up);
-            self.attempt(slot, place, now);
+        if !self.is_sent_again(&payment, doubt, now) {
+            // Its key is too old by now. Whether it may be looked up is nothing that those behind it wait for.
+            self.doubtful[index].pop();
+            self.looked_up[index].push(Reverse((now.monotonic_us, slot)));
             return true;
         }
-        let policy = self.config.processors[index].doubt;
-        if policy.has_lookup && !self.budgets[index].try_spend(now.monotonic_us) {
+        // Until the ledger has heard the claim nobody knows whose it is by now: another gateway may have proved that it is not there.
+        if !self.is_claimed() {
             return false;
         }
-        self.take_first(index, is_looked_up);
-        if policy.has_lookup {
+        let is_closed = self.outlooks[index].breaker_state(now) == BreakerState::Closed;
+        if !is_closed && !self.may_probe(slot) {
+            // Others find out whether that processor works again.
+            self.doubtful[index].pop();
+            self.doubtful[index].push(Reverse((now.monotonic_us + LOOK_AGAIN_US, slot)));
+            return true;
+        }
+        let Some(reservation) = self.outlooks[index].try_reserve(now) else { return false };
+        let place = Place { processor, reservation };
+        let is_paced = reservation == Reservation::Probe;
+        if !is_paced && !self.budgets[index].resends.try_spend(now.monotonic_us) {
+            self.cancel(place, now);
+            return false;
+        }
+        self.doubtful[index].pop();
+        self.attempt(slot, place, now);
+        true
+    }
+
+    /// Looks a payment up, and takes its entry out; false if that is not possible now.
+    fn look_up_again(&mut self, slot: u32, doubt: Doubt, now: Now) -> bool {
+        let index = doubt.processor.index();
+        let payment = self.payments[key_of(slot)];
+        if self.is_sent_again(&payment, doubt, now) {
+            // Keys are known for longer by now, by another configuration or a clock that was set right.
+            self.looked_up[index].pop();
+            self.doubtful[index].push(Reverse((now.monotonic_us, slot)));
+            return true;
+        }
+        let has_lookup = self.config.processors[index].doubt.has_lookup;
+        if has_lookup && !self.budgets[index].look_ups.try_spend(now.monotonic_us) {
+            return false;
+        }
+        self.looked_up[index].pop();
+        if has_lookup {
             self.verify(slot, doubt);
         } else {
             // Only a person can tell. Its age is what a metric shows.

@@ -16,11 +16,12 @@ const NOT_FOUND_COUNT: u8 = 4;
 
 /// How often a payment in doubt is sent again although it is refused each time: while its processor may refuse others, too, a minute's worth, and
 /// fewer, with pauses that grow, once it is suspect.
-const REFUSED_IN_DOUBT_MAX: [u16; 2] = [64, 12];
+const REFUSED_IN_DOUBT_MAX: [u8; 2] = [64, 12];
 
 impl Dispatcher {
     /// An attempt ended. Called exactly once for each [`Action::Attempt`].
     pub fn attempt_ended(&mut self, slot: u32, end: End, latency_us: u64, now: Now) {
+        self.wake(now);
         let payment = self.payments[key_of(slot)];
         let State::Attempting(processor, sent) = payment.state else {
             unreachable!("an attempt ends once, in state {:?}", payment.state);
@@ -42,17 +43,22 @@ impl Dispatcher {
                 self.payment(slot).tries = 0;
                 self.verify(slot, Doubt { about: About::Identity, ..doubt });
             }
-            Verdict::Pending => self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now),
+            Verdict::Pending => {
+                self.budgets[processor.index()].on_success();
+                self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now);
+            }
             // In doubt before: no refusal ends that, and neither does a decline.
             _ if payment.in_doubt || end.verdict == Verdict::Unknown => {
                 if end.verdict != Verdict::NotSent {
                     self.left_in_doubt(slot, processor);
                 }
-                // But what is refused each time is not sent for ever: a look-up tells, in the end.
-                let tries_max = REFUSED_IN_DOUBT_MAX[usize::from(self.troubles.is_suspect(slot))];
-                let is_hopeless = end.verdict == Verdict::Declined
-                    || (end.verdict == Verdict::Unavailable && payment.tries >= tries_max);
-                let about = if payment.in_doubt && is_hopeless { About::Identity } else { About::Arrival };
+                let about = if self.is_hopeless(slot, end.verdict) {
+                    let payment = self.payment(slot);
+                    (payment.tries, payment.refusals_in_doubt) = (0, 0);
+                    About::Identity
+                } else {
+                    About::Arrival
+                };
                 self.unsettled(slot, Doubt { about, ..doubt }, now);
             }
             Verdict::Unknown
@@ -70,6 +76,23 @@ impl Dispatcher {
             }
         }
         self.pump(now);
+    }
+
+    /// Whether a payment in doubt is refused so often that it is not sent again: a look-up tells, in the end. What is not answered does not count.
+    fn is_hopeless(&mut self, slot: u32, verdict: Verdict) -> bool {
+        let refusals_max = REFUSED_IN_DOUBT_MAX[usize::from(self.troubles.is_suspect(slot))];
+        let payment = self.payment(slot);
+        if !payment.in_doubt {
+            return false;
+        }
+        match verdict {
+            Verdict::Declined => true,
+            Verdict::Unavailable => {
+                payment.refusals_in_doubt += 1;
+                payment.refusals_in_doubt >= refusals_max
+            }
+            _ => false,
+        }
     }
 
     /// Nothing was charged: where the payment goes from here.
@@ -99,12 +122,17 @@ impl Dispatcher {
 
     /// A lookup ended. Called exactly once for each [`Action::Verify`].
     pub fn verified(&mut self, slot: u32, verification: Verification, now: Now) {
+        self.wake(now);
         let payment = self.payments[key_of(slot)];
         let State::Verifying(mut doubt) = payment.state else {
             unreachable!("a lookup ends once, in state {:?}", payment.state);
         };
         if verification == Verification::NotFound {
             doubt.not_found = doubt.not_found.saturating_add(1);
+        }
+        if matches!(verification, Verification::Found { .. }) {
+            // Else a processor that takes every payment for later would be looked at too seldom for what it takes.
+            self.budgets[doubt.processor.index()].on_success();
         }
         match verification {
             Verification::Found { amount: Some(amount), .. } if amount != payment.amount => {
@@ -154,7 +182,7 @@ impl Dispatcher {
         }
         self.complete(&payment, doubt.processor, payment.requested_at, outcome);
         let payment = self.payment(slot);
-        (payment.in_doubt, payment.tries) = (false, 0);
+        (payment.in_doubt, payment.tries, payment.refusals_in_doubt) = (false, 0, 0);
         then(self);
     }
 

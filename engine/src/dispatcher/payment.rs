@@ -5,7 +5,7 @@ use galo_wire::{CorrelationId, Processor};
 
 use crate::money::AmountCents;
 use crate::outlook::{Reservation, Sent};
-use crate::time::UnixMillis;
+use crate::time::{Now, UnixMillis};
 
 /// A place at a processor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,10 +72,17 @@ pub(super) struct Payment {
     pub(super) requested_at: UnixMillis,
     /// When it came here.
     pub(super) arrived_us: u64,
+    /// How long after that its `requestedAt` was stamped, ms; 0 where that was done elsewhere. In 32 bits, so that a payment is no larger for it: beyond 49
+    /// days an attempt counts as older than it is.
+    pub(super) stamped_after_ms: u32,
     /// The POST that waits for the grant.
     pub(super) ticket: Option<u32>,
     /// Attempts or lookups in a row without a clear answer.
     pub(super) tries: u16,
+    /// How often it was refused since it is in doubt, which does not end that.
+    pub(super) refusals_in_doubt: u8,
+    /// How often in a row the ledger's answer came too late for what was planned.
+    pub(super) late: u8,
     pub(super) state: State,
     /// An attempt at the recorded processor ended as unknown: the ledger knows.
     pub(super) in_doubt: bool,
@@ -85,6 +92,26 @@ pub(super) struct Payment {
     pub(super) withdrawn: bool,
     /// An operator is about to settle it: once its attempt has ended, it rests for a while.
     pub(super) is_asked_for: bool,
+}
+
+/// ARCHITECTURE.md and `DispatcherConfig::queue_len_max` name it.
+const _: () = assert!(size_of::<Payment>() == 88);
+
+impl Payment {
+    /// Gives it the `requestedAt` of its next attempt.
+    pub(super) fn stamp(&mut self, requested_at: UnixMillis, now: Now) {
+        self.requested_at = requested_at;
+        let after_ms = now.monotonic_us.saturating_sub(self.arrived_us) / 1_000;
+        self.stamped_after_ms = u32::try_from(after_ms).unwrap_or(u32::MAX);
+    }
+
+    /// How old its `requestedAt` is, by whichever clock says more, ms: the wall clock may have been stepped back since, and the monotonic one knows nothing
+    /// of the time before the payment came here.
+    pub(super) fn stamped_ago_ms(&self, now: Now) -> u64 {
+        let here_ms = now.monotonic_us.saturating_sub(self.arrived_us) / 1_000;
+        let by_monotonic_ms = here_ms.saturating_sub(u64::from(self.stamped_after_ms));
+        by_monotonic_ms.max(now.unix_ms.0.saturating_sub(self.requested_at.0))
+    }
 }
 
 /// A completion that the ledger has not acknowledged, with what it takes to say it again to a ledger that forgot.

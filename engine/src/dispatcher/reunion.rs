@@ -1,6 +1,9 @@
-//! The link to the ledger comes and goes: what is said when it stands again.
+//! The link to the ledger comes and goes: what is said when it stands again, and after a time in which nothing was heard.
+//!
+//! Must never: take a payment for this gateway's own because it was before. Until the ledger has heard what is claimed, and what it answered was
+//! read, nothing that is in doubt is sent again: another gateway may have proved meanwhile that it is not there, and sent it elsewhere.
 
-use galo_wire::record::{Claim, Ready};
+use galo_wire::record::{Acknowledgement, Claim, Ready};
 use galo_wire::{Outcome, Stage};
 
 use super::payment::{Doubt, State, Unacknowledged};
@@ -8,11 +11,16 @@ use super::{Action, Dispatcher, NO_ATTEMPT, key_of};
 use crate::router::Reason;
 use crate::time::{Now, UnixMillis};
 
+/// A time without any event after which this process is taken to have been stopped, µs: forty times what is between two looks of a gateway that holds something. While its only
+/// payment is on its way to a slow processor it is as long, which costs a question.
+const STOPPED_US: u64 = 1_000_000;
+
 impl Dispatcher {
     /// The connection to the aggregator stands, hellos are exchanged: say what is held, then ask for work.
     pub fn connected(&mut self, now: Now) {
         assert!(!self.connected, "a connection is lost before the next one stands");
         self.connected = true;
+        self.event_at_us = self.event_at_us.max(now.monotonic_us);
         // While the ledger was away, its clients waited for their answers.
         self.arrivals.on_interruption(now.monotonic_us);
         // Completions first: a claim for a payment that is processed would only be withdrawn. A ledger that has lost its
@@ -85,17 +93,47 @@ impl Dispatcher {
             }
             claim_count += 1;
         }
-        self.claimed_sequence = self.completion_sequence;
+        self.ask_whose(claim_count);
+        self.pump(now);
+    }
+
+    /// An event comes. If there was none for long, though a gateway that holds something looks around forty times a second, the process may have been stopped, and what
+    /// was withdrawn from it lies in its socket, or the end of the connection does.
+    pub(super) fn wake(&mut self, now: Now) {
+        let silent_us = now.monotonic_us.saturating_sub(self.event_at_us);
+        self.event_at_us = self.event_at_us.max(now.monotonic_us);
+        if silent_us > STOPPED_US && self.connected && !self.draining && !self.payments.is_empty() {
+            self.ask_whose(0);
+        }
+    }
+
+    /// Has the ledger answer behind all that it has said of whose the payments are. A gateway that stops asks for no work, and sends nothing again.
+    fn ask_whose(&mut self, claim_count: u64) {
+        self.unheard.push(self.completion_sequence);
         if !self.draining {
             self.actions.push(Action::Send(Ready { claim_count }.into()));
         }
-        self.pump(now);
+    }
+
+    /// The answer to a Ready is an acknowledgement of number 0, or that of the first completion after it.
+    pub(super) fn claims_heard(&mut self, acknowledgement: Acknowledgement) {
+        let Acknowledgement { sequence } = acknowledgement;
+        match sequence {
+            0 if self.unheard.is_empty() => self.counters.stale_records += 1,
+            0 => drop(self.unheard.remove(0)),
+            _ => self.unheard.retain(|before| *before >= sequence),
+        }
+    }
+
+    /// The ledger has heard what is claimed: what is not this gateway's has been withdrawn.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.connected && self.unheard.is_empty()
     }
 
     /// The connection to the aggregator is gone. What was granted goes on.
     pub fn disconnected(&mut self) {
         self.connected = false;
-        self.claimed = false;
+        self.unheard.clear();
         // Each will be claimed, and withdrawn.
         self.recalled.clear();
     }

@@ -6,7 +6,7 @@ use galo_wire::record::{HealthReport, HealthSource};
 use galo_wire::{PROCESSORS_LEN_MAX, Processor};
 
 use super::Dispatcher;
-use super::payment::{Payment, Place};
+use super::payment::{Payment, Place, State};
 use crate::money::AmountCents;
 use crate::outlook::{Backlog, Change};
 use crate::pace;
@@ -23,6 +23,8 @@ pub(super) struct Question {
     /// What becomes of it says something about its processor.
     is_evidence: bool,
     may_probe: bool,
+    /// It stands at the queue's head, or would if it were told to wait.
+    is_head: bool,
 }
 
 impl Dispatcher {
@@ -34,10 +36,16 @@ impl Dispatcher {
         if present && self.waiting.is_empty() {
             let allowed = self.config.router.processors;
             let arrived_us = now.monotonic_us;
-            return self.decide(
-                Question { amount, arrived_us, probed: false, allowed, is_evidence: true, may_probe: true },
-                now,
-            );
+            let asked = Question {
+                amount,
+                arrived_us,
+                probed: false,
+                allowed,
+                is_evidence: true,
+                may_probe: true,
+                is_head: true,
+            };
+            return self.decide(asked, now);
         }
         let reason = self.last_wait.filter(|_| present).map_or(Reason::Queued, |(_, reason)| reason);
         (None, reason)
@@ -47,7 +55,8 @@ impl Dispatcher {
     pub(super) fn question(&mut self, payment: &Payment, now: Now) -> Question {
         let Payment { slot, amount, arrived_us, probed, .. } = *payment;
         let (is_evidence, may_probe) = (!self.troubles.is_suspect(slot), self.may_probe(slot));
-        Question { amount, arrived_us, probed, allowed: self.allowed(slot, now), is_evidence, may_probe }
+        let (allowed, is_head) = (self.allowed(slot, now), payment.state == State::Waiting);
+        Question { amount, arrived_us, probed, allowed, is_evidence, may_probe, is_head }
     }
 
     /// Whether a payment may find out if a processor works. What becomes of a suspect one says nothing, so others do, if there are any; else it is
@@ -69,10 +78,11 @@ impl Dispatcher {
                 decision => decision,
             }
         });
-        // The same wait of the same payment, looked at again, is one decision.
+        // The same wait of the queue's head, looked at again, is one decision. One that left the queue waits for what it did there.
         let wait = (choice == Choice::Wait).then_some((asked.arrived_us, reason));
-        if wait.is_none() || wait != self.last_wait {
-            self.counters.decisions[reason as usize] += 1;
+        let is_new = wait.is_none() || (asked.is_head && wait != self.last_wait);
+        self.counters.decisions[reason as usize] += u64::from(is_new);
+        if asked.is_head {
             self.last_wait = wait;
         }
         let Choice::Send(processor) = choice else { return (None, reason) };

@@ -7,6 +7,8 @@
 //! Must never: say that nothing is on its way while an attempt is, be it one of a payment that was withdrawn; drop a payment that the
 //! ledger has given out since it named it.
 
+use std::cmp::Reverse;
+
 use galo_wire::CorrelationId;
 use galo_wire::record::{Yield, Yielded};
 
@@ -16,6 +18,9 @@ use crate::time::Now;
 
 /// Between two passes: one over 225,000 payments takes a few ms.
 const RECALL_EVERY_US: u64 = 250_000;
+
+/// Entries of payments that are not there any more, beside as many as there are payments.
+const LEFT_BEHIND_MAX: usize = 256;
 
 /// How long a payment that an operator asked for rests after its attempt, for him to ask again.
 pub(super) const YIELD_REST_US: u64 = 10_000_000;
@@ -66,6 +71,25 @@ impl Dispatcher {
         slots.into_iter().for_each(|slot| self.free(slot));
         ids.clear();
         self.recalled.ids = ids;
+        self.sweep();
+    }
+
+    /// Takes the entries of payments that are not there any more out of the queues. Those at a head that waits for its processor would never be passed
+    /// over, and all of them count as a backlog to the router.
+    pub(super) fn sweep(&mut self) {
+        let payments = &self.payments;
+        let is_in = |slot: u32, state| {
+            payments.get(key_of(slot)).is_some_and(|payment| payment.slot == slot && payment.state == state)
+        };
+        self.waiting.retain(|(slot, _)| is_in(*slot, State::Waiting));
+        self.deferred.retain(|Reverse((_, slot))| is_in(*slot, State::Deferred));
+    }
+
+    /// Likewise where payments leave one by one: once in as many as there are.
+    pub(super) fn sweep_seldom(&mut self) {
+        if self.waiting.len() + self.deferred.len() > 2 * self.payments.len() + LEFT_BEHIND_MAX {
+            self.sweep();
+        }
     }
 
     /// Says whether anything of a payment is on its way, and drops it if not.

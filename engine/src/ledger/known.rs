@@ -1,4 +1,4 @@
-//! The processed ids that are remembered: in the order in which they are forgotten, and found by id.
+//! The ids that have ended and are remembered: in the order in which they are forgotten, and found by id.
 //!
 //! What is known of an id stands in a queue, written once and never moved; a hash table holds only where: four bytes an id.
 //! Taking in a million ids is therefore mostly writing to memory in order, and the one table that is looked at out of order
@@ -85,7 +85,7 @@ pub(super) struct Late {
     pub(super) inserts: bool,
 }
 
-/// A processed id and what is known of it.
+/// An ended id and what is known of it.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
     pub(super) id: CorrelationId,

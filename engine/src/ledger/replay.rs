@@ -5,7 +5,8 @@
 //!
 //! Must never: let a misfit go unseen; leave anything unsettled once the journal is read.
 
-use super::{Entry, Ledger, Misfit};
+use super::snapshot::KNOWN_TWICE;
+use super::{ENDED_AGAIN, Entry, Ledger, Misfit};
 
 /// A change did not fit, as it turns out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,11 +53,7 @@ impl Ledger {
     pub fn settle(&mut self) -> Result<(), LateMisfit> {
         self.ended.settle().map_err(|late| LateMisfit {
             changes_since: late.changes_since.into(),
-            misfit: Misfit(if late.inserts {
-                "an id is remembered once"
-            } else {
-                "a processed id is not accepted again"
-            }),
+            misfit: if late.inserts { KNOWN_TWICE } else { ENDED_AGAIN },
         })
     }
 }

@@ -40,7 +40,7 @@ use crate::time::UnixMillis;
 /// payments a second, a minute's.
 const WAITING_LEN_MAX: usize = 1 << 16;
 
-const KNOWN_TWICE: Misfit = Misfit("an id is remembered once");
+pub(super) const KNOWN_TWICE: Misfit = Misfit("an id is remembered once");
 const NO_SPAN: Misfit = Misfit("there is no such span of time");
 
 /// Where an export stands.

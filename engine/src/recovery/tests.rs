@@ -416,7 +416,7 @@ fn a_misfit_that_is_found_late_is_named_where_it_is() {
         match refusal(&[(first, bytes)]) {
             Damage::Misfit { file, offset, sequence, misfit } => {
                 assert_eq!((file, offset, sequence), (first, 41 * BLOCK as u64, 41));
-                assert_eq!(misfit.to_string(), "a processed id is not accepted again");
+                assert_eq!(misfit.to_string(), "an id that has ended is not accepted again");
             }
             other => panic!("{other}"),
         }

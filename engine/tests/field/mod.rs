@@ -11,7 +11,7 @@ use galo_engine::money::AmountCents;
 use galo_engine::router::{Reason, RouterConfig};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::verdict::{End, Verdict};
-use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::Message;
 use galo_wire::record::{
     Acknowledgement, Admission, Assignment, Claim, Completion, Contradiction, Grant, IntentRecorded,
@@ -65,6 +65,7 @@ type Clerk = Box<dyn FnMut(Processor, u32, u64) -> Verification>;
 enum Due {
     Ended { slot: u32, number: usize },
     LookedUp { slot: u32, processor: u8, id: u32 },
+    Heard { number: usize },
 }
 
 /// See the module's documentation.
@@ -83,8 +84,15 @@ pub struct Field {
     pub judge: Judge,
     /// What a look-up finds, 1 ms later.
     pub clerk: Clerk,
+    /// How long the ledger takes for an answer, µs.
+    pub ledger_us: u64,
+    /// By how much the wall clock was stepped back, ms.
+    pub stepped_back_ms: u64,
+    /// How often the ledger was asked whether anything is not this gateway's by now.
+    pub readies: u32,
     is_linked: bool,
     ends: Vec<(End, u64)>,
+    answers: Vec<Message>,
     due: BinaryHeap<Reverse<(u64, Due)>>,
     tick_at_us: Option<u64>,
 }
@@ -139,8 +147,12 @@ impl Field {
             intents: Vec::new(),
             judge: Box::new(move |it| (judge(it), MS)),
             clerk: Box::new(|_, _, _| Verification::Unanswered),
+            ledger_us: 0,
+            stepped_back_ms: 0,
+            readies: 0,
             is_linked: false,
             ends: Vec::new(),
+            answers: Vec::new(),
             due: BinaryHeap::new(),
             tick_at_us: None,
         };
@@ -161,7 +173,10 @@ impl Field {
     }
 
     pub fn now(&self) -> Now {
-        Now { monotonic_us: self.now_us, unix_ms: UnixMillis(EPOCH_MS + self.now_us / MS) }
+        Now {
+            monotonic_us: self.now_us,
+            unix_ms: UnixMillis(EPOCH_MS + self.now_us / MS - self.stepped_back_ms),
+        }
     }
 
     pub fn link(&mut self) {
@@ -190,8 +205,15 @@ impl Field {
     }
 
     fn hear(&mut self, message: impl Into<Message>) {
-        let now = self.now();
-        self.dispatcher.handle(message.into(), now);
+        let message = message.into();
+        if self.ledger_us == 0 {
+            let now = self.now();
+            self.dispatcher.handle(message, now);
+        } else {
+            let number = self.answers.len();
+            self.answers.push(message);
+            self.due.push(Reverse((self.now_us + self.ledger_us, Due::Heard { number })));
+        }
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -236,7 +258,11 @@ impl Field {
             }
             Message::Contradiction(contradiction) => self.contradictions.push(contradiction),
             Message::Claim(claim) => self.claims.push(claim),
-            Message::Ready(_) | Message::HealthReport(_) | Message::Release(_) => {}
+            Message::Ready(_) => {
+                self.readies += 1;
+                self.hear(Acknowledgement { sequence: 0 });
+            }
+            Message::HealthReport(_) | Message::Release(_) => {}
             other => panic!("the ledger is told {other:?}"),
         }
     }
@@ -245,16 +271,31 @@ impl Field {
         self.event(|dispatcher, now| dispatcher.accept(id, id_of(id), amount(), now));
     }
 
-    /// Takes a payment over that may be with a processor since then.
+    /// Takes a payment over that may be with a processor since now.
     pub fn assign(&mut self, id: u32, processor: Processor) {
-        let assignment = Assignment {
-            correlation_id: id_of(id),
-            amount_cents: amount().get(),
-            requested_at_ms: self.now().unix_ms.0,
-            stage: galo_engine::Stage::at(processor),
-            in_doubt: true,
-        };
+        self.assign_of(id, processor, self.now().unix_ms.0);
+    }
+
+    /// Takes a payment over that may be with a processor since then.
+    pub fn assign_of(&mut self, id: u32, processor: Processor, requested_at_ms: u64) {
+        self.take_over(id, Stage::at(processor), requested_at_ms);
+    }
+
+    /// Takes a payment over that nobody has.
+    pub fn assign_waiting(&mut self, id: u32) {
+        self.take_over(id, Stage::Waiting, 0);
+    }
+
+    fn take_over(&mut self, id: u32, stage: Stage, requested_at_ms: u64) {
+        let (correlation_id, amount_cents) = (id_of(id), amount().get());
+        let in_doubt = stage != Stage::Waiting;
+        let assignment = Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt };
         self.event(|dispatcher, now| dispatcher.handle(assignment.into(), now));
+    }
+
+    /// The process is stopped for so long: it hears of nothing until then.
+    pub fn stop(&mut self, us: u64) {
+        self.now_us += us;
     }
 
     /// Lets time pass.
@@ -278,6 +319,10 @@ impl Field {
                 Due::Ended { slot, number } => {
                     let (end, latency_us) = self.ends[number];
                     self.event(|dispatcher, now| dispatcher.attempt_ended(slot, end, latency_us, now));
+                }
+                Due::Heard { number } => {
+                    let message = self.answers[number];
+                    self.event(|dispatcher, now| dispatcher.handle(message, now));
                 }
                 Due::LookedUp { slot, processor, id } => {
                     let processor = Processor::ALL[usize::from(processor)];
