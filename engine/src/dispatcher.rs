@@ -112,6 +112,8 @@ pub struct Dispatcher {
     /// The queue's first waits for that alone.
     is_paced: bool,
     next_due: NextDue,
+    /// When the first token comes of those that the last payment that was routed lacked, µs; in the far future if it lacked none.
+    rate_due_us: u64,
     /// Which payment, by its arrival, was told to wait last, and why.
     last_wait: Option<(u64, Reason)>,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
@@ -137,9 +139,9 @@ impl Dispatcher {
         let outlooks = config.processors[..numbers_len]
             .iter()
             .map(|policy| {
-                let concurrency_max = policy.concurrency_max;
+                let ProcessorPolicy { concurrency_max, rate, .. } = *policy;
                 let thresholds = config.router.thresholds;
-                Outlook::new(OutlookConfig { concurrency_max, thresholds }, random.next_u64())
+                Outlook::new(OutlookConfig { concurrency_max, rate, thresholds }, random.next_u64())
             })
             .collect();
         Self {
@@ -161,6 +163,7 @@ impl Dispatcher {
             pace: Pace::default(),
             is_paced: false,
             next_due: NextDue::NEVER,
+            rate_due_us: u64::MAX,
             last_wait: None,
             budgets: (0..numbers_len).map(|_| Budget::new(doubts::RETRY_BUDGET)).collect(),
             random,
@@ -184,7 +187,10 @@ impl Dispatcher {
         assert_eq!(limits(&self.config.processors), limits(&processors), "with the same hard limits");
         self.config.router = router;
         self.config.processors = processors;
-        self.outlooks.iter_mut().for_each(|outlook| outlook.set_thresholds(router.thresholds));
+        for (outlook, policy) in self.outlooks.iter_mut().zip(processors) {
+            outlook.set_thresholds(router.thresholds);
+            outlook.set_rate(policy.rate);
+        }
     }
 
     /// What the shell is to do, in order. It empties the list.

@@ -40,7 +40,7 @@ impl Dispatcher {
             Verdict::Duplicate => {
                 self.budgets[processor.index()].on_success();
                 self.payment(slot).tries = 0;
-                self.verify(slot, Doubt { about: About::Identity, ..doubt });
+                self.verify_soon(slot, Doubt { about: About::Identity, ..doubt }, now);
             }
             Verdict::Pending => self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now),
             // In doubt before: no refusal ends that, and neither does a decline.
@@ -84,7 +84,7 @@ impl Dispatcher {
     }
 
     /// The payment may be with the processor.
-    fn unsettled(&mut self, slot: u32, doubt: Doubt, now: Now) {
+    pub(super) fn unsettled(&mut self, slot: u32, doubt: Doubt, now: Now) {
         let payment = self.payments[key_of(slot)];
         if !payment.in_doubt {
             self.complete(&payment, doubt.processor, payment.requested_at, Outcome::Unknown);
