@@ -232,6 +232,11 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
             by_processor(&|thread, index| thread.counters.unproven_declines[index]),
         ),
         (
+            "galo_gateway_rate_held_total",
+            "Decisions to wait for the processor, or to pay more elsewhere, because of limits.per_second alone.",
+            by_processor(&|thread, index| thread.counters.rate_held[index]),
+        ),
+        (
             "galo_gateway_contradictions_total",
             "Payments that the processor has with another amount; an operator must settle them.",
             by_processor(&|thread, index| thread.counters.contradictions[index]),
