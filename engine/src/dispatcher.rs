@@ -31,6 +31,7 @@ mod config;
 mod doubts;
 mod ends;
 mod gauges;
+mod notices;
 mod payment;
 mod reunion;
 mod routing;
@@ -60,6 +61,7 @@ use crate::time::{Now, UnixMillis};
 pub use action::{Action, Answer, Stored, Verification};
 pub use config::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
 pub use gauges::{DispatcherCounters, DispatcherGauges};
+use notices::Notices;
 use payment::{Doubt, Payment, Place, State, Unacknowledged};
 use troubles::Troubles;
 use waits::NextDue;
@@ -97,6 +99,8 @@ pub struct Dispatcher {
     assigned: HashMap<CorrelationId, u32>,
     /// Payments that have ended otherwise, and are still here.
     recalled: Recalled,
+    /// What processors said of payments that are not looked up yet.
+    notices: Notices,
     /// What is remembered of payments that were refused.
     troubles: Troubles,
     /// Processors that must show that they take any payment, since they declined one.
@@ -154,6 +158,7 @@ impl Dispatcher {
             deferred: BinaryHeap::new(),
             assigned: HashMap::new(),
             recalled: Recalled::default(),
+            notices: Notices::default(),
             troubles: Troubles::default(),
             proofs: ProcessorSet::EMPTY,
             deadlines: VecDeque::with_capacity(1024),
@@ -281,6 +286,7 @@ impl Dispatcher {
             Message::Withdrawal(Withdrawal { slot: ANY_SLOT, correlation_id }) => self.recall(correlation_id),
             Message::Withdrawal(withdrawal) => self.withdraw(withdrawal, now),
             Message::Yield(asked) => self.yield_up(asked),
+            Message::Notified(notified) => self.notified(notified, now),
             Message::Purged(_) => self.purged(),
             Message::Lease(lease) => self.actions.push(Action::CheckHealth { processor: lease.processor }),
             // Completions leave as actions in the order in which they were heard of: they are all before this.
@@ -322,6 +328,7 @@ impl Dispatcher {
             | Message::Flushed(_)
             | Message::CancelQuery(_)
             | Message::Yielded(_)
+            | Message::Notice(_)
             | Message::HealthReport(_) => self.counters.stale_records += 1,
         }
     }
@@ -357,6 +364,7 @@ impl Dispatcher {
             }
         }
         self.drop_recalled(now);
+        self.heed_notices(now);
         self.pump(now);
     }
 
@@ -494,6 +502,7 @@ impl Dispatcher {
     /// The ledger is empty. What was granted before is dropped; what is on its way only frees its place.
     fn purged(&mut self) {
         self.recalled.clear();
+        self.notices.clear();
         self.unacknowledged.clear();
         let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {

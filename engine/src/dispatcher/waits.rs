@@ -37,7 +37,8 @@ impl Dispatcher {
         let is_held = !(self.waiting.is_empty()
             && self.deadlines.is_empty()
             && self.deferred.is_empty()
-            && self.recalled.is_empty());
+            && self.recalled.is_empty()
+            && self.notices.is_empty());
         if is_near {
             return Some(TICK_NEAR_US);
         }
