@@ -181,6 +181,16 @@ impl Metrics {
                 counters.settled,
             ),
             (
+                "galo_notices_passed_on_total",
+                "Processors' notifications passed on to the gateway that has the payment.",
+                counters.notices_passed_on,
+            ),
+            (
+                "galo_notices_ignored_total",
+                "Those about no payment that is open with that processor.",
+                counters.notices_dropped,
+            ),
+            (
                 "galo_unconfirmed_summaries_total",
                 "Summaries made although a gateway had not said within 200 ms whether it knew of more.",
                 counters.unconfirmed_summaries,

@@ -19,6 +19,7 @@
 
 mod endings;
 mod names;
+mod notices;
 mod questions;
 mod summaries;
 
@@ -126,6 +127,10 @@ pub struct CoordinatorCounters {
     pub cancelled: u64,
     /// Payments that an operator settled.
     pub settled: u64,
+    /// Notifications passed on to a payment's owner, and those about no payment that somebody would look up.
+    pub notices_passed_on: u64,
+    /// See there.
+    pub notices_dropped: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -386,6 +391,7 @@ impl Coordinator {
                 self.tell(session, query.slot, query.correlation_id);
             }
             Message::Yielded(yielded) => self.yielded(session, yielded, now),
+            Message::Notice(notice) => self.notice(notice),
             Message::PurgeQuery(query) => {
                 self.apply(Entry::Purged);
                 self.purge_generation = self.purge_generation.wrapping_add(1);
@@ -411,6 +417,7 @@ impl Coordinator {
             | Message::Lease(_)
             | Message::Flush(_)
             | Message::Yield(_)
+            | Message::Notified(_)
             | Message::HealthNews(_) => return Err(Rejection::Unexpected(Box::new(message))),
         }
         Ok(())

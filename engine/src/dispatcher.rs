@@ -32,6 +32,7 @@ mod doubts;
 mod ends;
 mod gauges;
 mod grants;
+mod notices;
 mod payment;
 mod reunion;
 mod routing;
@@ -61,6 +62,7 @@ pub use action::{Action, Answer, Stored, Verification};
 pub use config::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
 use doubts::Budgets;
 pub use gauges::{DispatcherCounters, DispatcherGauges};
+use notices::Notices;
 use payment::{Doubt, Payment, Place, State, Unacknowledged};
 use troubles::Troubles;
 use waits::NextDue;
@@ -95,6 +97,8 @@ pub struct Dispatcher {
     assigned: HashMap<CorrelationId, u32>,
     /// Payments that have ended otherwise, and are still here.
     recalled: Recalled,
+    /// What processors said of payments that are not looked up yet.
+    notices: Notices,
     /// What is remembered of payments that were refused.
     troubles: Troubles,
     /// Processors that must show that they take any payment, since they declined one.
@@ -110,6 +114,8 @@ pub struct Dispatcher {
     /// The queue's first waits for that alone.
     is_paced: bool,
     next_due: NextDue,
+    /// When the first token comes of those that the last payment that was routed lacked, µs; in the far future if it lacked none.
+    rate_due_us: u64,
     /// What the queue's head, by its arrival, was told to wait for; `None` if it was sent.
     last_wait: Option<(u64, Reason)>,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
@@ -135,9 +141,9 @@ impl Dispatcher {
         let outlooks = config.processors[..numbers_len]
             .iter()
             .map(|policy| {
-                let concurrency_max = policy.concurrency_max;
+                let ProcessorPolicy { concurrency_max, rate, .. } = *policy;
                 let thresholds = config.router.thresholds;
-                Outlook::new(OutlookConfig { concurrency_max, thresholds }, random.next_u64())
+                Outlook::new(OutlookConfig { concurrency_max, rate, thresholds }, random.next_u64())
             })
             .collect();
         Self {
@@ -150,6 +156,7 @@ impl Dispatcher {
             deferred: BinaryHeap::new(),
             assigned: HashMap::new(),
             recalled: Recalled::default(),
+            notices: Notices::default(),
             troubles: Troubles::default(),
             proofs: ProcessorSet::EMPTY,
             deadlines: VecDeque::with_capacity(1024),
@@ -159,6 +166,7 @@ impl Dispatcher {
             pace: Pace::default(),
             is_paced: false,
             next_due: NextDue::NEVER,
+            rate_due_us: u64::MAX,
             last_wait: None,
             budgets: (0..numbers_len).map(|_| Budgets::new()).collect(),
             random,
@@ -182,7 +190,10 @@ impl Dispatcher {
         assert_eq!(limits(&self.config.processors), limits(&processors), "with the same hard limits");
         self.config.router = router;
         self.config.processors = processors;
-        self.outlooks.iter_mut().for_each(|outlook| outlook.set_thresholds(router.thresholds));
+        for (outlook, policy) in self.outlooks.iter_mut().zip(processors) {
+            outlook.set_thresholds(router.thresholds);
+            outlook.set_rate(policy.rate);
+        }
     }
 
     /// What the shell is to do, in order. It empties the list.
@@ -275,6 +286,7 @@ impl Dispatcher {
             Message::Withdrawal(Withdrawal { slot: ANY_SLOT, correlation_id }) => self.recall(correlation_id),
             Message::Withdrawal(withdrawal) => self.withdraw(withdrawal, now),
             Message::Yield(asked) => self.yield_up(asked),
+            Message::Notified(notified) => self.notified(notified, now),
             Message::Purged(_) => self.purged(),
             Message::Lease(lease) => self.actions.push(Action::CheckHealth { processor: lease.processor }),
             // Completions leave as actions in the order in which they were heard of: they are all before this.
@@ -316,6 +328,7 @@ impl Dispatcher {
             | Message::Flushed(_)
             | Message::CancelQuery(_)
             | Message::Yielded(_)
+            | Message::Notice(_)
             | Message::HealthReport(_) => self.counters.stale_records += 1,
         }
     }
@@ -353,6 +366,7 @@ impl Dispatcher {
             }
         }
         self.drop_recalled(now);
+        self.heed_notices(now);
         self.pump(now);
     }
 
@@ -444,6 +458,7 @@ impl Dispatcher {
     /// The ledger is empty. What was granted before is dropped; what is on its way only frees its place.
     fn purged(&mut self) {
         self.recalled.clear();
+        self.notices.clear();
         self.unacknowledged.clear();
         let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {

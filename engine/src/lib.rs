@@ -17,6 +17,7 @@ pub mod money;
 pub mod outlook;
 pub mod pace;
 pub mod random;
+pub mod rate;
 pub mod recovery;
 pub mod retry;
 pub mod router;

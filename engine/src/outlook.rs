@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use crate::breaker::{Breaker, BreakerConfig, BreakerState, FailureKind};
 use crate::capacity::{Capacity, Release};
 use crate::latency::Latency;
+use crate::rate::{Rate, RateLimit, Use};
 use crate::router::{Thresholds, View};
 use crate::time::Now;
 use crate::verdict::{End, Verdict};
@@ -37,6 +38,8 @@ const FAST_IN_A_ROW: u32 = 3;
 pub struct OutlookConfig {
     /// Attempts in flight at most, those that hang included: the hard limit, and the bound on sockets.
     pub concurrency_max: u32,
+    /// Requests a second; `None`: no limit.
+    pub rate: Option<RateLimit>,
     /// See there.
     pub thresholds: Thresholds,
 }
@@ -80,6 +83,7 @@ pub struct Outlook {
     config: OutlookConfig,
     breaker: Breaker,
     capacity: Capacity,
+    rate: Option<Rate>,
     latency: Latency,
     /// What the latency window said last, and until when that is good enough.
     answered_us: Option<u64>,
@@ -152,6 +156,7 @@ impl Outlook {
             config,
             breaker: Breaker::new(BreakerConfig::default(), seed),
             capacity: Capacity::new(config.concurrency_max.min(4), limit_start, config.concurrency_max),
+            rate: config.rate.map(Rate::new),
             latency: Latency::new(),
             answered_us: None,
             answered_until_us: 0,
@@ -177,6 +182,14 @@ impl Outlook {
         self.config.thresholds = thresholds;
     }
 
+    /// How many requests a second it may be sent from now on.
+    pub fn set_rate(&mut self, limit: Option<RateLimit>) {
+        match (&mut self.rate, limit) {
+            (Some(rate), Some(limit)) => rate.set_limit(limit),
+            (rate, limit) => *rate = limit.map(Rate::new),
+        }
+    }
+
     /// The breaker's state.
     pub fn breaker_state(&mut self, now: Now) -> BreakerState {
         self.breaker.state(now.monotonic_us)
@@ -185,8 +198,32 @@ impl Outlook {
     /// Whether the breaker that is not closed would let a probe through.
     pub(crate) fn is_probe_due(&mut self, now: Now) -> bool {
         self.breaker_state(now) != BreakerState::Closed
-            && self.capacity.has_room()
+            && self.has_room(now)
             && self.breaker.next_probe_at_us().is_some_and(|at| at <= now.monotonic_us)
+    }
+
+    /// One more payment fits both its concurrency limit and its rate.
+    fn has_room(&mut self, now: Now) -> bool {
+        self.capacity.has_room() && self.has_token(Use::Payment, now)
+    }
+
+    fn has_token(&mut self, purpose: Use, now: Now) -> bool {
+        self.rate.as_mut().is_none_or(|rate| rate.has_token(purpose, now.monotonic_us))
+    }
+
+    /// Notes that a payment waits for a token, or goes elsewhere for want of one; false if that is not what it lacks.
+    pub fn want_token(&mut self, now: Now) -> bool {
+        let is_wanted = self.capacity.has_room() && !self.has_token(Use::Payment, now);
+        if let Some(rate) = self.rate.as_mut().filter(|_| is_wanted) {
+            rate.want(Use::Payment, now.monotonic_us);
+        }
+        is_wanted
+    }
+
+    /// When its rate lets the next request through, µs; not after now if it does so already.
+    #[must_use]
+    pub fn next_token_us(&self) -> u64 {
+        self.rate.as_ref().map_or(0, Rate::next_us)
     }
 
     /// The concurrency limit now.
@@ -272,7 +309,7 @@ impl Outlook {
         self.notice_silence(now, hang_after_us);
         let too_many_hang = self.capacity.hanging() >= self.config.hanging_max();
         let closed = is_closed && !too_many_hang;
-        let has_capacity = self.capacity.has_room();
+        let has_capacity = self.has_room(now);
         let sent_before = self.outstanding.partition_point(|it| it.sent_us < self.slow_since_us);
         let slow_for_us = now_us.saturating_sub(self.slow_since_us);
         let trickle_us = (slow_for_us / 8).clamp(*TRICKLE_US.start(), *TRICKLE_US.end());
@@ -292,30 +329,62 @@ impl Outlook {
             rests_us: self.breaker.rests_us(now_us),
             bad_ago_us: self.bad_sent_us.map_or(u64::MAX, |sent_us| now_us.saturating_sub(sent_us)),
             worked_us: if closed { now_us.saturating_sub(self.closed_since_us) } else { 0 },
-            drain_us: backlog.drain_us(expected_us, self.capacity.reachable()),
+            drain_us: backlog
+                .drain_us(expected_us, self.capacity.reachable())
+                .max(self.rate.as_ref().map_or(0, |rate| rate.drain_us(backlog.len as u64))),
             expected_us,
         }
     }
 
     /// Takes a place for an attempt: a regular one, or a probe while the breaker is not closed.
-    pub fn try_reserve(&mut self, now: Now) -> Option<Reservation> {
-        if !self.capacity.try_acquire() {
+    pub fn try_reserve(&mut self, purpose: Use, now: Now) -> Option<Reservation> {
+        // First: a limit that grows when it is met says nothing of a rate that is.
+        if !self.may_ask(purpose, now) || !self.capacity.try_acquire() {
             return None;
         }
         self.reserved_at_us = now.monotonic_us;
-        if self.breaker.state(now.monotonic_us) == BreakerState::Closed {
-            return Some(Reservation::Regular);
+        let reservation = if self.breaker.state(now.monotonic_us) == BreakerState::Closed {
+            Reservation::Regular
+        } else if self.breaker.try_probe(now.monotonic_us) {
+            Reservation::Probe
+        } else {
+            self.capacity.release(Release::Neutral);
+            return None;
+        };
+        let is_taken = self.take_token(purpose, now);
+        assert!(is_taken, "there was a token");
+        Some(reservation)
+    }
+
+    /// Takes a token for a request that takes no place.
+    fn take_token(&mut self, purpose: Use, now: Now) -> bool {
+        self.rate.as_mut().is_none_or(|rate| rate.try_take(purpose, now.monotonic_us))
+    }
+
+    /// Whether its rate lets one more request through. If not, the next but one is this one's.
+    pub fn may_ask(&mut self, purpose: Use, now: Now) -> bool {
+        let may_ask = self.has_token(purpose, now);
+        if let Some(rate) = self.rate.as_mut().filter(|_| !may_ask) {
+            rate.want(purpose, now.monotonic_us);
         }
-        if self.breaker.try_probe(now.monotonic_us) {
-            return Some(Reservation::Probe);
-        }
-        self.capacity.release(Release::Neutral);
-        None
+        may_ask
+    }
+
+    /// A look-up is on its way, which takes no place.
+    ///
+    /// # Panics
+    /// If its rate did not let it through: see [`Self::may_ask`].
+    pub fn asked(&mut self, now: Now) {
+        let is_taken = self.take_token(Use::Doubt, now);
+        assert!(is_taken, "there was a token");
     }
 
     /// Gives back a place whose attempt was never sent.
     pub fn cancel(&mut self, reservation: Reservation, now: Now) {
         self.capacity.release(Release::Neutral);
+        if let Some(rate) = &mut self.rate {
+            rate.give_back();
+        }
         if reservation == Reservation::Probe {
             self.breaker.on_probe_result(now.monotonic_us, Err(FailureKind::Overloaded));
         }

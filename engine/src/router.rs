@@ -223,7 +223,7 @@ pub struct View {
     pub slow: bool,
     /// It has not answered for longer than its answers took: nobody knows how slow it is.
     pub silent: bool,
-    /// One more attempt fits its concurrency limit.
+    /// One more attempt fits its concurrency limit and its rate.
     pub has_capacity: bool,
     /// A single payment may try it although it is not closed, or slow.
     pub probe_ready: bool,
@@ -337,7 +337,8 @@ pub fn route(config: &RouterConfig, situation: &Situation) -> Decision {
             } else {
                 config.worth_waiting_us(processor, other, situation.amount_cents)
             };
-            return if view.drain_us >= worth_us {
+            // Those at its end would not wait for so long: they would go elsewhere when their patience is over.
+            return if view.drain_us >= worth_us.min(config.patience_us) {
                 send(other, Reason::Backlog)
             } else if situation.waited_beside_us(other) >= config.patience_us {
                 send(other, Reason::PatienceOver)
@@ -689,13 +690,18 @@ mod tests {
         assert!(worth_us([0, 10_000]) > 0, "a processor that keeps everything divides by nothing");
 
         let busy = |drain_us| View { has_capacity: false, drain_us, ..WORKS };
-        let at = |drain_us, quiet, waited_us| {
-            route(&config(), &Situation { quiet, waited_us, ..situation([busy(drain_us), WORKS]) })
+        let patient = RouterConfig { patience_us: 30_000_000, ..config() };
+        let of = |config: &RouterConfig, drain_us, quiet, waited_us| {
+            route(config, &Situation { quiet, waited_us, ..situation([busy(drain_us), WORKS]) })
         };
+        let at = |drain_us, quiet, waited_us| of(&patient, drain_us, quiet, waited_us);
         assert_eq!(at(7_058_822, false, 0), wait(Reason::AwaitsCapacity));
         assert_eq!(at(7_058_823, false, 0), send(Processor::FALLBACK, Reason::Backlog));
         assert_eq!(at(SETTLE_US_MAX - 1, true, 0), wait(Reason::AwaitsCapacity));
         assert_eq!(at(SETTLE_US_MAX, true, 0), send(Processor::FALLBACK, Reason::Backlog));
-        assert_eq!(at(0, false, 2_000_000), send(Processor::FALLBACK, Reason::PatienceOver));
+        assert_eq!(of(&config(), 0, false, 2_000_000), send(Processor::FALLBACK, Reason::PatienceOver));
+        // No queue is longer than patience.
+        assert_eq!(of(&config(), 1_999_999, false, 0), wait(Reason::AwaitsCapacity));
+        assert_eq!(of(&config(), 2_000_000, false, 0), send(Processor::FALLBACK, Reason::Backlog));
     }
 }

@@ -14,10 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use galo_engine::CorrelationId;
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
-use galo_gateway::http::service::{Accepted, PaymentView, PurgeError, Service, Summary, Unreachable};
+use galo_engine::{CorrelationId, Processor};
+use galo_gateway::http::service::{
+    Accepted, Notified, PaymentView, PurgeError, Service, Summary, Unreachable,
+};
 use galo_gateway::http::{HttpConfig, Server};
 use galo_shell::processors::Names;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
@@ -53,6 +55,16 @@ impl Service for Granting {
     async fn cancel(&self, _id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
         Ok(None)
     }
+
+    fn notifier(&self, _name: &str) -> Option<(Processor, Arc<galo_profile::Processor>)> {
+        None
+    }
+
+    fn notice(&self, _processor: Processor, _id: CorrelationId) -> Result<(), Unreachable> {
+        Err(Unreachable)
+    }
+
+    fn count_notification(&self, _end: Notified) {}
 
     async fn purge(&self) -> Result<(), PurgeError> {
         Ok(())

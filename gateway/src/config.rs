@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use galo_engine::dispatcher::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
+use galo_engine::rate::RateLimit;
 use galo_engine::router::{Cost, RouterConfig};
 use galo_engine::{PROCESSORS_LEN_MAX, Processor};
 use galo_profile::{Auth, Processor as Profile, Processors, Url};
@@ -204,7 +205,7 @@ pub(crate) fn router_config(processors: &Processors) -> RouterConfig {
     config
 }
 
-/// Threads share each processor's places evenly.
+/// Threads share each processor's places and its rate evenly.
 pub(crate) fn policies(processors: &Processors, thread_count: u16) -> [ProcessorPolicy; PROCESSORS_LEN_MAX] {
     let mut policies = [ProcessorPolicy::contest(1); PROCESSORS_LEN_MAX];
     for profile in processors.iter() {
@@ -217,6 +218,10 @@ pub(crate) fn policies(processors: &Processors, thread_count: u16) -> [Processor
         });
         policies[usize::from(profile.number)] = ProcessorPolicy {
             concurrency_max: (profile.limits.concurrency / u32::from(thread_count)).max(1),
+            rate: profile
+                .limits
+                .per_second
+                .map(|per_second| RateLimit { per_second, shares: u32::from(thread_count) }),
             doubt: DoubtPolicy {
                 resend_us_max: if profile.idempotency.has_key { window_us } else { 0 },
                 has_lookup: profile.lookup.is_some(),
@@ -260,6 +265,15 @@ mod tests {
             (config.dispatcher.processors[0].concurrency_max, config.dispatcher.queue_len_max),
             (100, 250)
         );
+    }
+
+    #[test]
+    fn threads_share_a_rate_to_the_fraction() {
+        let text = "[[processor]]\nname = \"a\"\nprofile = \"contest\"\nurl = \"http://a\"\nlimits = { per_second = 7 }\n\
+                    [[processor]]\nname = \"b\"\nprofile = \"contest\"\nurl = \"http://b\"\n";
+        let processors = Processors::parse(text, "processors.toml", std::path::Path::new(".")).unwrap();
+        let rates = policies(&processors, 3).map(|policy| policy.rate);
+        assert_eq!(rates[..2], [Some(RateLimit { per_second: 7, shares: 3 }), None]);
     }
 
     #[test]

@@ -19,8 +19,8 @@ use galo_engine::{
 use galo_shell::clock::Clock;
 use galo_shell::processors::Names;
 use galo_wire::record::{
-    CancelQuery, Flush, LookupQuery, LookupReply, PurgeQuery, REQUESTED_AT_MS_MAX, Standing, SummaryQuery,
-    SummaryReply, SummaryTotal,
+    CancelQuery, Flush, LookupQuery, LookupReply, Notice, PurgeQuery, REQUESTED_AT_MS_MAX, Standing,
+    SummaryQuery, SummaryReply, SummaryTotal,
 };
 use galo_wire::{FrameWriter, Message};
 
@@ -28,7 +28,7 @@ use crate::beat::Beat;
 use crate::config::{Config, Reached};
 use crate::http::Service;
 use crate::http::service::{
-    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable,
+    Accepted, DeclineCause, Notified, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable,
 };
 use crate::metrics::{Board, Latencies, Snapshot};
 use crate::pace::Pacer;
@@ -93,6 +93,8 @@ pub struct Core {
     pub pacer: Rc<Pacer>,
     reply_wait: Duration,
     purge_allowed: bool,
+    /// By what became of them.
+    notifications: Cell<[u64; Notified::COUNT]>,
 }
 
 impl Core {
@@ -132,6 +134,7 @@ impl Core {
             pacer: Rc::default(),
             reply_wait: Duration::from_micros(config.dispatcher.accept_wait_us_max),
             purge_allowed: config.purge_allowed,
+            notifications: Cell::default(),
         });
         for one in reached {
             core.add_client(one, &config.dispatcher.processors);
@@ -180,7 +183,7 @@ impl Core {
         let Reloaded { router, policies, reached } = reloaded;
         self.event(|dispatcher, _| dispatcher.reconfigure(*router, *policies));
         for one in reached {
-            if *self.client(one.processor).profile() != *one.profile {
+            if *self.client(one.processor).profile() != one.profile {
                 self.add_client(one.clone(), policies);
             }
         }
@@ -456,6 +459,7 @@ impl Core {
                 clients[processor.index()].as_ref().map(|client| client.stats()).unwrap_or_default()
             }),
             latencies: *self.latencies.borrow(),
+            notifications: self.notifications.get(),
         }
     }
 }
@@ -514,6 +518,27 @@ impl Service for Front {
             Reply::Lookup(reply, history) => Ok(view(&reply, history)),
             Reply::Summary(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
         }
+    }
+
+    fn notifier(&self, name: &str) -> Option<(Processor, Arc<galo_profile::Processor>)> {
+        let (processor, _) = self.0.names.iter().find(|(_, known)| *known == name)?;
+        Some((processor, Arc::clone(self.0.client(processor).profile())))
+    }
+
+    fn notice(&self, processor: Processor, correlation_id: CorrelationId) -> Result<(), Unreachable> {
+        if !self.0.connected.get() {
+            return Err(Unreachable);
+        }
+        self.0.send(Notice { correlation_id, processor });
+        // It waits for company, and whoever keeps the time sees that it does not wait for long.
+        self.0.stirred.raise();
+        Ok(())
+    }
+
+    fn count_notification(&self, end: Notified) {
+        let mut counts = self.0.notifications.get();
+        counts[end as usize] += 1;
+        self.0.notifications.set(counts);
     }
 
     async fn purge(&self) -> Result<(), PurgeError> {

@@ -14,6 +14,7 @@ use galo_engine::{PROCESSORS_LEN_MAX, Processor};
 use galo_shell::metrics::{Exposition, Seconds};
 use galo_shell::processors::Names;
 
+use crate::http::service::Notified;
 use crate::processor::{ClientStats, TlsProblem};
 
 /// Upper bounds of the latency histogram, µs: a step of about 1.3, so that a percentile read from it is off by 15 % at
@@ -76,6 +77,8 @@ pub struct Snapshot {
     pub clients: [ClientStats; PROCESSORS_LEN_MAX],
     /// The HTTP front's.
     pub latencies: Latencies,
+    /// Processors' notifications, by what became of them.
+    pub notifications: [u64; Notified::COUNT],
 }
 
 /// What does not change after the start.
@@ -195,6 +198,14 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
         }),
     );
     page.family(
+        "galo_notifications_total",
+        "counter",
+        "Processors' notifications by what became of them.",
+        Notified::NAMES.iter().enumerate().map(|(index, answer)| {
+            (format!("answer=\"{answer}\""), sum(&|thread| thread.notifications[index]))
+        }),
+    );
+    page.family(
         "galo_routing_decisions_total",
         "counter",
         "Routing decisions by their reason; a payment that waits is decided about again and again.",
@@ -232,6 +243,11 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
             by_processor(&|thread, index| thread.counters.unproven_declines[index]),
         ),
         (
+            "galo_gateway_rate_held_total",
+            "Decisions to wait for the processor, or to pay more elsewhere, because of limits.per_second alone.",
+            by_processor(&|thread, index| thread.counters.rate_held[index]),
+        ),
+        (
             "galo_gateway_contradictions_total",
             "Payments that the processor has with another amount; an operator must settle them.",
             by_processor(&|thread, index| thread.counters.contradictions[index]),
@@ -244,6 +260,21 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
             "galo_verifications_total",
             "Payments looked up at a processor.",
             sum(&|thread| thread.counters.verifications),
+        ),
+        (
+            "galo_notices_total",
+            "Notifications about payments of this gateway's, whichever gateway was told.",
+            sum(&|thread| thread.counters.notices),
+        ),
+        (
+            "galo_notices_dropped_total",
+            "Those of them that came when too many were kept.",
+            sum(&|thread| thread.counters.notices_dropped),
+        ),
+        (
+            "galo_lookups_hastened_total",
+            "Look-ups that notifications brought forward.",
+            sum(&|thread| thread.counters.hastened),
         ),
         (
             "galo_gateway_payments_deferred_total",

@@ -156,9 +156,6 @@ pub fn warn_of_what_is_not_used(processors: &Processors) {
                 "processor {name}: {{client.{member}}} is always left out: clients' members are not kept; write a value into the file's body"
             );
         }
-        if processor.notification.is_some() {
-            tracing::warn!("processor {name}: [processor.notification] has no effect: nothing listens");
-        }
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) name: &'a str,
     pub(crate) haproxy: bool,
     pub(crate) environment: Vec<(&'static str, String)>,
+    /// The processors' file, of their URLs; none: they are the contest's two.
+    pub(crate) processors: Option<fn(&[String; 2]) -> String>,
     /// Open files at most, by process; the others inherit ours.
     pub(crate) descriptors_max: Vec<(&'static str, u64)>,
     /// The journal's folder, unless it is to be one in Galo's own.
@@ -123,6 +125,12 @@ impl Galo {
             next_id: AtomicU64::new(0),
         };
         let socket = |galo: &Self, name: &str| galo.socket(name).display().to_string();
+        let mut shared = plan.environment.clone();
+        if let Some(write) = plan.processors {
+            let path = galo.folder.join("processors.toml");
+            fs::write(&path, write(&urls)).map_err(|error| format!("{}: {error}", path.display()))?;
+            shared.push(("GALO_PROCESSORS", path.display().to_string()));
+        }
         let journal = plan.journal.clone().unwrap_or_else(|| galo.folder.join("journal"));
         let aggregator = vec![
             ("AGGREGATOR_SOCKET", socket(&galo, "aggregator")),
@@ -130,7 +138,7 @@ impl Galo {
             ("JOURNAL_DIR", journal.display().to_string()),
         ];
         let recipe = |name: &str, program: PathBuf, mut environment: Vec<(&'static str, String)>| {
-            environment.extend(plan.environment.iter().cloned());
+            environment.extend(shared.iter().cloned());
             let limit = plan.descriptors_max.iter().find(|(of, _)| *of == name);
             let descriptors_max = limit.map(|(_, count)| *count);
             Recipe { program, arguments: Vec::new(), environment, descriptors_max }

@@ -84,6 +84,7 @@ type Play = Box<dyn FnOnce(&mut Scene, &mut Findings) -> Result<(), String> + Se
 pub(crate) struct Case {
     name: String,
     environment: Vec<(&'static str, String)>,
+    processors: Option<fn(&[String; 2]) -> String>,
     play: Play,
 }
 
@@ -94,7 +95,12 @@ impl Case {
         play: impl FnOnce(&mut Scene, &mut Findings) -> Result<(), String> + Send + 'static,
     ) -> Self {
         let environment = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Self { name: name.into(), environment, play: Box::new(play) }
+        Self { name: name.into(), environment, processors: None, play: Box::new(play) }
+    }
+
+    /// The same with this processors' file, of their URLs.
+    pub(crate) fn with_file(self, processors: fn(&[String; 2]) -> String) -> Self {
+        Self { processors: Some(processors), ..self }
     }
 }
 
@@ -107,8 +113,9 @@ pub(crate) fn side_by_side(programs: &Programs, tally: &mut Tally, group: &str, 
     let mut scenes = Vec::new();
     for (number, case) in cases.into_iter().enumerate() {
         let folder = format!("{}-{number}", group.replace(' ', "-"));
-        let plan = Plan { name: &folder, environment: case.environment, ..Plan::default() };
-        scenes.push((case.name, Scene::start(programs, &plan), case.play));
+        let Case { name, environment, processors, play } = case;
+        let plan = Plan { name: &folder, environment, processors, ..Plan::default() };
+        scenes.push((name, Scene::start(programs, &plan), play));
     }
     let results: Vec<(String, Result<String, String>)> = thread::scope(|scope| {
         let threads: Vec<_> = scenes

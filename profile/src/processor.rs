@@ -91,6 +91,8 @@ pub struct Connection {
 pub struct Limits {
     /// Attempts at once, of one gateway.
     pub concurrency: u32,
+    /// Requests a second, of one gateway: attempts and look-ups; `None`: no limit.
+    pub per_second: Option<u32>,
 }
 
 /// `[processor.cost]`.
@@ -220,9 +222,10 @@ fn small(value: u64) -> u32 {
 }
 
 fn read_limits(table: Option<Table<'_>>) -> Limits {
-    let mut limits = Limits { concurrency: 400 };
+    let mut limits = Limits { concurrency: 400, per_second: None };
     if let Some(mut table) = table {
         limits.concurrency = small(table.number_or("concurrency", 400, 1..=10_000));
+        limits.per_second = table.number("per_second", 1..=1_000_000).map(small);
         table.finish();
     }
     limits

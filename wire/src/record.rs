@@ -17,7 +17,7 @@ use crate::history::{AttemptState, Reason};
 use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
 
 /// The version that both sides state in their [`Hello`]; peers of different versions do not talk.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// The bound of a summary that the client left open, on either side.
 pub const REQUESTED_AT_MS_MAX: u64 = u64::MAX;
@@ -46,7 +46,7 @@ impl Message {
     /// only ends its being kept. So a payment costs the aggregator one wake-up and a gateway three, not two and four.
     #[must_use]
     pub const fn can_wait(&self) -> bool {
-        matches!(self, Self::Completion(_) | Self::Acknowledgement(_))
+        matches!(self, Self::Completion(_) | Self::Acknowledgement(_) | Self::Notice(_))
     }
 }
 
@@ -321,6 +321,13 @@ records! {
         /// No attempt of this thread's is on its way, and none will be: it has dropped the payment, if it had it.
         idle: bool,
     }
+    /// Gateway: a processor has said that something happened to this payment. It is not believed: its owner looks sooner.
+    Notice = 16, 17 bytes {
+        /// Who.
+        correlation_id: CorrelationId,
+        /// Which processor.
+        processor: Processor,
+    }
     /// Gateway: forget everything.
     PurgeQuery = 9, 4 bytes {
         /// Echoed in the answer.
@@ -471,6 +478,13 @@ records! {
         number: u32,
         /// Who.
         correlation_id: CorrelationId,
+    }
+    /// Aggregator, to a payment's owner: what a [`Notice`] said.
+    Notified = 51, 17 bytes {
+        /// Who.
+        correlation_id: CorrelationId,
+        /// Which processor.
+        processor: Processor,
     }
     /// Aggregator: read what processors have answered, say whatever you have not said yet, then [`Flushed`]. Somebody asked for a summary.
     Flush = 44, 4 bytes {

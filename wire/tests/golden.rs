@@ -5,8 +5,8 @@
 use galo_wire::record::{
     Accept, Acknowledgement, Admission, Assignment, CancelQuery, Claim, Completion, Contradiction, Flush,
     Flushed, Grant, HealthNews, HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease,
-    LookupQuery, LookupReply, PurgeQuery, PurgeReply, Purged, Ready, Release, Role, Standing, SummaryQuery,
-    SummaryReply, SummaryTotal, Withdrawal, Yield, Yielded, processors_fingerprint,
+    LookupQuery, LookupReply, Notice, Notified, PurgeQuery, PurgeReply, Purged, Ready, Release, Role,
+    Standing, SummaryQuery, SummaryReply, SummaryTotal, Withdrawal, Yield, Yielded, processors_fingerprint,
 };
 use galo_wire::{
     AttemptState, CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, History,
@@ -33,7 +33,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 incarnation: 0x1122_3344_5566_7788,
             }
             .into(),
-            "10000000 01 00 0100 0300 00 02 0300 0a0b 8877665544332211",
+            "10000000 01 00 0100 0400 00 02 0300 0a0b 8877665544332211",
         ),
         (
             Accept {
@@ -109,6 +109,8 @@ fn golden() -> Vec<(Message, &'static str)> {
         (CancelQuery { slot: 25, correlation_id: ID }.into(), "14000000 0e 00 0100 19000000 ."),
         (Yielded { number: 26, correlation_id: ID, idle: true }.into(), "15000000 0f 00 0100 1a000000 . 01"),
         (Yield { number: 27, correlation_id: ID }.into(), "14000000 2d 00 0100 1b000000 ."),
+        (Notice { correlation_id: ID, processor: Processor::N6 }.into(), "11000000 10 00 0100 . 06"),
+        (Notified { correlation_id: ID, processor: Processor::N2 }.into(), "11000000 33 00 0100 . 02"),
         (PurgeQuery { slot: 13 }.into(), "04000000 09 00 0100 0d000000"),
         (
             HealthReport {

@@ -2,6 +2,7 @@
 
 use galo_wire::PROCESSORS_LEN_MAX;
 
+use crate::rate::RateLimit;
 use crate::router::RouterConfig;
 #[cfg(doc)]
 use crate::verdict::Verdict;
@@ -27,6 +28,8 @@ pub struct DispatcherConfig {
 pub struct ProcessorPolicy {
     /// Attempts on their way at most, hanging ones included.
     pub concurrency_max: u32,
+    /// Requests a second, attempts and look-ups alike; `None`: no limit.
+    pub rate: Option<RateLimit>,
     /// What becomes of doubt.
     pub doubt: DoubtPolicy,
     /// Whether a payment that it [declines](Verdict::Declined) may go to another one.
@@ -37,7 +40,7 @@ impl ProcessorPolicy {
     /// A processor of the contest's.
     #[must_use]
     pub const fn contest(concurrency_max: u32) -> Self {
-        Self { concurrency_max, doubt: DoubtPolicy::CONTEST, declined_goes_on: true }
+        Self { concurrency_max, rate: None, doubt: DoubtPolicy::CONTEST, declined_goes_on: true }
     }
 }
 

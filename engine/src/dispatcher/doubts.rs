@@ -13,6 +13,7 @@ use super::yields::YIELD_REST_US;
 use super::{Action, Dispatcher, key_of};
 use crate::breaker::BreakerState;
 use crate::outlook::Reservation;
+use crate::rate::Use;
 use crate::retry::{Backoff, Budget, BudgetConfig};
 use crate::time::Now;
 
@@ -75,6 +76,17 @@ impl Dispatcher {
         payment.tries = payment.tries.saturating_add(1);
         let heaps = if is_sent_again { &mut self.doubtful } else { &mut self.looked_up };
         heaps[doubt.processor.index()].push(Reverse((now.monotonic_us + wait_us, slot)));
+    }
+
+    /// Looks a payment up at once, if its processor's rate allows that.
+    pub(super) fn verify_soon(&mut self, slot: u32, doubt: Doubt, now: Now) {
+        if self.outlooks[doubt.processor.index()].may_ask(Use::Doubt, now) {
+            self.verify(slot, doubt, now);
+        } else if self.payments[key_of(slot)].withdrawn {
+            self.unsettled(slot, doubt, now);
+        } else {
+            self.doubt(slot, doubt, now);
+        }
     }
 
     fn is_sent_again(&self, payment: &Payment, doubt: Doubt, now: Now) -> bool {
@@ -148,7 +160,7 @@ impl Dispatcher {
             self.doubtful[index].push(Reverse((now.monotonic_us + LOOK_AGAIN_US, slot)));
             return true;
         }
-        let Some(reservation) = self.outlooks[index].try_reserve(now) else { return false };
+        let Some(reservation) = self.outlooks[index].try_reserve(Use::Doubt, now) else { return false };
         let place = Place { processor, reservation };
         let is_paced = reservation == Reservation::Probe;
         if !is_paced && !self.budgets[index].resends.try_spend(now.monotonic_us) {
@@ -171,12 +183,15 @@ impl Dispatcher {
             return true;
         }
         let has_lookup = self.config.processors[index].doubt.has_lookup;
-        if has_lookup && !self.budgets[index].look_ups.try_spend(now.monotonic_us) {
+        if has_lookup
+            && !(self.outlooks[index].may_ask(Use::Doubt, now)
+                && self.budgets[index].look_ups.try_spend(now.monotonic_us))
+        {
             return false;
         }
         self.looked_up[index].pop();
         if has_lookup {
-            self.verify(slot, doubt);
+            self.verify(slot, doubt, now);
         } else {
             // Only a person can tell. Its age is what a metric shows.
             self.payment(slot).tries = u16::MAX;
@@ -185,7 +200,9 @@ impl Dispatcher {
         true
     }
 
-    pub(super) fn verify(&mut self, slot: u32, doubt: Doubt) {
+    /// Looks a payment up, which its processor's rate allows.
+    fn verify(&mut self, slot: u32, doubt: Doubt, now: Now) {
+        self.outlooks[doubt.processor.index()].asked(now);
         self.counters.verifications += 1;
         let payment = self.payment(slot);
         payment.state = State::Verifying(doubt);

@@ -41,7 +41,7 @@ impl Dispatcher {
             Verdict::Duplicate => {
                 self.budgets[processor.index()].on_success();
                 self.payment(slot).tries = 0;
-                self.verify(slot, Doubt { about: About::Identity, ..doubt });
+                self.verify_soon(slot, Doubt { about: About::Identity, ..doubt }, now);
             }
             Verdict::Pending => {
                 self.budgets[processor.index()].on_success();
@@ -107,7 +107,7 @@ impl Dispatcher {
     }
 
     /// The payment may be with the processor.
-    fn unsettled(&mut self, slot: u32, doubt: Doubt, now: Now) {
+    pub(super) fn unsettled(&mut self, slot: u32, doubt: Doubt, now: Now) {
         let payment = self.payments[key_of(slot)];
         if !payment.in_doubt {
             self.complete(&payment, doubt.processor, payment.requested_at, Outcome::Unknown);

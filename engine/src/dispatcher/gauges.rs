@@ -21,8 +21,16 @@ pub struct DispatcherCounters {
     pub verdicts: [[u64; Verdict::COUNT]; PROCESSORS_LEN_MAX],
     /// Routing decisions, by [`Reason`].
     pub decisions: [u64; Reason::COUNT],
+    /// Decisions to wait for a processor, or to pay more than there, because of its [rate](crate::rate) alone.
+    pub rate_held: [u64; PROCESSORS_LEN_MAX],
     /// Payments looked up at a processor.
     pub verifications: u64,
+    /// Notifications of processors heard from the ledger.
+    pub notices: u64,
+    /// Those of them that came when too many were kept.
+    pub notices_dropped: u64,
+    /// Look-ups that notifications brought forward.
+    pub hastened: u64,
     /// Payments put off because processors refuse them while they take others, or declined them.
     pub deferred: u64,
     /// Payments that ended declined.

@@ -10,6 +10,7 @@ use super::payment::{Payment, Place, State};
 use crate::money::AmountCents;
 use crate::outlook::{Backlog, Change};
 use crate::pace;
+use crate::rate::Use;
 use crate::router::{Choice, Decision, ProcessorSet, Reason, Situation, View, route};
 use crate::time::Now;
 
@@ -85,11 +86,31 @@ impl Dispatcher {
         if asked.is_head {
             self.last_wait = wait;
         }
+        self.note_rates(asked, &situation, choice, is_new, now);
         let Choice::Send(processor) = choice else { return (None, reason) };
-        match self.outlooks[processor.index()].try_reserve(now) {
+        match self.outlooks[processor.index()].try_reserve(Use::Payment, now) {
             Some(reservation) => (Some(Place { processor, reservation }), reason),
             // A slow processor whose places are all taken.
             None => (None, Reason::AwaitsCapacity),
+        }
+    }
+
+    /// Notes which processors a payment waits for, or is sent past, because of their rates alone.
+    fn note_rates(&mut self, asked: Question, situation: &Situation, choice: Choice, is_new: bool, now: Now) {
+        self.rate_due_us = u64::MAX;
+        let costs = &self.config.router.costs;
+        let cost_of = |it: Processor| costs[it.index()].of(asked.amount.get());
+        let is_cheaper = |it: Processor| match choice {
+            Choice::Send(sent) => cost_of(it) < cost_of(sent),
+            Choice::Wait => true,
+        };
+        for processor in asked.allowed.iter().filter(|it| is_cheaper(*it)) {
+            let view = &situation.views[processor.index()];
+            let outlook = &mut self.outlooks[processor.index()];
+            if view.closed && !view.has_capacity && outlook.want_token(now) {
+                self.counters.rate_held[processor.index()] += u64::from(is_new);
+                self.rate_due_us = self.rate_due_us.min(outlook.next_token_us());
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! What a dispatcher waits for: time, or what a processor says.
 
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Dispatcher;
+use crate::outlook::Outlook;
 use crate::time::Now;
 
 /// Between two ticks while a payment's moment may be the next one: the queue's pace, a try's back-off.
@@ -35,8 +37,15 @@ impl Dispatcher {
         let is_held = !(self.waiting.is_empty()
             && self.deadlines.is_empty()
             && self.deferred.is_empty()
-            && self.recalled.is_empty());
-        is_near.then_some(TICK_NEAR_US).or((is_held || self.has_doubts()).then_some(TICK_US))
+            && self.recalled.is_empty()
+            && self.notices.is_empty());
+        if is_near {
+            return Some(TICK_NEAR_US);
+        }
+        // The queue's head lacks a token of some processor's: it goes the moment it is there, and nobody looks before.
+        let rate_us = if self.waiting.is_empty() { u64::MAX } else { self.rate_due_us };
+        let wait_us = rate_us.saturating_sub(looked_us).clamp(TICK_NEAR_US, TICK_US);
+        (is_held || self.has_doubts()).then_some(wait_us)
     }
 
     /// Whether a payment waits for what a processor says to others: then its answers are worth a wake-up. Those that leave the queue
@@ -49,8 +58,11 @@ impl Dispatcher {
 
     /// Notes when payments that left the queue are due, once all have had their turn that were.
     pub(super) fn note_next_due(&mut self, now: Now) {
-        let heaps = self.doubtful.iter().chain(&self.looked_up);
-        let doubtful_us = heaps.filter_map(BinaryHeap::peek).map(|first| first.0.0).min();
+        let due_us = |heap: &BinaryHeap<Reverse<(u64, u32)>>, outlook: &Outlook| {
+            heap.peek().map(|first| first.0.0.max(outlook.next_token_us()))
+        };
+        let heaps = self.doubtful.iter().zip(&self.outlooks).chain(self.looked_up.iter().zip(&self.outlooks));
+        let doubtful_us = heaps.filter_map(|(heap, outlook)| due_us(heap, outlook)).min();
         self.next_due = NextDue {
             looked_us: now.monotonic_us,
             doubtful_us: doubtful_us.unwrap_or(u64::MAX),

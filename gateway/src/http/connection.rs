@@ -132,7 +132,7 @@ impl<S: Service> Connection<S> {
             return Some((routes::pay(&**service, payment).await, false));
         }
         let (request, body) = decode(&mut self.codec, &self.intake, head).await?;
-        let answer = routes::answer(&**service, reader, request.method(), request.uri(), &body).await;
+        let answer = routes::answer(&**service, reader, &request, &body).await;
         Some((answer, request.method() == Method::HEAD))
     }
 

@@ -12,6 +12,7 @@
 //! | `/problems/malformed-request` | 400 | bytes that are no HTTP/1.1 request, or one that two parsers could read differently |
 //! | `/problems/malformed-json` | 400 | the body is no JSON text |
 //! | `/problems/invalid-parameter` | 400 | a query parameter cannot be read |
+//! | `/problems/bad-signature` | 401 | a notification is not signed, or not as its processor signs |
 //! | `/problems/purge-not-allowed` | 403 | purging is switched off |
 //! | `/problems/not-found` | 404 | no such path |
 //! | `/problems/unknown-payment` | 404 | no such payment |
@@ -23,6 +24,7 @@
 //! | `/problems/uri-too-long` | 414 | the target exceeds 4 KiB |
 //! | `/problems/expectation-failed` | 417 | an `Expect` other than `100-continue` |
 //! | `/problems/invalid-field` | 422 | a member is missing or invalid |
+//! | `/problems/invalid-notification` | 422 | a notification names no payment |
 //! | `/problems/invalid-body` | 422 | JSON, but no payment |
 //! | `/problems/conflicting-payment` | 422 | the same id was accepted with another amount |
 //! | `/problems/header-too-large` | 431 | the head exceeds its limits |
@@ -94,9 +96,13 @@ problems! {
         "to must be an ISO 8601 timestamp such as 2020-07-10T12:34:56.000Z, given once";
     FROM_AFTER_TO = 400 "invalid-parameter" "Invalid query parameter" field "from": "from is later than to";
 
+    NOT_SIGNED = 401 "bad-signature" "Bad signature":
+        "the header that this processor signs with is missing, or holds no signature";
+    BAD_SIGNATURE = 401 "bad-signature" "Bad signature": "the signature is not that of this body by this processor";
     PURGE_NOT_ALLOWED = 403 "purge-not-allowed" "Purging is switched off":
         "this gateway was started without PURGE_ALLOWED=true";
     NOT_FOUND = 404 "not-found" "Not found": "there is nothing at this path";
+    NOBODY_NOTIFIES = 404 "not-found" "Not found": "no processor of this name is configured to notify";
     UNKNOWN_PAYMENT = 404 "unknown-payment" "Unknown payment": "the ledger knows no payment with this id";
     NOT_A_PAYMENT_ID = 404 "unknown-payment" "Unknown payment":
         "no payment has this id: ids are UUIDs written as 8-4-4-4-12 hexadecimal digits";
@@ -111,6 +117,8 @@ problems! {
     URI_TOO_LONG = 414 "uri-too-long" "URI too long": "a request target may have 4096 bytes";
     EXPECTATION_FAILED = 417 "expectation-failed" "Expectation failed": "only Expect: 100-continue is served";
 
+    NO_ID = 422 "invalid-notification" "Invalid notification":
+        "the body is no JSON object with a payment's id where this processor's profile says";
     ID_MISSING = 422 "invalid-field" "Invalid field" field "correlationId": "correlationId is missing; a UUID string was expected";
     ID_NOT_A_STRING = 422 "invalid-field" "Invalid field" field "correlationId": "correlationId must be a string";
     ID_NOT_A_UUID = 422 "invalid-field" "Invalid field" field "correlationId":

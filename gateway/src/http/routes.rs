@@ -5,6 +5,7 @@
 //! | `/payments` | POST |
 //! | `/payments/{id}` | GET, DELETE |
 //! | `/payments-summary` | GET |
+//! | `/notifications/{processor}` | POST |
 //! | `/purge-payments` | POST |
 //! | `/health`, `/ready`, `/metrics` | GET |
 //!
@@ -22,9 +23,11 @@ use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
 use galo_engine::{AttemptState, CorrelationId, History, Reason, Stage};
 use galo_shell::processors::Names;
 use http::header::{HeaderName, HeaderValue};
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
+use monoio_http::common::request::Request;
 
 use super::answer::{self, Answer};
+use super::notifications;
 use super::payment::PaymentReader;
 use super::problem::{self, Refusal};
 use super::query::Range;
@@ -45,6 +48,7 @@ const ALLOW_POST: &str = "POST, OPTIONS";
 enum Route<'a> {
     Payments,
     Payment(&'a str),
+    Notifications(&'a str),
     Summary,
     Purge,
     Health,
@@ -62,15 +66,20 @@ impl<'a> Route<'a> {
             "/ready" => Some(Self::Ready),
             "/metrics" => Some(Self::Metrics),
             _ => {
-                let id = path.strip_prefix("/payments/")?;
-                (!id.is_empty() && !id.contains('/')).then_some(Self::Payment(id))
+                let (of, name) = path.strip_prefix('/')?.split_once('/')?;
+                match of {
+                    _ if name.is_empty() || name.contains('/') => None,
+                    "payments" => Some(Self::Payment(name)),
+                    "notifications" => Some(Self::Notifications(name)),
+                    _ => None,
+                }
             }
         }
     }
 
     const fn allow(self) -> &'static str {
         match self {
-            Self::Payments | Self::Purge => ALLOW_POST,
+            Self::Payments | Self::Notifications(_) | Self::Purge => ALLOW_POST,
             Self::Payment(_) => ALLOW_GET_DELETE,
             Self::Summary | Self::Health | Self::Ready | Self::Metrics => ALLOW_GET,
         }
@@ -81,10 +90,10 @@ impl<'a> Route<'a> {
 pub(super) async fn answer<S: Service>(
     service: &S,
     reader: &RefCell<PaymentReader>,
-    method: &Method,
-    uri: &Uri,
+    request: &Request,
     body: &[u8],
 ) -> Answer {
+    let (method, uri) = (request.method(), request.uri());
     let Some(route) = Route::find(uri.path()) else { return answer::refuse(&problem::NOT_FOUND) };
     let allow = route.allow();
     if method == Method::OPTIONS {
@@ -108,6 +117,7 @@ pub(super) async fn answer<S: Service>(
             Some(id) => payment(service.names(), id, service.lookup(id).await),
             None => answer::refuse(&problem::NOT_A_PAYMENT_ID),
         },
+        Route::Notifications(name) => notifications::take(service, name, request.headers(), body),
         Route::Summary => match Range::parse(uri.query().unwrap_or("")) {
             Ok(range) => summary(service.names(), service.summarize(range.from, range.to).await),
             Err(problem) => answer::refuse(problem),

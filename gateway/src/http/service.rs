@@ -5,6 +5,7 @@
 //! validated it) and bounds its own waiting: the front waits for these futures as long as they take.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
@@ -101,6 +102,32 @@ pub struct PaymentView {
     pub history: History,
 }
 
+/// What became of a processor's notification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notified {
+    /// The payment's next look-up comes sooner, if it waits for one.
+    Taken = 0,
+    /// There is no such processor, or its profile says nothing of notifications.
+    Nobody = 1,
+    /// There is no signature that can be read.
+    NotSigned = 2,
+    /// The signature is not that of this body.
+    BadSignature = 3,
+    /// It names no payment.
+    NoId = 4,
+    /// The ledger, which knows whose payment it is, is away.
+    LedgerUnreachable = 5,
+}
+
+impl Notified {
+    /// The number of variants.
+    pub const COUNT: usize = 6;
+
+    /// Their names in metrics, in their order.
+    pub const NAMES: [&str; Self::COUNT] =
+        ["taken", "nobody", "not_signed", "bad_signature", "no_id", "ledger_unreachable"];
+}
+
 /// Why nothing was purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgeError {
@@ -142,6 +169,18 @@ pub trait Service: 'static {
     /// # Errors
     /// [`Unreachable`] when the aggregator did not answer in time.
     fn cancel(&self, id: CorrelationId) -> impl Future<Output = Result<Option<PaymentView>, Unreachable>>;
+
+    /// The processor of this name.
+    fn notifier(&self, name: &str) -> Option<(Processor, Arc<galo_profile::Processor>)>;
+
+    /// Brings a payment's next look-up at this processor forward, with whoever has it.
+    ///
+    /// # Errors
+    /// [`Unreachable`] while the aggregator is not connected.
+    fn notice(&self, processor: Processor, id: CorrelationId) -> Result<(), Unreachable>;
+
+    /// Called once for each notification.
+    fn count_notification(&self, end: Notified);
 
     /// Clears everything, for tests.
     ///

@@ -279,7 +279,7 @@ impl Client {
 
     /// What it knows of its processor.
     #[must_use]
-    pub fn profile(&self) -> &Profile {
+    pub fn profile(&self) -> &Arc<Profile> {
         &self.config.profile
     }
 

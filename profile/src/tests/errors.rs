@@ -118,8 +118,13 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         ),
         (
             "attempt",
+            "limits = { per_second = 0 }",
+            "4: processor.limits.per_second = 0: expected a whole number from 1 to 1000000",
+        ),
+        (
+            "attempt",
             "limits = { zebra = 1 }",
-            "4: processor.limits.zebra = 1: an unknown key; expected one of concurrency",
+            "4: processor.limits.zebra = 1: an unknown key; expected one of concurrency, per_second",
         ),
         (
             "attempt",

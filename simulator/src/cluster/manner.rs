@@ -85,6 +85,7 @@ impl Plan {
         };
         ProcessorPolicy {
             concurrency_max: self.concurrency_max,
+            rate: None,
             doubt,
             declined_goes_on: self.declined_goes_on,
         }

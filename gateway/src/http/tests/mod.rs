@@ -9,6 +9,7 @@ mod api;
 mod client;
 mod hostile;
 mod lifecycle;
+mod notifications;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,11 +26,13 @@ use galo_engine::time::UnixMillis;
 use galo_engine::{
     AttemptState, CorrelationId, History, PROCESSORS_LEN_MAX, PastDecision, Processor, Reason, Stage,
 };
+use galo_profile::Processors;
 use galo_shell::processors::Names;
 use monoio::io::AsyncReadRent;
 
 use super::service::{
-    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Service, Summary, Totals, Unreachable,
+    Accepted, DeclineCause, Notified, PaymentState, PaymentView, PurgeError, Service, Summary, Totals,
+    Unreachable,
 };
 use super::*;
 use client::{Client, Reply};
@@ -68,6 +71,9 @@ struct Record {
     statuses: Vec<u16>,
     purge_count: usize,
     cancelled: Vec<String>,
+    /// By processor.
+    notices: Vec<(usize, String)>,
+    notifications: Vec<Notified>,
 }
 
 /// How the service answers what does not depend on an amount.
@@ -81,6 +87,7 @@ struct Script {
 
 struct Recorder {
     names: Names,
+    notifiers: Processors,
     record: Arc<Mutex<Record>>,
     script: Script,
     known: RefCell<HashMap<CorrelationId, u64>>,
@@ -202,6 +209,23 @@ impl Service for Recorder {
                 view
             }
         }))
+    }
+
+    fn notifier(&self, name: &str) -> Option<(Processor, Arc<galo_profile::Processor>)> {
+        let profile = self.notifiers.by_name(name)?;
+        Some((Processor::ALL[usize::from(profile.number)], Arc::new(profile.clone())))
+    }
+
+    fn notice(&self, processor: Processor, id: CorrelationId) -> Result<(), Unreachable> {
+        if self.script.is_unreachable {
+            return Err(Unreachable);
+        }
+        self.record.lock().unwrap().notices.push((processor.index(), id.to_string()));
+        Ok(())
+    }
+
+    fn count_notification(&self, end: Notified) {
+        self.record.lock().unwrap().notifications.push(end);
     }
 
     async fn purge(&self) -> Result<(), PurgeError> {
@@ -334,6 +358,7 @@ async fn run(
 ) {
     let service = Rc::new(Recorder {
         names: Names::pair(),
+        notifiers: notifiers(),
         record,
         script,
         known: RefCell::default(),
@@ -360,6 +385,25 @@ async fn run(
     });
     server.serve(UnixListener::from_std(listener).unwrap(), service).await;
     assert_eq!(server.connections_len(), 0);
+}
+
+/// One that signs, one that does not, and one that says nothing.
+fn notifiers() -> Processors {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("galo-notifiers-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("secret"), "secret\n").unwrap();
+    let one = |name: &str, notification: &str| {
+        format!(
+            "[[processor]]\nname = \"{name}\"\nprofile = \"contest\"\nurl = \"http://{name}\"\n{notification}\n"
+        )
+    };
+    let hmac = r#"notification = { id = "/id", hmac = { header = "X-Signature", secret_file = "secret", prefix = "sha256=" } }"#;
+    let text = [one("signing", hmac), one("open", r#"notification.id = "/id""#), one("silent", "")].concat();
+    let processors = Processors::parse(&text, "processors.toml", &folder).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    processors
 }
 
 fn payment(id: &str, amount: &str) -> String {
