@@ -98,15 +98,23 @@ impl Faults {
 
 /// The faults of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Drawn {
-    pub(super) close_before_insert: bool,
-    pub(super) close_after_insert: bool,
-    pub(super) hang_before_insert: bool,
-    pub(super) hang_after_insert: bool,
-    pub(super) garbage: bool,
-    pub(super) random500: bool,
-    pub(super) random429: bool,
-    pub(super) reset: bool,
+pub struct Drawn {
+    /// See [`Faults::close_before_insert`].
+    pub close_before_insert: bool,
+    /// See [`Faults::close_after_insert`].
+    pub close_after_insert: bool,
+    /// See [`Faults::hang_before_insert`].
+    pub hang_before_insert: bool,
+    /// See [`Faults::hang_after_insert`].
+    pub hang_after_insert: bool,
+    /// See [`Faults::garbage`].
+    pub garbage: bool,
+    /// See [`Faults::random500`].
+    pub random500: bool,
+    /// See [`Faults::random429`].
+    pub random429: bool,
+    /// Whether a close is a reset.
+    pub reset: bool,
 }
 
 /// Faults and the generator that decides whom they hit.

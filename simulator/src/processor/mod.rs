@@ -21,6 +21,7 @@ mod amount;
 mod faults;
 mod health;
 mod store;
+mod terms;
 mod timestamp;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,12 +30,13 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub use amount::{AmountError, Decimal, Fee, parse_cents};
-pub use faults::{Faults, FaultsError};
+pub use faults::{Drawn, Faults, FaultsError};
 pub use health::WAITING_MAX as HEALTH_WAITING_MAX;
 pub use store::{Payment, Store, Total};
+pub use terms::{RateLimit, Terms, Which, WhichError};
 pub use timestamp::{format_without_zone, parse_ms, parse_ms_from};
 
-use faults::{Dice, Drawn};
+use faults::Dice;
 use health::{Entry, HealthWindow};
 
 /// What a processor starts with.
@@ -336,6 +338,34 @@ impl Processor {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.statistics
+    }
+
+    /// Throws the dice once more, for a shell that serves requests of its own with this processor's faults.
+    pub fn draw(&mut self) -> Drawn {
+        self.dice.draw()
+    }
+
+    /// How long a request sleeps that starts now.
+    #[must_use]
+    pub fn delay_ms(&self) -> i64 {
+        self.config.delay_ms
+    }
+
+    /// How long a hang lasts.
+    #[must_use]
+    pub fn hang_ms(&self) -> u64 {
+        self.dice.faults().hang_ms
+    }
+
+    /// The failure switch.
+    #[must_use]
+    pub fn failing(&self) -> bool {
+        self.config.failing
+    }
+
+    /// Counts what such a shell has done.
+    pub fn count(&mut self, count: impl FnOnce(&mut Statistics)) {
+        count(&mut self.statistics);
     }
 
     fn name_request(&mut self) -> RequestId {

@@ -8,12 +8,14 @@
 //! | `PUT /admin/configurations/delay` `{"delay":ms}` | 200 `{"config":"delay","was":…,"is":…}` |
 //! | `PUT /admin/configurations/failure` `{"failure":bool}` | 200, likewise |
 //! | `PUT /admin/configurations/faults` [`Faults`] | 200, likewise; 400 with a reason in plain text |
+//! | `PUT /admin/configurations/terms` [`Terms`] | 200, likewise; 400 with a reason in plain text |
 //! | `POST /admin/purge-payments` | 200 `{"message":"All payments purged."}` |
 //! | `GET /admin/payments-summary?from&to` | 200, four numbers |
 //! | `GET /admin/payments?cursor&limit` | 200, one JSON object a line; `X-Next-Cursor` holds the cursor for what comes after |
 //! | `GET /admin/statistics` | 200, [`Statistics`](crate::processor::Statistics) |
 //!
-//! The last two and the faults are this model's own; the rest is the contest's.
+//! The last two, the faults and the terms are this model's own; the rest is the contest's. With another provider's API they are about
+//! its books: a summary is of what is charged, by the time of creation; a listing has each payment's `state` too.
 
 use std::rc::Rc;
 
@@ -24,8 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Service;
 use super::body::{AnswerBody, Listing};
+use super::provider::unix_ms;
 use super::routes::{AnswerResponse, empty, not_allowed, read_json};
-use crate::processor::{Decimal, Faults, parse_ms, parse_ms_from};
+use crate::processor::{Decimal, Faults, Terms, parse_ms, parse_ms_from};
 
 const TOKEN: &str = "x-rinha-token";
 const NEXT_CURSOR: &str = "x-next-cursor";
@@ -64,6 +67,7 @@ pub(super) async fn route(service: Rc<Service>, request: Request<Incoming>) -> A
         ("/admin/configurations/delay", Method::PUT) => service.set_delay(request).await,
         ("/admin/configurations/failure", Method::PUT) => service.set_failure(request).await,
         ("/admin/configurations/faults", Method::PUT) => service.set_faults(request).await,
+        ("/admin/configurations/terms", Method::PUT) => service.set_terms(request).await,
         ("/admin/purge-payments", Method::POST) => service.purge(&request),
         ("/admin/payments-summary", Method::GET) => service.summary(&request),
         ("/admin/payments", Method::GET) => service.list(&request),
@@ -72,7 +76,8 @@ pub(super) async fn route(service: Rc<Service>, request: Request<Incoming>) -> A
             "/admin/configurations/token"
             | "/admin/configurations/delay"
             | "/admin/configurations/failure"
-            | "/admin/configurations/faults",
+            | "/admin/configurations/faults"
+            | "/admin/configurations/terms",
             _,
         ) => return not_allowed("PUT"),
         ("/admin/purge-payments", _) => return not_allowed("POST"),
@@ -138,8 +143,33 @@ impl Service {
         })
     }
 
+    async fn set_terms(&self, request: Request<Incoming>) -> Outcome {
+        self.authorize(&request)?;
+        let body = read_json(request).await?;
+        let refuse = |reason: &str| self.text(StatusCode::BAD_REQUEST, Bytes::from(reason.to_owned()));
+        let is: Terms = match serde_json::from_slice(&body) {
+            Ok(terms) => terms,
+            Err(error) => return Ok(refuse(&error.to_string())),
+        };
+        if let Err(reason) = self.check_terms(&is) {
+            return Ok(refuse(reason));
+        }
+        let was = self.terms.replace(is.clone());
+        Ok(self.json_of(&Changed { config: "terms", was, is }))
+    }
+
+    fn check_terms(&self, terms: &Terms) -> Result<(), &'static str> {
+        match &self.provider {
+            Some(provider) => provider.check_terms(terms),
+            None => terms.check_for_contest(),
+        }
+    }
+
     fn purge<Body>(&self, request: &Request<Body>) -> Outcome {
         self.authorize(request)?;
+        if let Some(provider) = &self.provider {
+            provider.books.borrow_mut().purge();
+        }
         self.step(|model, now_us| model.purge(now_us));
         Ok(self.json(Bytes::from_static(br#"{"message":"All payments purged."}"#)))
     }
@@ -148,7 +178,13 @@ impl Service {
         self.authorize(request)?;
         let from_ms = parameter(request, "from", parse_ms_from)?;
         let to_ms = parameter(request, "to", parse_ms)?;
-        let (total, fee) = self.step(|model, now_us| (model.summarize(now_us, from_ms, to_ms), model.fee()));
+        let (total, fee) = match &self.provider {
+            None => self.step(|model, now_us| (model.summarize(now_us, from_ms, to_ms), model.fee())),
+            Some(provider) => {
+                let range = from_ms.unwrap_or(i64::MIN)..=to_ms.unwrap_or(i64::MAX);
+                (provider.books.borrow().total(unix_ms(), range), self.step(|model, _| model.fee()))
+            }
+        };
         // Written by hand: these are exact decimals, which JSON has and serde_json's numbers have not.
         Ok(self.json(Bytes::from(format!(
             r#"{{"totalAmount":{},"totalRequests":{},"totalFee":{},"feePerTransaction":{fee}}}"#,
@@ -163,6 +199,13 @@ impl Service {
         let number = |text: &str| text.parse::<usize>().ok();
         let cursor = parameter(request, "cursor", number)?.unwrap_or(0);
         let limit = parameter(request, "limit", number)?.unwrap_or(usize::MAX);
+        if let Some(provider) = &self.provider {
+            let (lines, next) = provider.lines(cursor, limit);
+            let mut response = self.text(StatusCode::OK, Bytes::from(lines));
+            response.headers_mut().insert(NEXT_CURSOR, HeaderValue::from(next));
+            response.headers_mut().insert(CONTENT_TYPE, JSON_LINES);
+            return Ok(response);
+        }
         self.step(|model, now_us| model.advance(now_us));
         let listing = Listing::new(Rc::clone(self), cursor, limit);
         let end = HeaderValue::from(listing.end());
@@ -178,7 +221,10 @@ impl Service {
             model.advance(now_us);
             model.statistics()
         });
-        Ok(self.json_of(&statistics))
+        Ok(match &self.provider {
+            None => self.json_of(&statistics),
+            Some(provider) => self.json_of(&provider.statistics(statistics)),
+        })
     }
 
     fn json_of(&self, value: &impl Serialize) -> AnswerResponse {

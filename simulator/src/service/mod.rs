@@ -8,11 +8,14 @@
 //! the request lives in the model, the connection only waits for its answer. The death of a connection, a
 //! malformed request or a full descriptor table ends that one connection, not the service.
 //!
+//! With a [`Provider`] the same service speaks another provider's public API instead, around books of its own.
+//!
 //! Faults that break HTTP itself leave hyper as an error of the service (`Severed`); the connection then carries
 //! them out on the socket that hyper gives back.
 
 mod admin;
 mod body;
+mod provider;
 mod routes;
 
 use std::cell::{Cell, RefCell};
@@ -30,7 +33,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::processor::{Answer, Processor, RequestId, Step};
+use crate::processor::{Answer, Processor, RateLimit, RequestId, Step, Terms};
+
+pub use provider::{Provider, Webhook, WebhookError};
 
 /// What a caller gets instead of HTTP when a fault says `garbage`.
 pub const GARBAGE: &[u8] = b"\x16\x03\x01\x02\x00\x01\xfc\xff this is no HTTP \0\r\n\r\n{]";
@@ -59,12 +64,22 @@ pub struct Service {
     deadline_us: Cell<u64>,
     deadline_moved: Notify,
     bodies: Cell<u32>,
+    terms: RefCell<Terms>,
+    rate: RefCell<RateLimit>,
+    /// Whose public API this is, unless it is the contest's.
+    provider: Option<Rc<Provider>>,
 }
 
 impl Service {
     /// Wraps a model; `token` opens the paths below `/admin/`. Call inside a tokio runtime with time enabled.
     #[must_use]
     pub fn new(model: Processor, token: String) -> Rc<Self> {
+        Service::with(model, token, Terms::default(), None)
+    }
+
+    /// The same on terms of its own, and with another provider's public API.
+    #[must_use]
+    pub fn with(model: Processor, token: String, terms: Terms, provider: Option<Provider>) -> Rc<Self> {
         Rc::new(Service {
             model: RefCell::new(model),
             token: RefCell::new(token),
@@ -73,6 +88,9 @@ impl Service {
             deadline_us: Cell::new(NEVER_US),
             deadline_moved: Notify::new(),
             bodies: Cell::new(0),
+            terms: RefCell::new(terms),
+            rate: RefCell::default(),
+            provider: provider.map(Rc::new),
         })
     }
 

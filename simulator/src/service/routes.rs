@@ -19,11 +19,11 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::body::AnswerBody;
-use super::{Service, Severed, admin};
+use super::{Service, Severed, admin, provider};
 use crate::processor::{Answer, Decimal, Payment, format_without_zone, parse_cents, parse_ms};
 
 /// Larger bodies are refused with 413. A payment has about 120 bytes.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// The 422's length: what .NET's trace of a PostgreSQL error comes to.
 const DUPLICATE_BYTES: usize = 2048;
@@ -42,6 +42,9 @@ pub(super) async fn route(
 ) -> Result<AnswerResponse, Severed> {
     if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return Ok(empty(StatusCode::BAD_REQUEST));
+    }
+    if let Some(of) = service.provider.clone().filter(|_| !request.uri().path().starts_with("/admin/")) {
+        return provider::route(service, of, request).await;
     }
     match request.uri().path() {
         "/payments" => match *request.method() {
@@ -102,6 +105,10 @@ async fn post(service: &Service, request: Request<Incoming>) -> Result<AnswerRes
     let Some(payment) = PaymentRequest::read(&body) else {
         return Ok(empty(StatusCode::BAD_REQUEST));
     };
+    let payment = match service.on_terms(payment) {
+        Ok(payment) => payment,
+        Err(answer) => return Ok(answer),
+    };
     let answer = service.ask(|model, now_us| model.post(now_us, payment)).await;
     service.write(answer)
 }
@@ -110,6 +117,9 @@ async fn find(service: &Service, id: &str) -> Result<AnswerResponse, Severed> {
     let Ok(id) = Uuid::try_parse(id) else {
         return Ok(empty(StatusCode::BAD_REQUEST));
     };
+    if service.is_too_many() {
+        return service.write(Answer::Refused);
+    }
     let answer = service.ask(|model, now_us| model.find(now_us, id)).await;
     service.write(answer)
 }
@@ -138,6 +148,30 @@ pub(super) async fn read_json(request: Request<Incoming>) -> Result<Bytes, Statu
 }
 
 impl Service {
+    /// The payment as it is to be stored, or what it is answered before the model sees it.
+    fn on_terms(&self, payment: Payment) -> Result<Payment, AnswerResponse> {
+        if self.is_too_many() {
+            return Err(self.too_many());
+        }
+        let terms = self.terms.borrow();
+        let (id, cents) = (Some(payment.correlation_id), payment.amount_cents);
+        if terms.refuse.picks(id, cents) {
+            return Err(empty(StatusCode::BAD_REQUEST));
+        }
+        let is_stored = |id| self.model.borrow().store().get(id).is_some();
+        if terms.decline.picks(id, cents) && !is_stored(payment.correlation_id) {
+            return Err(empty(StatusCode::PAYMENT_REQUIRED));
+        }
+        Ok(Payment { amount_cents: terms.stored_cents(id, cents), ..payment })
+    }
+
+    fn too_many(&self) -> AnswerResponse {
+        let text = Bytes::from_static(b"Too many requests. Try again later.");
+        let mut response = self.text(StatusCode::TOO_MANY_REQUESTS, text);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        response
+    }
+
     async fn health(&self) -> Result<AnswerResponse, Severed> {
         let answer = self.ask(|model, now_us| model.health(now_us)).await;
         self.write(answer)
@@ -165,14 +199,7 @@ impl Service {
             ))),
             Answer::NotFound => empty(StatusCode::NOT_FOUND),
             Answer::Failed => empty(StatusCode::INTERNAL_SERVER_ERROR),
-            Answer::Refused => {
-                let mut response = self.text(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    Bytes::from_static(b"Too many requests. Try again later."),
-                );
-                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-                response
-            }
+            Answer::Refused => self.too_many(),
             Answer::Closed { reset: false } => return Err(Severed::Closed),
             Answer::Closed { reset: true } => return Err(Severed::Reset),
             Answer::Garbage => return Err(Severed::Garbage),
