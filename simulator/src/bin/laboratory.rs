@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use galo_simulator::laboratory::{
-    Fees, GaloConfig, PolicyKind, Report, Run, Schedule, Settings, Summary, generate, generate_any_end, play,
+    Counts, Fees, GaloConfig, PolicyKind, Report, Run, Schedule, Settings, Summary, generate,
+    generate_any_end, generate_many, play,
 };
 
 /// The policy laboratory: schedules × policies under a virtual clock
@@ -30,13 +31,16 @@ struct Arguments {
     /// Random schedules may end with both processors down
     #[arg(long)]
     any_end: bool,
+    /// Random schedules have one to eight processors, each with its own fee
+    #[arg(long, conflicts_with = "any_end")]
+    many: bool,
     /// Play this random schedule alone
     #[arg(long, conflicts_with = "random")]
     seed: Option<u64>,
-    /// Play these files; `--schedule all` plays simulator/schedules
+    /// Play these files; `--schedule all` plays simulator/schedules, a folder's name what is in that folder there
     #[arg(long, value_name = "FILE")]
     schedule: Vec<PathBuf>,
-    /// What the processors keep: preview (500,1500), final (700,1000), both, or default's and fallback's in 1/100 %
+    /// What two processors keep whose schedule does not say so: preview (500,1500), final (700,1000), both, or default's and fallback's in 1/100 %
     #[arg(long, value_name = "FEES", default_value = "both", value_parser = fees)]
     fees: FeesList,
     /// Names from `--list`, with commas between, or all
@@ -101,7 +105,7 @@ fn fees(text: &str) -> Result<FeesList, String> {
                 text.split_once(',').and_then(|(default, fallback)| Some([bps(default)?, bps(fallback)?]));
             let bps =
                 pair.ok_or("expected preview, final, both, or two numbers of 0 to 10000 such as 500,1500")?;
-            vec![Fees { bps }]
+            vec![Fees::pair(bps)]
         }
     }))
 }
@@ -157,9 +161,8 @@ fn look(arguments: &Arguments) -> Result<(), String> {
         println!("{}", serde_json::json!({ "profit_cents": profit_cents, "regret": galo.regret() }));
         return Ok(());
     }
-    for fees in &arguments.fees.0 {
-        let runs: Vec<&Run> = runs.iter().filter(|run| run.fees == *fees).collect();
-        print_table(*fees, &runs, pieces.len(), &arguments.policies.0);
+    for (title, runs) in groups(&runs, &arguments.fees.0) {
+        print_table(&title, &runs, &arguments.policies.0);
         print_worst(&runs, arguments.worst);
         if arguments.verbose {
             runs.iter().for_each(|run| print_timeline(run));
@@ -167,6 +170,17 @@ fn look(arguments: &Arguments) -> Result<(), String> {
     }
     println!("{} runs in {} ms", runs.len(), begin.elapsed().as_millis());
     Ok(())
+}
+
+/// The runs at each of these fees, and those at their schedules' own, with a title.
+fn groups<'a>(runs: &'a [Run], fees: &[Fees]) -> Vec<(String, Vec<&'a Run>)> {
+    let at = |fees: &Fees| {
+        let of_these = runs.iter().filter(|run| !run.has_own_fees && run.fees == *fees);
+        (format!("fees of {}", fees.name()), of_these.collect())
+    };
+    let own = runs.iter().filter(|run| run.has_own_fees).collect();
+    let all = fees.iter().map(at).chain([("each schedule's own fees".to_owned(), own)]);
+    all.filter(|(_, runs): &(_, Vec<&Run>)| !runs.is_empty()).collect()
 }
 
 /// Plays everything that the page shows and writes it.
@@ -178,7 +192,7 @@ fn report(arguments: &Arguments) -> Result<(), String> {
     };
     let families = [draw(generate_any_end), draw(generate)];
     let read = |path: &PathBuf| Schedule::read(path).map_err(|error| error.to_string());
-    let ours = files()?
+    let ours = files(&folder())?
         .iter()
         .map(|path| Ok(Piece { schedule: read(path)?, seed: 0 }))
         .collect::<Result<Vec<_>, String>>()?;
@@ -189,9 +203,8 @@ fn report(arguments: &Arguments) -> Result<(), String> {
     let our_runs = play_all(&ours, arguments);
     let fees = &arguments.fees.0;
     for family in &families {
-        for fees in fees {
-            let runs: Vec<&Run> = family.iter().filter(|run| run.fees == *fees).collect();
-            print_table(*fees, &runs, usize::try_from(count).unwrap_or(0), PolicyKind::ALL);
+        for (title, runs) in groups(family, fees) {
+            print_table(&title, &runs, PolicyKind::ALL);
         }
     }
     let [any_end, fair] = &families;
@@ -213,9 +226,9 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schedules")
 }
 
-fn files() -> Result<Vec<PathBuf>, String> {
-    let folder = folder();
-    let entries = std::fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+/// The schedules of a folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
@@ -228,7 +241,8 @@ fn list() {
     println!("policies");
     PolicyKind::ALL.iter().for_each(|kind| println!("  {:24}{}", kind.name(), kind.story()));
     println!("schedules");
-    for path in files().unwrap_or_default() {
+    let folders = [folder(), folder().join("many"), folder().join("providers")];
+    for path in folders.iter().flat_map(|folder| files(folder).unwrap_or_default()) {
         match Schedule::read(&path) {
             Ok(schedule) => println!("  {:24}{:>4} s  {}", schedule.name, schedule.seconds, path.display()),
             Err(error) => println!("  {error}"),
@@ -239,7 +253,14 @@ fn list() {
 fn pieces(arguments: &Arguments) -> Result<Vec<Piece>, String> {
     let mut paths = Vec::new();
     for path in &arguments.schedule {
-        if path.as_os_str() == "all" { paths.extend(files()?) } else { paths.push(path.clone()) }
+        let named = folder().join(path);
+        if path.as_os_str() == "all" {
+            paths.extend(files(&folder())?);
+        } else if path.components().count() == 1 && named.is_dir() {
+            paths.extend(files(&named)?);
+        } else {
+            paths.push(path.clone());
+        }
     }
     let mut pieces = Vec::new();
     for path in paths {
@@ -251,7 +272,11 @@ fn pieces(arguments: &Arguments) -> Result<Vec<Piece>, String> {
         (None, Some(count)) => arguments.from..arguments.from + count,
         (None, None) => 0..0,
     };
-    let draw = if arguments.any_end { generate_any_end } else { generate };
+    let draw = match (arguments.many, arguments.any_end) {
+        (true, _) => generate_many,
+        (false, true) => generate_any_end,
+        (false, false) => generate,
+    };
     pieces.extend(seeds.map(|seed| Piece { schedule: draw(seed), seed }));
     if pieces.is_empty() {
         return Err("nothing to play: --random COUNT, --seed N or --schedule FILE".to_owned());
@@ -267,7 +292,7 @@ fn settings(arguments: &Arguments, fees: Fees, seed: u64) -> Settings {
         concurrency_max: arguments.concurrency_max.unwrap_or(defaults.concurrency_max),
         ..defaults
     };
-    let requests_per_second_max = [arguments.requests_per_second; 2];
+    let requests_per_second_max = arguments.requests_per_second;
     let usual = Settings::new(fees, seed);
     let audit_interval_us = arguments.audit_ms.map_or(usual.audit_interval_us, |ms| ms.get() * 1_000);
     Settings { galo, requests_per_second_max, audit_interval_us, ..usual }
@@ -287,7 +312,8 @@ fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
                     tasks.get(index).map(|task| (index, task))
                 } {
                     let mut runs: Vec<Run> = Vec::new();
-                    for fees in &arguments.fees.0 {
+                    let own = piece.schedule.fees().map(|fees| vec![fees]);
+                    for fees in own.as_ref().unwrap_or(&arguments.fees.0) {
                         let known = runs.first().and_then(|run| run.at_fees(*fees));
                         let settings = settings(arguments, *fees, piece.seed);
                         runs.push(
@@ -306,13 +332,11 @@ fn play_all(pieces: &[Piece], arguments: &Arguments) -> Vec<Run> {
     done.into_iter().flat_map(|(_, runs)| runs).collect()
 }
 
-fn print_table(fees: Fees, runs: &[&Run], schedule_count: usize, kinds: &[PolicyKind]) {
-    let [default, fallback] = fees.bps;
+fn print_table(title: &str, runs: &[&Run], kinds: &[PolicyKind]) {
+    let schedule_count = kinds.first().map_or(0, |kind| Summary::of(*kind, runs).run_count);
+    println!("{title}, {schedule_count} schedules; regret in % of the clairvoyant's profit");
     println!(
-        "fees {default} and {fallback} bps, {schedule_count} schedules; regret in % of the clairvoyant's profit"
-    );
-    println!(
-        "{:14}{:>8}{:>8}{:>8}{:>8}{:>9}{:>9}{:>8}{:>7}{:>8}{:>8}{:>9}{:>9}",
+        "{:14}{:>8}{:>8}{:>8}{:>8}{:>9}{:>9}{:>8}{:>7}{:>8}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}",
         "policy",
         "median",
         "mean",
@@ -324,13 +348,16 @@ fn print_table(fees: Fees, runs: &[&Run], schedule_count: usize, kinds: &[Policy
         "lag",
         "(runs)",
         "doubles",
-        "fallback",
-        "risky"
+        "dearer",
+        "risky",
+        "in doubt",
+        "oldest s",
+        "(median)"
     );
     for kind in kinds {
         let line = Summary::of(*kind, runs);
         println!(
-            "{:14}{:>8.2}{:>8.2}{:>8.2}{:>8.2}{:>9.2}{:>9}{:>8}{:>7}{:>8}{:>8}{:>8.2}%{:>8.2}%",
+            "{:14}{:>8.2}{:>8.2}{:>8.2}{:>8.2}{:>9.2}{:>9}{:>8}{:>7}{:>8}{:>8}{:>8.2}%{:>8.2}%{:>9}{:>9.2}{:>9.2}",
             kind.name(),
             line.regret.median,
             line.regret.mean,
@@ -342,8 +369,11 @@ fn print_table(fees: Fees, runs: &[&Run], schedule_count: usize, kinds: &[Policy
             line.lag.0,
             line.lag.1,
             line.doubles,
-            line.fallback_share,
+            line.dearer_share,
             line.risk,
+            line.in_doubt,
+            line.waited_s.worst,
+            line.waited_s.median,
         );
     }
 }
@@ -353,17 +383,17 @@ fn print_worst(runs: &[&Run], count: usize) {
     let mut worst: Vec<&&Run> = runs.iter().filter(|run| run.policy == PolicyKind::Galo).collect();
     worst.sort_by(|a, b| b.regret().total_cmp(&a.regret()));
     for run in worst.into_iter().take(count) {
-        let [cheap, dear] = run.bound.counts;
         println!(
-            "  {:20} regret {:>6.2} %  posted {:>6}  default {:>6}  fallback {:>6}  (clairvoyant {cheap} + {dear})  lag {:>5}  inconsistencies {:>4}  risky {:>5}",
+            "  {:20} regret {:>6.2} %  posted {:>6}  processed {}  (clairvoyant {})  lag {:>5}  inconsistencies {:>4}  risky {:>5}  oldest {:.2} s",
             run.schedule,
             run.regret() * 100.0,
             run.posted,
-            run.processed[0],
-            run.processed[1],
+            run.sums(run.processed),
+            run.sums(run.bound.counts),
             run.lag(),
             run.inconsistencies,
             run.risky,
+            run.waited_s(),
         );
         if run.in_doubt > 0 {
             println!(
@@ -381,30 +411,32 @@ fn print_worst(runs: &[&Run], count: usize) {
 }
 
 fn print_timeline(run: &Run) {
-    println!("{} on {}, fees {:?}", run.policy.name(), run.schedule, run.fees.bps);
+    println!("{} on {}, fees of {}", run.policy.name(), run.schedule, run.fees.name());
     let names: Vec<&str> = run.figures.iter().map(|(name, _)| *name).collect();
+    let each = |title: &str| -> String {
+        run.fees.processors().map(|it| format!("{:>8}", format!("{title} {}", it.index()))).collect()
+    };
     println!(
-        "{:>5}{:>7}{:>8}{:>9}{:>7}{:>7}{:>8}{:>8}  {}",
+        "{:>5}{:>7}{}{}{:>8}{:>8}  {}",
         "s",
         "posted",
-        "default",
-        "fallback",
-        "ref d",
-        "ref f",
+        each("done"),
+        each("ref"),
         "waiting",
         "flight",
         names.join(" | ")
     );
+    let counts = |counts: Counts| -> String {
+        run.fees.processors().map(|it| format!("{:>8}", counts[it.index()])).collect()
+    };
     for (second, line) in run.seconds.iter().enumerate() {
         let figures: Vec<String> = line.figures.iter().map(|(_, value)| value.to_string()).collect();
         println!(
-            "{:>5}{:>7}{:>8}{:>9}{:>7}{:>7}{:>8}{:>8}  {}",
+            "{:>5}{:>7}{}{}{:>8}{:>8}  {}",
             second + 1,
             line.posted,
-            line.processed[0],
-            line.processed[1],
-            line.refused[0],
-            line.refused[1],
+            counts(line.processed),
+            counts(line.refused),
             line.waiting,
             line.in_flight,
             figures.join(" | ")

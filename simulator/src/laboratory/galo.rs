@@ -11,7 +11,7 @@ use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig, ProcessorPolicy, Verification};
 use galo_engine::ledger::LedgerConfig;
 use galo_engine::money::AmountCents;
-use galo_engine::router::{ProcessorSet, Reason, RouterConfig, Thresholds};
+use galo_engine::router::{Cost, ProcessorSet, Reason, RouterConfig, Thresholds};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::verdict::{End, Rules};
 use galo_engine::{CorrelationId, PROCESSORS_LEN_MAX, Processor};
@@ -20,7 +20,7 @@ use galo_wire::{Message, PROTOCOL_VERSION};
 
 use super::policy::{Event, Figures, Order, Policy};
 use super::upstream::{AMOUNT_CENTS, id_of, unix_ms};
-use super::{EPOCH_MS, Fees};
+use super::{Counts, EPOCH_MS, Fees};
 use crate::cluster::dice::Dice;
 
 /// Gateways.
@@ -46,6 +46,20 @@ const TIMER_AGGREGATOR: u64 = 100;
 const TIMER_UP: u64 = 101;
 const TIMER_DOWN: u64 = 102;
 
+/// What the timeline calls the limits and the expectations of each processor.
+const LIMITS: [&str; PROCESSORS_LEN_MAX] =
+    ["limit 0", "limit 1", "limit 2", "limit 3", "limit 4", "limit 5", "limit 6", "limit 7"];
+const EXPECTATIONS_MS: [&str; PROCESSORS_LEN_MAX] = [
+    "expect 0 ms",
+    "expect 1 ms",
+    "expect 2 ms",
+    "expect 3 ms",
+    "expect 4 ms",
+    "expect 5 ms",
+    "expect 6 ms",
+    "expect 7 ms",
+];
+
 /// What an operator may set, as the gateway's configuration defaults it.
 #[derive(Clone, Copy, Debug)]
 pub struct GaloConfig {
@@ -69,10 +83,15 @@ impl Default for GaloConfig {
 
 impl GaloConfig {
     fn router(&self, fees: Fees) -> RouterConfig {
+        let mut costs = [Cost::default(); PROCESSORS_LEN_MAX];
+        for (cost, bps) in costs.iter_mut().zip(fees.bps()) {
+            cost.basis_points = *bps;
+        }
         RouterConfig {
+            processors: fees.processors().collect(),
+            costs,
             patience_us: self.patience_ms * 1_000,
             thresholds: Thresholds { slow_us: self.slow_ms * 1_000, ..Thresholds::CONTEST },
-            ..RouterConfig::pair(fees.bps)
         }
     }
 }
@@ -92,6 +111,7 @@ pub struct Galo {
     turn: usize,
     spare: Vec<Action>,
     rules: Rules,
+    processors: ProcessorSet,
 }
 
 impl Galo {
@@ -99,15 +119,16 @@ impl Galo {
     #[must_use]
     pub fn new(config: GaloConfig, fees: Fees, dice: &mut Dice) -> Self {
         let start = now(0);
+        let processors: ProcessorSet = fees.processors().collect();
         let mut coordinator = Coordinator::new(
             CoordinatorConfig {
                 processors_fingerprint: 0,
-                health_checked: ProcessorSet::PAIR,
+                health_checked: processors,
                 ledger: LedgerConfig {
                     open_len_max: 450_000,
                     known_len_max: 800_000,
                     bucket_bytes_max: 32 << 20,
-                    processors: ProcessorSet::PAIR,
+                    processors,
                     hash_seed: dice.number(),
                 },
                 health_interval_us: [HEALTH_INTERVAL_US; PROCESSORS_LEN_MAX],
@@ -145,6 +166,7 @@ impl Galo {
             turn: 0,
             spare: Vec::new(),
             rules: Rules::contest(),
+            processors,
         }
     }
 
@@ -314,13 +336,13 @@ impl Policy for Galo {
         }
     }
 
-    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> [u64; 2] {
+    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> Counts {
         let summary = self.coordinator.ledger().summarize(UnixMillis(from_ms), UnixMillis(to_ms));
         assert!(
             summary.resolution_ms <= 1 || from_ms < EPOCH_MS,
             "a run's minutes are exact to the millisecond"
         );
-        Processor::PAIR.map(|processor| summary.totals[processor.index()].count)
+        summary.totals.map(|total| total.count)
     }
 
     fn waiting(&self) -> u64 {
@@ -330,26 +352,25 @@ impl Policy for Galo {
             .iter()
             .map(|dispatcher| {
                 let counters = dispatcher.counters();
-                Processor::PAIR
-                    .map(|processor| {
-                        let index = processor.index();
-                        counters.attempts[index] - counters.verdicts[index].iter().sum::<u64>()
-                    })
-                    .iter()
-                    .sum::<u64>()
+                counters.attempts.iter().sum::<u64>() - counters.verdicts.as_flattened().iter().sum::<u64>()
             })
             .sum();
         open.saturating_sub(in_flight)
     }
 
     fn figures(&mut self, now_us: u64) -> Figures {
-        let mut figures = vec![("limit d", 0), ("limit f", 0), ("expect d ms", 0), ("expect f ms", 0)];
+        let mut limits = [0; PROCESSORS_LEN_MAX];
+        let mut expected_ms = [0; PROCESSORS_LEN_MAX];
         for dispatcher in &mut self.dispatchers {
             let gauges = dispatcher.gauges(now(now_us));
-            figures[0].1 += u64::from(gauges.limit[0]);
-            figures[1].1 += u64::from(gauges.limit[1]);
-            figures[2].1 = figures[2].1.max(gauges.expected_us[0] / 1_000);
-            figures[3].1 = figures[3].1.max(gauges.expected_us[1] / 1_000);
+            for index in self.processors.iter().map(Processor::index) {
+                limits[index] += u64::from(gauges.limit[index]);
+                expected_ms[index] = expected_ms[index].max(gauges.expected_us[index] / 1_000);
+            }
+        }
+        let mut figures = Figures::new();
+        for (names, values) in [(LIMITS, limits), (EXPECTATIONS_MS, expected_ms)] {
+            figures.extend(self.processors.iter().map(|it| (names[it.index()], values[it.index()])));
         }
         for reason in Reason::ALL {
             let count = self

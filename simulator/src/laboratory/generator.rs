@@ -27,13 +27,13 @@ use super::schedule::{ClientPoint, Condition, Moment, Schedule, Stage};
 use crate::cluster::dice::Dice;
 
 /// The contest's settle time.
-const SETTLE_MS: u32 = 1_000;
+pub(super) const SETTLE_MS: u32 = 1_000;
 
 /// A processor that takes longer is not called healthy.
 const HEALTHY_DELAY_MS_MAX: u32 = 50;
 
 /// In a fair schedule one processor works for so long before the end.
-const FAIR_END_MS: u64 = 5_000;
+pub(super) const FAIR_END_MS: u64 = 5_000;
 
 /// A processor that takes longer does not work, as far as a fair end is concerned: it is too slow for the audit.
 const WORKING_DELAY_MS_MAX: u32 = 1_000;
@@ -57,10 +57,15 @@ fn draw_until(seed: u64, good: impl Fn(&Schedule) -> bool) -> Schedule {
 
 fn ends_fairly(schedule: &Schedule) -> bool {
     let end_ms = u64::from(schedule.seconds) * 1_000;
-    let works = |condition: Condition| !condition.failing && condition.delay_ms <= WORKING_DELAY_MS_MAX;
     let last =
         schedule.stages.partition_point(|stage| stage.at_s.ms + FAIR_END_MS <= end_ms).saturating_sub(1);
-    schedule.stages[last..].iter().all(|stage| works(stage.default) || works(stage.fallback))
+    schedule.stages[last..]
+        .iter()
+        .all(|stage| schedule.processors().any(|it| works_in_time(&stage.conditions[it.index()])))
+}
+
+pub(super) fn works_in_time(condition: &Condition) -> bool {
+    !condition.failing && condition.delay_ms <= WORKING_DELAY_MS_MAX
 }
 
 fn draw(seed: u64, dice: &mut Dice) -> Schedule {
@@ -82,12 +87,13 @@ fn draw(seed: u64, dice: &mut Dice) -> Schedule {
         name: format!("random-{seed}"),
         seconds,
         settle_ms: SETTLE_MS,
+        processors: Vec::new(),
         clients,
         stages: painter.stages,
     }
 }
 
-fn draw_clients(seconds: u32, dice: &mut Dice) -> Vec<ClientPoint> {
+pub(super) fn draw_clients(seconds: u32, dice: &mut Dice) -> Vec<ClientPoint> {
     let end_ms = u64::from(seconds) * 1_000;
     let peak = u32::try_from(dice.between(100, 600)).expect("a small number");
     let point = |ms, count| ClientPoint { at_s: Moment::from_ms(ms), count };
@@ -128,9 +134,10 @@ impl Painter {
         if self.stages.last().is_some_and(|last| last.at_s == at_s) {
             self.stages.pop();
         }
-        let before = self.stages.last().map_or_else(Default::default, |last| (last.default, last.fallback));
-        if before != (default, fallback) {
-            self.stages.push(Stage { at_s, default, fallback });
+        let stage = Stage::new(at_s, &[default, fallback]);
+        let before = self.stages.last().map_or_else(Default::default, |last| last.conditions);
+        if before != stage.conditions {
+            self.stages.push(stage);
         }
     }
 }
@@ -196,11 +203,11 @@ fn draw_slot(from_ms: u64, to_ms: u64, seconds: u32, dice: &mut Dice, painter: &
     }
 }
 
-fn sometimes_slow(permille: u64, dice: &mut Dice) -> u32 {
+pub(super) fn sometimes_slow(permille: u64, dice: &mut Dice) -> u32 {
     if dice.chance(permille) { draw_delay_ms(dice) } else { 0 }
 }
 
-fn draw_delay_ms(dice: &mut Dice) -> u32 {
+pub(super) fn draw_delay_ms(dice: &mut Dice) -> u32 {
     let octave = dice.pick(&[50, 100, 200, 400, 800, 1_600, 3_200_u64]);
     u32::try_from(dice.between(octave, (2 * octave).min(5_000))).expect("5,000 at most")
 }
@@ -209,7 +216,8 @@ fn is_plausible(schedule: &Schedule) -> bool {
     let end_ms = u64::from(schedule.seconds) * 1_000;
     let (mut healthy_ms, mut works_ms) = (0, 0);
     let mut from = (0, Condition::default(), Condition::default());
-    let changes = schedule.stages.iter().map(|stage| (stage.at_s.ms, stage.default, stage.fallback));
+    let changes =
+        schedule.stages.iter().map(|stage| (stage.at_s.ms, stage.conditions[0], stage.conditions[1]));
     for change in changes.chain([(end_ms, Condition::default(), Condition::default())]) {
         let (from_ms, default, fallback) = from;
         let length_ms = change.0.min(end_ms).saturating_sub(from_ms);
@@ -243,7 +251,7 @@ mod tests {
     fn a_fair_schedule_ends_with_a_processor_that_works_and_any_other_may_not() {
         let works = |schedule: &Schedule| {
             let last = schedule.stages.last().expect("each schedule has stages");
-            [last.default, last.fallback].iter().any(|it| !it.failing && it.delay_ms <= WORKING_DELAY_MS_MAX)
+            last.conditions[..2].iter().any(works_in_time)
         };
         assert!((0..300).all(|seed| works(&generate(seed))));
         assert!((0..300).any(|seed| !works(&generate_any_end(seed))));
@@ -254,12 +262,12 @@ mod tests {
         let mut seen = [0_u32; 6];
         for seed in 0..200 {
             let schedule = generate(seed);
-            let last = schedule.stages.last().map(|stage| stage.default.failing);
+            let last = schedule.stages.last().map(|stage| stage.conditions[0].failing);
             let any = |of: fn(&Stage) -> bool| u32::from(schedule.stages.iter().any(of));
-            seen[0] += any(|stage| stage.default.failing && !stage.fallback.failing);
-            seen[1] += any(|stage| stage.default.failing && stage.fallback.failing);
-            seen[2] += any(|stage| !stage.default.failing && stage.default.delay_ms > 1_000);
-            seen[3] += any(|stage| stage.default.error_percent > 0);
+            seen[0] += any(|stage| stage.conditions[0].failing && !stage.conditions[1].failing);
+            seen[1] += any(|stage| stage.conditions[0].failing && stage.conditions[1].failing);
+            seen[2] += any(|stage| !stage.conditions[0].failing && stage.conditions[0].delay_ms > 1_000);
+            seen[3] += any(|stage| stage.conditions[0].error_percent > 0);
             seen[4] += u32::from(schedule.seconds == 300);
             seen[5] += u32::from(last == Some(true));
         }

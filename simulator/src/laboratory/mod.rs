@@ -1,6 +1,6 @@
 //! The policy laboratory: schedules × policies under one virtual clock, judged against full knowledge of the future.
 //!
-//! Where [`crate::cluster`] asks whether Galo is ever wrong, this asks whether it earns what can be earned. A [`Schedule`]
+//! One to eight processors. Where [`crate::cluster`] asks whether Galo is ever wrong, this asks whether it earns what can be earned. A [`Schedule`]
 //! says how many clients there are and how the processors do; a policy says where payments go; the world carries them;
 //! the auditor compares books as the contest's does; [`Clairvoyant`] computes the most that anybody could have earned.
 //! Regret is the share of that which a policy did not earn.
@@ -19,6 +19,7 @@ mod baselines;
 mod bound;
 mod galo;
 mod generator;
+mod many;
 mod plots;
 mod policy;
 mod report;
@@ -29,15 +30,16 @@ mod summary;
 mod upstream;
 mod world;
 
-use galo_engine::Processor;
+use galo_engine::{PROCESSORS_LEN_MAX, Processor};
 
 pub use bound::Clairvoyant;
 pub use galo::GaloConfig;
 pub use generator::{generate, generate_any_end};
+pub use many::generate_many;
 pub use policy::Figures;
 pub use report::{Report, ReportError};
 pub use run::{PolicyKind, Run, Second, play};
-pub use schedule::{ClientPoint, Condition, Moment, Schedule, ScheduleError, Stage};
+pub use schedule::{ClientPoint, Condition, Member, Moment, Schedule, ScheduleError, Stage};
 pub use statistics::Spread;
 pub use summary::Summary;
 
@@ -47,46 +49,75 @@ mod tests;
 /// Where the wall clock begins: some time in 2026.
 const EPOCH_MS: u64 = 1_790_000_000_000;
 
-/// What the processors keep, in basis points, by [`galo_engine::Processor::index`].
+/// A number for each processor, by [`Processor::index`]; 0 where there is none.
+pub type Counts = [u64; PROCESSORS_LEN_MAX];
+
+/// What the processors keep, and so how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fees {
-    /// Of default and fallback.
-    pub bps: [u32; 2],
+    bps: [u32; PROCESSORS_LEN_MAX],
+    count: usize,
 }
 
 impl Fees {
     /// The contest's preview: 5 % and 15 %.
-    pub const PREVIEW: Self = Self { bps: [500, 1_500] };
+    pub const PREVIEW: Self = Self::pair([500, 1_500]);
     /// The contest's final run: 7 % and 10 %.
-    pub const FINAL: Self = Self { bps: [700, 1_000] };
+    pub const FINAL: Self = Self::pair([700, 1_000]);
 
-    /// What a payment at each processor earns, in ten-thousandths of a cent.
+    /// Of default and fallback, in basis points.
     #[must_use]
-    pub fn earned_units(self) -> [u64; 2] {
-        self.bps.map(|bps| upstream::AMOUNT_CENTS * u64::from(10_000 - bps))
+    pub const fn pair([default, fallback]: [u32; 2]) -> Self {
+        Self { bps: [default, fallback, 0, 0, 0, 0, 0, 0], count: 2 }
+    }
+
+    /// Of each processor, by number, in basis points.
+    ///
+    /// # Panics
+    /// If they are more than there can be.
+    #[must_use]
+    pub fn new(of: &[u32]) -> Self {
+        let mut bps = [0; PROCESSORS_LEN_MAX];
+        bps[..of.len()].copy_from_slice(of);
+        Self { bps, count: of.len() }
+    }
+
+    /// In basis points, by number.
+    #[must_use]
+    pub fn bps(&self) -> &[u32] {
+        &self.bps[..self.count]
+    }
+
+    /// The processors, by number.
+    pub fn processors(self) -> impl Iterator<Item = Processor> {
+        Processor::ALL.into_iter().take(self.count)
+    }
+
+    /// From the cheapest to the dearest, by number where they keep the same.
+    #[must_use]
+    pub fn order(self) -> Vec<Processor> {
+        let mut order: Vec<Processor> = self.processors().collect();
+        order.sort_by_key(|processor| self.bps[processor.index()]);
+        order
     }
 
     /// What so many payments at each processor earn, in ten-thousandths of a cent.
     #[must_use]
-    pub fn profit_units(self, counts: [u64; 2]) -> u64 {
-        let [default, fallback] = self.earned_units();
-        counts[0] * default + counts[1] * fallback
-    }
-
-    /// Which processor keeps less; default where both keep the same.
-    #[must_use]
-    pub fn cheaper(self) -> Processor {
-        if self.bps[0] <= self.bps[1] { Processor::DEFAULT } else { Processor::FALLBACK }
+    pub fn profit_units(self, counts: Counts) -> u64 {
+        let earned = |bps: u32| upstream::AMOUNT_CENTS * u64::from(10_000 - bps);
+        counts.iter().zip(self.bps).map(|(count, bps)| count * earned(bps)).sum()
     }
 
     /// As in "5 % and 15 %".
     #[must_use]
     pub fn name(self) -> String {
-        let percent = |bps: u32| {
+        let percent = |bps: &u32| {
             let (whole, rest) = (bps / 100, bps % 100);
             if rest == 0 { format!("{whole} %") } else { format!("{whole}.{rest:02} %") }
         };
-        format!("{} and {}", percent(self.bps[0]), percent(self.bps[1]))
+        let mut names: Vec<String> = self.bps().iter().map(percent).collect();
+        let last = names.pop().unwrap_or_default();
+        if names.is_empty() { last } else { format!("{} and {last}", names.join(", ")) }
     }
 }
 
@@ -95,8 +126,8 @@ impl Fees {
 pub struct Settings {
     /// What the processors keep.
     pub fees: Fees,
-    /// What a processor's CPU can do, by [`galo_engine::Processor::index`].
-    pub requests_per_second_max: [u64; 2],
+    /// What each processor's CPU can do.
+    pub requests_per_second_max: u64,
     /// A request's base time, from and to, µs.
     pub base_us: (u64, u64),
     /// From a gateway to a processor or back, µs.
@@ -117,7 +148,7 @@ impl Settings {
     pub fn new(fees: Fees, seed: u64) -> Self {
         Self {
             fees,
-            requests_per_second_max: [5_000; 2],
+            requests_per_second_max: 5_000,
             base_us: (500, 1_500),
             link_us: 100,
             front_us: 200,

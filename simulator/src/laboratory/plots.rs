@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use galo_engine::PROCESSORS_LEN_MAX;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
@@ -28,8 +29,17 @@ type Axes<'a> = Cartesian2d<RangedCoordf64, RangedCoordf64>;
 
 const TEXT: &str = "Helvetica, Arial, sans-serif";
 const GREY: RGBColor = RGBColor(110, 110, 110);
-const DEFAULT_COLOUR: RGBColor = RGBColor(0, 114, 178);
-const FALLBACK_COLOUR: RGBColor = RGBColor(230, 159, 0);
+/// A processor's, by its number.
+const PROCESSOR_COLOURS: [RGBColor; PROCESSORS_LEN_MAX] = [
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 0, 0),
+    RGBColor(240, 228, 66),
+];
 const FAILING_COLOUR: RGBColor = RGBColor(213, 94, 0);
 const SLOW_COLOUR: RGBColor = RGBColor(240, 200, 90);
 const FINE_COLOUR: RGBColor = RGBColor(190, 225, 200);
@@ -203,9 +213,10 @@ pub fn schedules(file: &Path, fees: &[Fees], runs: &[Run]) -> Result<(), PlotErr
 /// # Errors
 /// If the file cannot be written.
 pub fn timeline(file: &Path, schedule: &Schedule, run: &Run) -> Result<(), PlotError> {
-    draw(file, (1_000, 590), |area| {
+    let strips_height = 16 + 38 * i32::try_from(schedule.names().count()).unwrap_or(8);
+    draw(file, (1_000, 498 + strips_height.unsigned_abs()), |area| {
         let length = float(run.seconds.len() as u64);
-        let (strips, rest) = area.split_vertically(92);
+        let (strips, rest) = area.split_vertically(strips_height);
         let (rates, queue) = rest.split_vertically(300);
         conditions(&strips, schedule, length)?;
 
@@ -224,20 +235,20 @@ pub fn timeline(file: &Path, schedule: &Schedule, run: &Run) -> Result<(), PlotE
                 .map(|second| (float(second as u64) + 0.5, float(figure(second)).min(top)))
                 .collect()
         };
-        let series = [
-            ("posted", GREY, line(&|second| run.seconds[second].posted)),
-            ("processed by default", DEFAULT_COLOUR, line(&|second| run.seconds[second].processed[0])),
-            ("processed by fallback", FALLBACK_COLOUR, line(&|second| run.seconds[second].processed[1])),
-        ];
-        for (name, colour, points) in series {
-            let style = colour.stroke_width(if name == "posted" { 1 } else { 3 });
+        let posted = ("posted".to_owned(), GREY, 1, line(&|second| run.seconds[second].posted));
+        let processed = schedule.processors().zip(schedule.names()).map(|(processor, name)| {
+            let points = line(&|second| run.seconds[second].processed[processor.index()]);
+            (format!("processed by {name}"), PROCESSOR_COLOURS[processor.index()], 3, points)
+        });
+        for (name, colour, width, points) in std::iter::once(posted).chain(processed) {
+            let style = colour.stroke_width(width);
             chart
                 .draw_series(LineSeries::new(points, style))?
                 .label(name)
                 .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], style));
         }
         // A peak beyond the axis is named once, beside it.
-        let peaks = run.seconds.iter().map(|second| second.processed[0].max(second.processed[1]));
+        let peaks = run.seconds.iter().map(|second| second.processed.into_iter().max().unwrap_or(0));
         let peak = peaks.enumerate().max_by_key(|(_, peak)| *peak).filter(|(_, peak)| float(*peak) > top);
         if let Some((second, peak)) = peak {
             let at = (float(second as u64) + 3.0, top * 0.97);
@@ -286,19 +297,19 @@ fn mesh(chart: &mut ChartContext<'_, SVGBackend<'_>, Axes<'_>>, name: &str) -> D
     Ok(())
 }
 
-/// Two bars: what the schedule does to each processor.
+/// A bar for each processor: what the schedule does to it.
 fn conditions(area: &Area<'_>, schedule: &Schedule, length: f64) -> Drawn {
     let (left, right) = (70.0, 1_000.0 - 16.0);
     let x_of = |seconds: f64| left + (right - left) * (seconds / length).min(1.0);
     #[expect(clippy::cast_possible_truncation, reason = "pixels")]
     let pixel = |seconds: f64| x_of(seconds).round() as i32;
-    for (row, name) in [(0, "default"), (1, "fallback")] {
+    for ((row, name), processor) in (0..).zip(schedule.names()).zip(schedule.processors()) {
         let y = 14 + 38 * row;
         let style = TextStyle::from((TEXT, 14)).pos(Pos::new(HPos::Right, VPos::Center));
         area.draw(&Text::new(name, (62, y + 14), style))?;
         let mut spans: Vec<(f64, Condition)> = vec![(0.0, Condition::default())];
         for stage in &schedule.stages {
-            let condition = if row == 0 { stage.default } else { stage.fallback };
+            let condition = stage.conditions[processor.index()];
             if spans.last().is_some_and(|last| last.1 != condition) {
                 spans.push((float(stage.at_s.ms) / 1_000.0, condition));
             }

@@ -5,6 +5,8 @@
 
 use galo_engine::Processor;
 
+use super::Counts;
+
 /// What a policy hears of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -108,7 +110,7 @@ pub trait Policy {
     fn handle(&mut self, event: Event, now_us: u64, orders: &mut Vec<Order>);
 
     /// Its books: payments processed with `from_ms <= requestedAt <= to_ms`, by [`Processor::index`].
-    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> [u64; 2];
+    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> Counts;
 
     /// Payments accepted and neither processed nor on their way to a processor.
     fn waiting(&self) -> u64;

@@ -215,7 +215,7 @@ fn summary_table(runs: &[&Run]) -> String {
                 line.lag.0,
                 line.lag.1,
                 line.doubles,
-                line.fallback_share,
+                line.dearer_share,
                 line.risk,
             ),
         );
@@ -241,7 +241,7 @@ fn run_table(runs: &[&Run]) -> String {
          | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for run in runs {
-        let [default, fallback] = run.bound.counts;
+        let [default, fallback, ..] = run.bound.counts;
         push(
             &mut table,
             format_args!(

@@ -1,14 +1,26 @@
 //! A schedule: how many clients there are and how the processors do, from the first second to the last.
 //!
-//! One JSON file per schedule, read by the laboratory and by the load script for real processes alike, so that both
-//! play the same piece. Both processors start healthy, without delay.
+//! One JSON file per schedule. The files of the contest's two processors are read by the laboratory and by the load script for
+//! real processes alike, so that both play the same piece; those that name their own `processors`, one to eight, each with
+//! its fee, are the laboratory's. All processors start healthy, without delay; each stage says how all of them do.
+//!
+//! ```json
+//! {"name": "three", "seconds": 60, "processors": [{"name": "a", "fee_bps": 200}, {"name": "b", "fee_bps": 400}],
+//!  "clients": [{"at_s": 0, "count": 100}],
+//!  "stages": [{"at_s": 5, "a": {"delay_ms": 0, "failing": true}, "b": {"delay_ms": 0, "failing": false}}]}
+//! ```
 //!
 //! Must never: guess. A field that is unknown, missing or out of its range is named together with the file.
 
+use std::fmt;
 use std::path::Path;
 
-use serde::de::Error as _;
+use galo_engine::{PROCESSORS_LEN_MAX, Processor};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Fees;
 
 /// The longest schedule: an hour.
 const SECONDS_MAX: u32 = 3_600;
@@ -18,6 +30,9 @@ const CLIENTS_MAX: u32 = 10_000;
 
 /// The longest delay. The gateway gives an attempt up after 30 s; what it does then is the fault simulator's subject.
 const DELAY_MS_MAX: u32 = 20_000;
+
+/// The contest's processors, which a schedule has that names none.
+const PAIR: [&str; 2] = ["default", "fallback"];
 
 /// The longest wait between the last POST and the comparison of the books.
 const SETTLE_MS_MAX: u32 = 60_000;
@@ -75,15 +90,16 @@ impl Serialize for Moment {
 
 /// See the module's documentation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Written", into = "Written")]
 pub struct Schedule {
     /// What it is called.
     pub name: String,
     /// When the last POST is sent.
     pub seconds: u32,
     /// How long after that the books are compared. In the contest k6 lets sleeping clients end: about a second.
-    #[serde(default = "settle_ms_default")]
     pub settle_ms: u32,
+    /// The processors; nobody: the contest's two, whose fees the schedule leaves open.
+    pub processors: Vec<Member>,
     /// How many clients there are: linear between two points; two points at one moment are a jump.
     pub clients: Vec<ClientPoint>,
     /// How the processors do, from each moment on.
@@ -109,16 +125,134 @@ pub struct ClientPoint {
     pub count: u32,
 }
 
-/// How both processors do from a moment on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A processor of a schedule that names its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Member {
+    /// What the stages call it.
+    pub name: String,
+    /// What it keeps, in basis points.
+    pub fee_bps: u32,
+}
+
+/// How the processors do from a moment on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// From when on.
     pub at_s: Moment,
-    /// The one.
-    pub default: Condition,
-    /// The other.
-    pub fallback: Condition,
+    /// By [`Processor::index`]; without trouble where there is no such processor.
+    pub conditions: [Condition; PROCESSORS_LEN_MAX],
+}
+
+impl Stage {
+    /// Of these processors, by number.
+    ///
+    /// # Panics
+    /// If they are more than there can be.
+    #[must_use]
+    pub fn new(at_s: Moment, of: &[Condition]) -> Self {
+        let mut conditions = [Condition::default(); PROCESSORS_LEN_MAX];
+        conditions[..of.len()].copy_from_slice(of);
+        Self { at_s, conditions }
+    }
+}
+
+/// A schedule as it stands in its file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: String,
+    seconds: u32,
+    #[serde(default = "settle_ms_default")]
+    settle_ms: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    processors: Vec<Member>,
+    clients: Vec<ClientPoint>,
+    stages: Vec<WrittenStage>,
+}
+
+/// A stage as it stands there: a condition for each processor, under its name.
+struct WrittenStage {
+    at_s: Moment,
+    conditions: Vec<(String, Condition)>,
+}
+
+impl<'de> Deserialize<'de> for WrittenStage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap;
+
+        impl<'de> Visitor<'de> for OfMap {
+            type Value = WrittenStage;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a stage: at_s, and a condition for each processor")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WrittenStage, A::Error> {
+                let (mut at_s, mut conditions) = (None, Vec::new());
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "at_s" {
+                        at_s = Some(map.next_value()?);
+                    } else if conditions.iter().any(|(other, _)| *other == name) {
+                        return Err(A::Error::custom(format!("{name} stands in a stage twice")));
+                    } else {
+                        conditions.push((name, map.next_value()?));
+                    }
+                }
+                let at_s = at_s.ok_or_else(|| A::Error::missing_field("at_s"))?;
+                Ok(WrittenStage { at_s, conditions })
+            }
+        }
+
+        deserializer.deserialize_map(OfMap)
+    }
+}
+
+impl Serialize for WrittenStage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + self.conditions.len()))?;
+        map.serialize_entry("at_s", &self.at_s)?;
+        for (name, condition) in &self.conditions {
+            map.serialize_entry(name, condition)?;
+        }
+        map.end()
+    }
+}
+
+impl TryFrom<Written> for Schedule {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let Written { name, seconds, settle_ms, processors, clients, stages } = written;
+        let mut schedule = Self { name, seconds, settle_ms, processors, clients, stages: Vec::new() };
+        schedule.check_processors()?;
+        for (index, stage) in stages.into_iter().enumerate() {
+            let find = |name: &str| stage.conditions.iter().find(|(other, _)| other == name).map(|it| it.1);
+            let known: Vec<Condition> = schedule
+                .names()
+                .map(|name| find(name).ok_or_else(|| format!("stages[{index}]: missing field `{name}`")))
+                .collect::<Result<_, _>>()?;
+            if let Some((name, _)) =
+                stage.conditions.iter().find(|(it, _)| !schedule.names().any(|name| name == it))
+            {
+                return Err(format!("stages[{index}]: unknown field `{name}`"));
+            }
+            schedule.stages.push(Stage::new(stage.at_s, &known));
+        }
+        Ok(schedule)
+    }
+}
+
+impl From<Schedule> for Written {
+    fn from(schedule: Schedule) -> Self {
+        let stages = schedule.stages.iter().map(|stage| WrittenStage {
+            at_s: stage.at_s,
+            conditions: schedule.names().map(str::to_owned).zip(stage.conditions).collect(),
+        });
+        let stages = stages.collect();
+        let Schedule { name, seconds, settle_ms, processors, clients, .. } = schedule;
+        Self { name, seconds, settle_ms, processors, clients, stages }
+    }
 }
 
 /// How a processor does.
@@ -195,6 +329,7 @@ impl Schedule {
         if self.name.is_empty() {
             return Err("name is empty".to_owned());
         }
+        self.check_processors()?;
         within("seconds", self.seconds, 1, SECONDS_MAX)?;
         within("settle_ms", self.settle_ms, 0, SETTLE_MS_MAX)?;
         if self.clients.is_empty() {
@@ -215,7 +350,7 @@ impl Schedule {
             if earlier.is_some_and(|earlier| earlier >= stage.at_s) {
                 return Err(format!("stages[{index}].at_s is not after the stage above it"));
             }
-            for (name, condition) in [("default", stage.default), ("fallback", stage.fallback)] {
+            for (name, condition) in self.names().zip(stage.conditions) {
                 let field = |field: &str| format!("stages[{index}].{name}.{field}");
                 within(&field("delay_ms"), condition.delay_ms, 0, DELAY_MS_MAX)?;
                 within(&field("error_percent"), condition.error_percent, 0, 100)?;
@@ -226,11 +361,49 @@ impl Schedule {
         Ok(())
     }
 
+    fn check_processors(&self) -> Result<(), String> {
+        let count = self.processors.len();
+        if count > PROCESSORS_LEN_MAX {
+            return Err(format!("processors are {count}, expected {PROCESSORS_LEN_MAX} at most"));
+        }
+        for (index, Member { name, fee_bps }) in self.processors.iter().enumerate() {
+            if name.is_empty() || name == "at_s" {
+                return Err(format!("processors[{index}].name is {name:?}, which is none"));
+            }
+            if self.processors[..index].iter().any(|other| other.name == *name) {
+                return Err(format!("processors[{index}].name is {name:?} again"));
+            }
+            if *fee_bps > 10_000 {
+                return Err(format!("processors[{index}].fee_bps is {fee_bps}, expected 0 to 10000"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The processors, by number.
+    pub fn processors(&self) -> impl Iterator<Item = Processor> {
+        Processor::ALL.into_iter().take(self.names().count())
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let own = self.processors.iter().map(|it| it.name.as_str());
+        let pair = if self.processors.is_empty() { &PAIR[..] } else { &[] };
+        pair.iter().copied().chain(own)
+    }
+
+    /// What they keep, if the schedule says so.
+    #[must_use]
+    pub fn fees(&self) -> Option<Fees> {
+        let bps: Vec<u32> = self.processors.iter().map(|it| it.fee_bps).collect();
+        (!bps.is_empty()).then(|| Fees::new(&bps))
+    }
+
     /// Whether attempts may end without an answer.
     #[must_use]
     pub fn loses_answers(&self) -> bool {
-        let loses = |condition: Condition| condition.unanswered_percent > 0 || condition.reset_percent > 0;
-        self.stages.iter().any(|stage| loses(stage.default) || loses(stage.fallback))
+        let loses = |it: &Condition| it.unanswered_percent > 0 || it.reset_percent > 0;
+        self.stages.iter().any(|stage| stage.conditions.iter().any(loses))
     }
 
     /// When the last POST is sent.
@@ -304,6 +477,25 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_may_name_its_own_processors() {
+        let own = r#""processors": [{"name": "a", "fee_bps": 300}, {"name": "b", "fee_bps": 200}, {"name": "c", "fee_bps": 900}]"#;
+        let text = SMALL.replace("\"clients\"", &format!("{own}, \"clients\""));
+        let text = text.replace("default", "a").replace("fallback", "c").replace(
+            "\"failing\": true}}",
+            "\"failing\": true}, \"b\": {\"delay_ms\": 7, \"failing\": false, \"unanswered_percent\": 2}}",
+        );
+        let schedule = Schedule::parse("three.json", &text).unwrap();
+        assert_eq!(schedule.names().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(schedule.fees(), Some(Fees::new(&[300, 200, 900])));
+        assert_eq!(schedule.processors().map(Processor::index).collect::<Vec<_>>(), [0, 1, 2]);
+        let delays = schedule.stages[0].conditions.map(|it| it.delay_ms);
+        assert_eq!(delays, [100, 7, 0, 0, 0, 0, 0, 0]);
+        assert!(schedule.loses_answers());
+        let text = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(Schedule::parse("again", &text).unwrap(), schedule);
+    }
+
+    #[test]
     fn mistakes_are_named_with_file_and_field() {
         for (from, to, said) in [
             ("\"seconds\": 10", "\"seconds\": 0", "small.json: seconds is 0, expected 1 to 3600"),
@@ -311,6 +503,18 @@ mod tests {
             ("\"name\": \"small\", ", "", "small.json: missing field `name`"),
             ("\"at_s\": 10,", "\"at_s\": -1,", "small.json: -1 is no moment"),
             ("\"at_s\": 1.5", "\"at_s\": 1.50005", "small.json: 1.50005 is no moment"),
+            ("\"fallback\"", "\"third\"", "small.json: stages[0]: missing field `fallback`"),
+            (
+                "}}]}",
+                "}, \"third\": {\"delay_ms\": 0, \"failing\": true}}]}",
+                "small.json: stages[0]: unknown field `third`",
+            ),
+            ("\"default\"", "\"fallback\"", "small.json: fallback stands in a stage twice"),
+            (
+                "\"seconds\": 10",
+                "\"seconds\": 10, \"processors\": [{\"name\": \"a\", \"fee_bps\": 1}, {\"name\": \"a\", \"fee_bps\": 2}]",
+                "small.json: processors[1].name is \"a\" again",
+            ),
             ("\"at_s\": 0,", "\"at_s\": 11,", "small.json: clients[1].at_s is before the point above it"),
             ("\"delay_ms\": 100", "\"delay_ms\": 99999", "small.json: stages[0].default.delay_ms is 99999"),
             (

@@ -16,12 +16,18 @@ pub struct Summary {
     pub inconsistencies: (u64, usize),
     /// Payments accepted and not processed, and in how many runs there were any.
     pub lag: (i64, usize),
-    /// Payments that both processors stored.
+    /// Payments that more than one processor stored.
     pub doubles: u64,
-    /// Payments at fallback, of those processed; the mean of all runs.
-    pub fallback_share: f64,
+    /// Payments at another than the cheapest, of those processed; the mean of all runs.
+    pub dearer_share: f64,
     /// Payments whose requestedAt was older than a second when they were processed; the mean of all runs.
     pub risk: f64,
+    /// The same of the payments that were in no doubt.
+    pub others_regret: Spread,
+    /// Payments of which an attempt had no answer.
+    pub in_doubt: u64,
+    /// How long, of those that were in no doubt, the one that waited longest did, s.
+    pub waited_s: Spread,
     /// How many runs.
     pub run_count: usize,
 }
@@ -43,8 +49,11 @@ impl Summary {
             ),
             lag: (runs.iter().map(|run| run.lag()).sum(), count(|run| run.lag() != 0)),
             doubles: runs.iter().map(|run| run.doubles).sum(),
-            fallback_share: spread(Run::fallback_share).mean,
+            dearer_share: spread(Run::dearer_share).mean,
             risk: spread(Run::risk).mean,
+            others_regret: spread(Run::others_regret),
+            in_doubt: runs.iter().map(|run| run.in_doubt).sum(),
+            waited_s: Spread::of(runs.iter().map(|run| run.waited_s())),
             run_count: runs.len(),
         }
     }

@@ -2,9 +2,7 @@
 //!
 //! On short schedules: generated ones, six times as fast and with half the clients.
 
-use galo_engine::Processor;
-
-use super::baselines::{Baseline, Past, Step, Strategy};
+use super::baselines::{Baseline, Past, Rank, Step, Strategy};
 use super::policy::{Event, Figures, Order, Policy};
 use super::run::play_with;
 use super::*;
@@ -33,13 +31,14 @@ fn steady(stages: Vec<Stage>) -> Schedule {
         name: "steady".to_owned(),
         seconds: 30,
         settle_ms: 1_000,
+        processors: Vec::new(),
         clients: vec![point(0), point(30_000)],
         stages,
     }
 }
 
 fn stage(ms: u64, default: Condition, fallback: Condition) -> Stage {
-    Stage { at_s: Moment::from_ms(ms), default, fallback }
+    Stage::new(Moment::from_ms(ms), &[default, fallback])
 }
 
 const FINE: Condition =
@@ -91,7 +90,7 @@ fn a_run_at_other_fees_is_the_same_run() {
             Some(derived) => assert_eq!(format!("{derived:?}"), format!("{played:?}"), "{}", kind.name()),
             None => assert_eq!(*kind, PolicyKind::Galo),
         }
-        assert!(preview.at_fees(Fees { bps: [2_000, 1_000] }).is_none());
+        assert!(preview.at_fees(Fees::pair([2_000, 1_000])).is_none());
     }
 }
 
@@ -135,15 +134,15 @@ fn requests_that_are_never_answered_hold_up_nobody() {
     assert!(run.others_regret() < 0.02, "{run:?}");
 }
 
-/// Sends everything to fallback.
+/// Sends everything to the dearest.
 struct Spendthrift;
 
 impl Strategy for Spendthrift {
-    fn route(&mut self, _: &mut Past, _: u64, _: &mut Dice) -> Step {
-        Step::Send(Processor::FALLBACK, None)
+    fn route(&mut self, _: &mut Past, count: usize, _: u64, _: &mut Dice) -> Step {
+        Step::Send(count - 1, None)
     }
 
-    fn ended(&mut self, _: Processor, _: bool, _: u64, _: u64) {}
+    fn ended(&mut self, _: Rank, _: bool, _: u64, _: u64) {}
 }
 
 #[test]
@@ -153,7 +152,7 @@ fn who_always_pays_more_is_ranked_below_galo() {
         let schedule = short(seed);
         let settings = settings(seed);
         galo.push(play(&schedule, &settings, PolicyKind::Galo, false).regret());
-        let spendthrift = Box::new(Baseline::new(Spendthrift, &mut Dice::new(seed)));
+        let spendthrift = Box::new(Baseline::new(Spendthrift, Fees::PREVIEW, &mut Dice::new(seed)));
         bad.push(play_with(&schedule, &settings, PolicyKind::FiveTries, spendthrift, false).regret());
     }
     let [galo, bad] = [galo, bad].map(Spread::of);
@@ -174,9 +173,10 @@ impl Policy for Liar {
         self.0.handle(event, now_us, orders);
     }
 
-    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> [u64; 2] {
-        let [default, fallback] = self.0.summarize(from_ms, to_ms);
-        [default + self.1, fallback]
+    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> Counts {
+        let mut counts = self.0.summarize(from_ms, to_ms);
+        counts[0] += self.1;
+        counts
     }
 
     fn waiting(&self) -> u64 {
@@ -193,7 +193,7 @@ fn the_auditor_sees_one_payment_too_many() {
     let schedule = steady(Vec::new());
     // Four times it looks: at 0, 10, 20 and 30 s.
     for (lie, inconsistencies) in [(0, 0), (1, 4), (2, 8)] {
-        let honest = Box::new(Baseline::new(Spendthrift, &mut Dice::new(1)));
+        let honest = Box::new(Baseline::new(Spendthrift, Fees::PREVIEW, &mut Dice::new(1)));
         let liar = Box::new(Liar(honest, lie));
         let run = play_with(&schedule, &settings(1), PolicyKind::FiveTries, liar, false);
         assert_eq!(run.inconsistencies, inconsistencies, "{:?}", run.audits);

@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 
-use galo_engine::Processor as Which;
 use uuid::Uuid;
 
 use super::schedule::Condition;
@@ -49,7 +48,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// Healthy, without delay.
-    pub fn new(which: Which, settings: &Settings, dice: &mut Dice) -> Self {
+    pub fn new(settings: &Settings, dice: &mut Dice) -> Self {
         // The fee is the auditor's business here.
         let fee = "0.05".parse().expect("a fraction");
         let mut model = Processor::new(Config { payments_len: 1 << 14, ..Config::new(fee) });
@@ -57,7 +56,7 @@ impl Upstream {
         model.set_faults(0, faults).expect("no fault is no contradiction");
         Self {
             model,
-            cpu_us_per_request: 1_000_000 / settings.requests_per_second_max[which.index()].max(1),
+            cpu_us_per_request: 1_000_000 / settings.requests_per_second_max.max(1),
             cpu_free_us: 0,
             base_us: settings.base_us,
             pending: HashMap::new(),

@@ -5,7 +5,7 @@ use galo_engine::Processor;
 use super::policy::{Event as Heard, Order, Policy};
 use super::schedule::{Life, Schedule};
 use super::upstream::{Caller, Due, Upstream, unix_ms};
-use super::{EPOCH_MS, Settings};
+use super::{Counts, EPOCH_MS, Settings};
 use crate::cluster::dice::Dice;
 use crate::cluster::queue::Queue;
 use crate::processor::Answer;
@@ -40,8 +40,8 @@ enum Event {
     Answered(u32),
     /// A stage begins.
     Stage(usize),
-    /// The auditor asks one of three: default, fallback, the policy.
-    Audit(usize, usize),
+    /// The auditor asks a processor, or the policy.
+    Audit(usize, Option<Processor>),
     /// An attempt reaches its processor.
     Send(u32),
     /// It has had its share of the CPU.
@@ -94,9 +94,9 @@ pub struct Second {
     /// POSTs sent in it.
     pub posted: u64,
     /// Attempts processed in it, by processor.
-    pub processed: [u64; 2],
+    pub processed: Counts,
     /// Attempts refused in it, by processor.
-    pub refused: [u64; 2],
+    pub refused: Counts,
     /// Payments that wait at its end.
     pub waiting: u64,
     /// Attempts on their way at its end.
@@ -110,8 +110,9 @@ pub struct Second {
 pub struct Audit {
     /// When, s.
     pub at_s: u64,
-    /// Ours and both processors' counts.
-    counts: [u64; 3],
+    /// Ours, and all processors' together.
+    ours: u64,
+    theirs: u64,
     from_ms: u64,
     to_ms: u64,
 }
@@ -120,7 +121,7 @@ impl Audit {
     /// How far the books are apart.
     #[must_use]
     pub fn difference(&self) -> u64 {
-        self.counts[2].abs_diff(self.counts[0] + self.counts[1])
+        self.ours.abs_diff(self.theirs)
     }
 }
 
@@ -129,10 +130,10 @@ pub struct Findings {
     /// Every POST, in the order of sending.
     pub posted: Vec<Posted>,
     /// What the policy's books say at the end.
-    pub booked: [u64; 2],
+    pub booked: Counts,
     /// What the processors' say.
-    pub stored: [u64; 2],
-    /// Payments that both processors stored.
+    pub stored: Counts,
+    /// Payments that more than one processor stored.
     pub doubles: u64,
     /// The auditor's comparisons.
     pub audits: Vec<Audit>,
@@ -155,7 +156,8 @@ pub struct World<'a> {
     now_us: u64,
     queue: Queue<Event>,
     dice: Dice,
-    upstreams: [Upstream; 2],
+    /// By [`Processor::index`].
+    upstreams: Vec<Upstream>,
     posted: Vec<Posted>,
     attempts: Vec<Attempt>,
     in_flight: u64,
@@ -183,7 +185,7 @@ impl<'a> World<'a> {
             lives: schedule.lives(),
             now_us: 0,
             queue: Queue::new(),
-            upstreams: Processor::PAIR.map(|which| Upstream::new(which, &settings, &mut dice)),
+            upstreams: schedule.processors().map(|_| Upstream::new(&settings, &mut dice)).collect(),
             dice,
             posted: Vec::with_capacity(1 << 14),
             attempts: Vec::with_capacity(1 << 14),
@@ -213,8 +215,9 @@ impl<'a> World<'a> {
         for (index, at_us) in audits.filter(|at_us| at_us + AUDIT_SPREAD_US <= final_us).enumerate() {
             let now_ms = unix_ms(at_us);
             let (from_ms, to_ms) = (now_ms - AUDIT_FROM_MS, now_ms - AUDIT_TO_MS);
-            self.audits.push(Audit { at_s: at_us / 1_000_000, counts: [0; 3], from_ms, to_ms });
-            for whom in 0..3 {
+            self.audits.push(Audit { at_s: at_us / 1_000_000, ours: 0, theirs: 0, from_ms, to_ms });
+            let processors = self.schedule.processors().map(Some);
+            for whom in processors.chain([None]) {
                 self.queue.push(at_us + self.dice.between(0, AUDIT_SPREAD_US), Event::Audit(index, whom));
             }
         }
@@ -242,10 +245,9 @@ impl<'a> World<'a> {
             }
             Event::Stage(index) => {
                 let stage = self.schedule.stages[index];
-                for processor in Processor::PAIR {
+                for processor in self.schedule.processors() {
                     self.collect(processor);
-                    let condition =
-                        if processor == Processor::DEFAULT { stage.default } else { stage.fallback };
+                    let condition = stage.conditions[processor.index()];
                     self.upstreams[processor.index()].set(self.now_us, condition);
                     self.collect(processor);
                 }
@@ -449,16 +451,16 @@ impl<'a> World<'a> {
         self.tell(Heard::Ended { token, status, latency_us: self.now_us - sent_us });
     }
 
-    fn audit(&mut self, index: usize, whom: usize) {
+    fn audit(&mut self, index: usize, whom: Option<Processor>) {
         let Audit { from_ms, to_ms, .. } = self.audits[index];
-        let count = match whom {
-            2 => self.policy.summarize(from_ms, to_ms).iter().sum(),
-            processor => {
-                self.collect(Processor::PAIR[processor]);
-                self.upstreams[processor].summarize(self.now_us, from_ms, to_ms)
+        match whom {
+            None => self.audits[index].ours = self.policy.summarize(from_ms, to_ms).iter().sum(),
+            Some(processor) => {
+                self.collect(processor);
+                let upstream = &mut self.upstreams[processor.index()];
+                self.audits[index].theirs += upstream.summarize(self.now_us, from_ms, to_ms);
             }
-        };
-        self.audits[index].counts[whom] = count;
+        }
     }
 
     fn close_second(&mut self) {
@@ -470,18 +472,21 @@ impl<'a> World<'a> {
     }
 
     fn finish(mut self) -> Findings {
-        Processor::PAIR.into_iter().for_each(|processor| self.collect(processor));
+        self.schedule.processors().for_each(|processor| self.collect(processor));
         let booked = self.policy.summarize(0, unix_ms(self.now_us));
-        let [default, fallback] = &self.upstreams;
-        let stored = [default, fallback].map(|upstream| upstream.stored().len() as u64);
+        let mut stored = Counts::default();
+        for (count, upstream) in stored.iter_mut().zip(&self.upstreams) {
+            *count = upstream.stored().len() as u64;
+        }
         // Whoever is not answered by now, long after the others, is in doubt.
         let unanswered = |attempt: &&Attempt| !attempt.ended && attempt.sent_us + UNANSWERED_US < self.now_us;
         for attempt in self.attempts.iter().filter(unanswered) {
             self.posted[attempt.payment as usize].was_in_doubt |= self.loses_answers;
         }
         let payments = 0..u32::try_from(self.posted.len()).expect("fewer than 2^32 payments");
-        let doubles =
-            payments.filter(|payment| default.has(*payment) && fallback.has(*payment)).count() as u64;
+        let is_double =
+            |payment: &u32| self.upstreams.iter().filter(|upstream| upstream.has(*payment)).count() > 1;
+        let doubles = payments.filter(is_double).count() as u64;
         Findings {
             booked,
             stored,

@@ -5,16 +5,20 @@
 //! occupies no worker; every attempt gets a `requestedAt` of its own; the books are written the moment an answer comes;
 //! both instances know at once what one of them saw. Where they differ is a [`Strategy`].
 //!
+//! The plans speak of two processors, a cheaper and a dearer one. With any other number the cheapest is what theirs calls default, and each
+//! dearer one, in order of price, what it calls fallback for those before it. So a strategy speaks of ranks.
+//!
 //! Must never: be tuned to lose. Where a plan leaves a number open, the choice is written at the constant.
 
 mod strategies;
 
 use std::collections::{HashMap, VecDeque};
 
-use galo_engine::Processor;
+use galo_engine::{PROCESSORS_LEN_MAX, Processor};
 
 use super::policy::{Event, Figures, Order, Policy};
 use super::upstream::unix_ms;
+use super::{Counts, Fees};
 use crate::cluster::dice::Dice;
 
 pub use strategies::{Breakers, DefaultOnly, FiveTries, HalfOpenTries, LatencyComparison, ShortTimeout};
@@ -26,11 +30,14 @@ pub const IN_FLIGHT_MAX: usize = 400;
 /// Between two health checks of a processor: its window and a margin.
 const CHECK_INTERVAL_US: u64 = 5_050_000;
 
+/// A processor's place in the order of price: 0 is the cheapest.
+pub type Rank = usize;
+
 /// What a strategy says to a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Send it there; after that many µs without an answer, give the attempt up.
-    Send(Processor, Option<u64>),
+    Send(Rank, Option<u64>),
     /// Ask again in that many µs; others may go meanwhile.
     Later(u64),
     /// Nobody goes before that moment, or before something is heard.
@@ -40,8 +47,8 @@ pub enum Step {
 /// What a payment has been through.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Past {
-    /// Tries that failed in a row, by processor; the strategy sets them back when it starts over.
-    pub failures: [u32; 2],
+    /// Tries that failed in a row, by rank; the strategy sets them back when it starts over.
+    pub failures: [u32; PROCESSORS_LEN_MAX],
     /// Pauses since it last started over.
     pub pauses: u32,
 }
@@ -63,14 +70,14 @@ pub trait Strategy {
         false
     }
 
-    /// What becomes of the payment at the head of the queue.
-    fn route(&mut self, past: &mut Past, now_us: u64, dice: &mut Dice) -> Step;
+    /// What becomes of the payment at the head of the queue, with so many processors.
+    fn route(&mut self, past: &mut Past, count: usize, now_us: u64, dice: &mut Dice) -> Step;
 
     /// An attempt ended, or was given up (`ok` is false then).
-    fn ended(&mut self, processor: Processor, ok: bool, latency_us: u64, now_us: u64);
+    fn ended(&mut self, rank: Rank, ok: bool, latency_us: u64, now_us: u64);
 
     /// A health check's answer.
-    fn checked(&mut self, _processor: Processor, _failing: bool, _response_ms: u32) {}
+    fn checked(&mut self, _rank: Rank, _failing: bool, _response_ms: u32) {}
 }
 
 /// What a timer is for: the upper bits of its token.
@@ -83,7 +90,7 @@ const TIMER_KIND: u64 = 0xF << 60;
 #[derive(Clone, Copy)]
 struct Try {
     payment: u32,
-    processor: Processor,
+    rank: Rank,
     requested_at_ms: u64,
     sent_us: u64,
 }
@@ -91,6 +98,8 @@ struct Try {
 /// What all baselines share.
 pub struct Baseline<S> {
     strategy: S,
+    /// By rank.
+    order: Vec<Processor>,
     dice: Dice,
     ready: VecDeque<u32>,
     pausing: usize,
@@ -99,15 +108,16 @@ pub struct Baseline<S> {
     token_next: u64,
     wake_us: u64,
     /// `requestedAt` of what was processed, by processor.
-    books: [Vec<u64>; 2],
+    books: [Vec<u64>; PROCESSORS_LEN_MAX],
     given_up: u64,
 }
 
 impl<S: Strategy> Baseline<S> {
     /// With nothing to do.
-    pub fn new(strategy: S, dice: &mut Dice) -> Self {
+    pub fn new(strategy: S, fees: Fees, dice: &mut Dice) -> Self {
         Self {
             strategy,
+            order: fees.order(),
             dice: Dice::new(dice.number()),
             ready: VecDeque::new(),
             pausing: 0,
@@ -115,7 +125,7 @@ impl<S: Strategy> Baseline<S> {
             tries: HashMap::new(),
             token_next: 0,
             wake_us: 0,
-            books: [Vec::new(), Vec::new()],
+            books: Default::default(),
             given_up: 0,
         }
     }
@@ -125,14 +135,15 @@ impl<S: Strategy> Baseline<S> {
             && let Some(payment) = self.ready.front().copied()
         {
             let past = self.pasts.entry(payment).or_default();
-            match self.strategy.route(past, now_us, &mut self.dice) {
-                Step::Send(processor, timeout_us) => {
+            match self.strategy.route(past, self.order.len(), now_us, &mut self.dice) {
+                Step::Send(rank, timeout_us) => {
                     self.ready.pop_front();
                     let token = self.token_next;
                     self.token_next += 1;
                     let requested_at_ms = unix_ms(now_us);
                     let sent_us = now_us;
-                    self.tries.insert(token, Try { payment, processor, requested_at_ms, sent_us });
+                    self.tries.insert(token, Try { payment, rank, requested_at_ms, sent_us });
+                    let processor = self.order[rank];
                     orders.push(Order::Attempt { token, payment, processor, requested_at_ms });
                     if let Some(timeout_us) = timeout_us {
                         let token = TIMER_TIMEOUT | token;
@@ -158,13 +169,13 @@ impl<S: Strategy> Baseline<S> {
     }
 
     fn ended(&mut self, token: u64, ok: bool, latency_us: u64, now_us: u64) {
-        let Some(Try { payment, processor, requested_at_ms, .. }) = self.tries.remove(&token) else { return };
-        self.strategy.ended(processor, ok, latency_us, now_us);
+        let Some(Try { payment, rank, requested_at_ms, .. }) = self.tries.remove(&token) else { return };
+        self.strategy.ended(rank, ok, latency_us, now_us);
         if ok {
-            self.books[processor.index()].push(requested_at_ms);
+            self.books[self.order[rank].index()].push(requested_at_ms);
             self.pasts.remove(&payment);
         } else {
-            self.pasts.entry(payment).or_default().failures[processor.index()] += 1;
+            self.pasts.entry(payment).or_default().failures[rank] += 1;
             // Its turn is not over: the oldest goes first.
             self.ready.push_front(payment);
         }
@@ -194,7 +205,9 @@ impl<S: Strategy> Policy for Baseline<S> {
             Event::LookedUp { .. } => {}
             Event::Checked { processor, health, .. } => {
                 if let Some((failing, response_ms)) = health {
-                    self.strategy.checked(processor, failing, response_ms);
+                    let rank = self.order.iter().position(|it| *it == processor);
+                    let rank = rank.expect("only those that there are were asked");
+                    self.strategy.checked(rank, failing, response_ms);
                 }
             }
             Event::Timer { token } => {
@@ -212,7 +225,7 @@ impl<S: Strategy> Policy for Baseline<S> {
                         }
                     }
                     TIMER_CHECK => {
-                        for processor in Processor::PAIR {
+                        for processor in self.order.iter().copied() {
                             orders.push(Order::CheckHealth { token: 0, processor });
                         }
                         orders.push(Order::Timer { at_us: now_us + CHECK_INTERVAL_US, token: TIMER_CHECK });
@@ -224,9 +237,9 @@ impl<S: Strategy> Policy for Baseline<S> {
         self.pump(now_us, orders);
     }
 
-    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> [u64; 2] {
+    fn summarize(&mut self, from_ms: u64, to_ms: u64) -> Counts {
         let count = |book: &Vec<u64>| book.iter().filter(|ms| (from_ms..=to_ms).contains(*ms)).count() as u64;
-        [count(&self.books[0]), count(&self.books[1])]
+        self.books.each_ref().map(count)
     }
 
     fn waiting(&self) -> u64 {

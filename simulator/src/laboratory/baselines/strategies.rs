@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use galo_engine::Processor;
+use galo_engine::PROCESSORS_LEN_MAX;
 
-use super::{Past, Step, Strategy};
+use super::{Past, Rank, Step, Strategy};
 use crate::cluster::dice::Dice;
 
-/// Wait for default only: a probe each second, and bursts as long as answers take less than 200 ms.
+/// Wait for the cheapest only: a probe each second, and bursts as long as answers take less than 200 ms.
 ///
 /// The probe is a real payment. A failure, or an answer that took longer, ends the burst.
 pub struct DefaultOnly {
@@ -26,17 +26,17 @@ impl DefaultOnly {
 }
 
 impl Strategy for DefaultOnly {
-    fn route(&mut self, _: &mut Past, now_us: u64, _: &mut Dice) -> Step {
+    fn route(&mut self, _: &mut Past, _: usize, now_us: u64, _: &mut Dice) -> Step {
         if !self.bursting {
             if now_us < self.next_probe_us {
                 return Step::Hold(self.next_probe_us);
             }
             self.next_probe_us = now_us + PROBE_INTERVAL_US;
         }
-        Step::Send(Processor::DEFAULT, None)
+        Step::Send(0, None)
     }
 
-    fn ended(&mut self, _: Processor, ok: bool, latency_us: u64, now_us: u64) {
+    fn ended(&mut self, _: Rank, ok: bool, latency_us: u64, now_us: u64) {
         let fine = ok && latency_us < TRIGGER_US;
         if self.bursting && !fine {
             self.next_probe_us = now_us + PROBE_INTERVAL_US;
@@ -95,13 +95,13 @@ impl Breaker {
     }
 }
 
-/// A health check each 5 s and a breaker of 3 failures in 10 s with 5 s recovery; then fallback, then backoff.
+/// A health check each 5 s and a breaker of 3 failures in 10 s with 5 s recovery; then the next dearer one, then backoff.
 ///
-/// Both processors have both. A payment that failed at default goes to fallback at once; when neither may be used, or
-/// both failed it, it pauses from 100 ms, doubling, to 2 s.
+/// Each processor has both. A payment that failed at one goes to the next at once; when none may be used, or
+/// all failed it, it pauses from 100 ms, doubling, to 2 s.
 #[derive(Default)]
 pub struct Breakers {
-    breakers: [Breaker; 2],
+    breakers: [Breaker; PROCESSORS_LEN_MAX],
 }
 
 const BACKOFF_US: u64 = 100_000;
@@ -116,30 +116,30 @@ impl Strategy for Breakers {
         true
     }
 
-    fn route(&mut self, past: &mut Past, now_us: u64, _: &mut Dice) -> Step {
-        for processor in Processor::PAIR {
-            if past.failures[processor.index()] == 0 && self.breakers[processor.index()].allows(now_us) {
-                return Step::Send(processor, None);
+    fn route(&mut self, past: &mut Past, count: usize, now_us: u64, _: &mut Dice) -> Step {
+        for rank in 0..count {
+            if past.failures[rank] == 0 && self.breakers[rank].allows(now_us) {
+                return Step::Send(rank, None);
             }
         }
-        past.failures = [0; 2];
+        past.failures = Past::default().failures;
         Step::Later(backoff_us(past.pauses))
     }
 
-    fn ended(&mut self, processor: Processor, ok: bool, _: u64, now_us: u64) {
-        self.breakers[processor.index()].ended(ok, now_us);
+    fn ended(&mut self, rank: Rank, ok: bool, _: u64, now_us: u64) {
+        self.breakers[rank].ended(ok, now_us);
     }
 
-    fn checked(&mut self, processor: Processor, failing: bool, _: u32) {
-        self.breakers[processor.index()].unhealthy = failing;
+    fn checked(&mut self, rank: Rank, failing: bool, _: u32) {
+        self.breakers[rank].unhealthy = failing;
     }
 }
 
-/// Half-open with 30 % random tries, and three retries with doubling delay before fallback.
+/// Half-open with 30 % random tries, and three retries with doubling delay before the dearer ones.
 ///
-/// The breaker opens after three failures in a row; half a second later it is half-open: each try at default goes through
+/// The breaker opens after three failures in a row; half a second later it is half-open: each try at the cheapest goes through
 /// in 30 of 100 cases, and counts as failed in the others; a success closes it. Pauses of 100, 200 and 400 ms lie between
-/// a payment's four tries; then fallback, and if that fails a pause of 800 ms and all over again.
+/// a payment's four tries; then each dearer one once, and if all fail a pause of 800 ms and all over again.
 #[derive(Default)]
 pub struct HalfOpenTries {
     failures_in_a_row: u32,
@@ -150,18 +150,24 @@ const HALF_OPEN_AFTER_US: u64 = 500_000;
 const HALF_OPEN_PERMILLE: u64 = 300;
 const RETRIES: u32 = 3;
 
-impl Strategy for HalfOpenTries {
-    fn route(&mut self, past: &mut Past, now_us: u64, dice: &mut Dice) -> Step {
-        let [default, fallback] = past.failures;
-        if fallback > 0 {
+/// The cheapest has had its tries: the next one that has not failed, or after a pause all over again.
+fn dearer_once(past: &mut Past, count: usize, pause_us: u64) -> Step {
+    match (1..count).find(|rank| past.failures[*rank] == 0) {
+        Some(rank) => Step::Send(rank, None),
+        None => {
             *past = Past::default();
-            return Step::Later(8 * BACKOFF_US);
+            Step::Later(pause_us)
         }
-        if default > RETRIES {
-            return Step::Send(Processor::FALLBACK, None);
+    }
+}
+
+impl Strategy for HalfOpenTries {
+    fn route(&mut self, past: &mut Past, count: usize, now_us: u64, dice: &mut Dice) -> Step {
+        if past.failures[0] > RETRIES {
+            return dearer_once(past, count, 8 * BACKOFF_US);
         }
         // After each failed try but the last, one pause.
-        if past.pauses < default {
+        if past.pauses < past.failures[0] {
             return Step::Later(BACKOFF_US << past.pauses);
         }
         let allowed = match self.open_until_us {
@@ -169,18 +175,18 @@ impl Strategy for HalfOpenTries {
             Some(until_us) => now_us >= until_us && dice.chance(HALF_OPEN_PERMILLE),
         };
         if allowed {
-            return Step::Send(Processor::DEFAULT, None);
+            return Step::Send(0, None);
         }
         past.failures[0] += 1;
         if past.failures[0] > RETRIES {
-            Step::Send(Processor::FALLBACK, None)
+            dearer_once(past, count, 8 * BACKOFF_US)
         } else {
             Step::Later(BACKOFF_US << past.pauses)
         }
     }
 
-    fn ended(&mut self, processor: Processor, ok: bool, _: u64, now_us: u64) {
-        if processor == Processor::FALLBACK {
+    fn ended(&mut self, rank: Rank, ok: bool, _: u64, now_us: u64) {
+        if rank > 0 {
             return;
         }
         if ok {
@@ -194,10 +200,10 @@ impl Strategy for HalfOpenTries {
     }
 }
 
-/// A 300 ms timeout to fallback, with a queue of 20,000.
+/// A 300 ms timeout to the next dearer one, with a queue of 20,000.
 ///
-/// Default first, each time; after 300 ms or a failure, fallback, which is waited for; if that fails, default again after
-/// 100 ms. A payment that timed out at default may be processed there as well: that is counted, not prevented.
+/// The cheapest first, each time; after 300 ms or a failure the next, and so on to the dearest, which is waited for; if that fails, the cheapest again after
+/// 100 ms. A payment that timed out at one may be processed there as well: that is counted, not prevented.
 #[derive(Default)]
 pub struct ShortTimeout;
 
@@ -208,23 +214,22 @@ impl Strategy for ShortTimeout {
         20_000
     }
 
-    fn route(&mut self, past: &mut Past, _: u64, _: &mut Dice) -> Step {
-        match past.failures {
-            [0, _] => Step::Send(Processor::DEFAULT, Some(SHORT_TIMEOUT_US)),
-            [_, 0] => Step::Send(Processor::FALLBACK, None),
-            [_, _] => {
+    fn route(&mut self, past: &mut Past, count: usize, _: u64, _: &mut Dice) -> Step {
+        match (0..count).find(|rank| past.failures[*rank] == 0) {
+            Some(rank) => Step::Send(rank, (rank + 1 < count).then_some(SHORT_TIMEOUT_US)),
+            None => {
                 *past = Past::default();
                 Step::Later(BACKOFF_US)
             }
         }
     }
 
-    fn ended(&mut self, _: Processor, _: bool, _: u64, _: u64) {}
+    fn ended(&mut self, _: Rank, _: bool, _: u64, _: u64) {}
 }
 
-/// Five tries at default half a second apart, then fallback.
+/// Five tries at the cheapest half a second apart, then the dearer ones.
 ///
-/// If fallback fails as well, all over again after half a second.
+/// Each of them once; if all fail, all over again after half a second.
 #[derive(Default)]
 pub struct FiveTries;
 
@@ -232,31 +237,27 @@ const TRIES: u32 = 5;
 const TRIES_APART_US: u64 = 500_000;
 
 impl Strategy for FiveTries {
-    fn route(&mut self, past: &mut Past, _: u64, _: &mut Dice) -> Step {
-        let [default, fallback] = past.failures;
-        if fallback > 0 {
-            *past = Past::default();
-            Step::Later(TRIES_APART_US)
-        } else if default >= TRIES {
-            Step::Send(Processor::FALLBACK, None)
-        } else if past.pauses < default {
+    fn route(&mut self, past: &mut Past, count: usize, _: u64, _: &mut Dice) -> Step {
+        if past.failures[0] >= TRIES {
+            dearer_once(past, count, TRIES_APART_US)
+        } else if past.pauses < past.failures[0] {
             Step::Later(TRIES_APART_US)
         } else {
-            Step::Send(Processor::DEFAULT, None)
+            Step::Send(0, None)
         }
     }
 
-    fn ended(&mut self, _: Processor, _: bool, _: u64, _: u64) {}
+    fn ended(&mut self, _: Rank, _: bool, _: u64, _: u64) {}
 }
 
-/// Latency comparison: fallback when default is three times slower.
+/// Latency comparison: a dearer one when the cheaper is three times slower.
 ///
 /// Latency is a moving average of the answers, or what the health check says where that is more recent, and never below
 /// 10 ms, so that noise decides nothing. A processor that failed a payment or its check counts as out until the next check
-/// or success; while both are out, one payment in 100 ms tries default.
+/// or success; while all are out, one payment in 100 ms tries the cheapest.
 pub struct LatencyComparison {
-    latency_us: [u64; 2],
-    out: [bool; 2],
+    latency_us: [u64; PROCESSORS_LEN_MAX],
+    out: [bool; PROCESSORS_LEN_MAX],
     next_try_us: u64,
 }
 
@@ -264,9 +265,13 @@ const LATENCY_FLOOR_US: u64 = 10_000;
 const SLOWER_TIMES: u64 = 3;
 
 impl LatencyComparison {
-    /// Both fast.
+    /// All fast.
     pub fn new() -> Self {
-        Self { latency_us: [LATENCY_FLOOR_US; 2], out: [false; 2], next_try_us: 0 }
+        Self {
+            latency_us: [LATENCY_FLOOR_US; PROCESSORS_LEN_MAX],
+            out: [false; PROCESSORS_LEN_MAX],
+            next_try_us: 0,
+        }
     }
 }
 
@@ -275,35 +280,31 @@ impl Strategy for LatencyComparison {
         true
     }
 
-    fn route(&mut self, _: &mut Past, now_us: u64, _: &mut Dice) -> Step {
-        let [default_us, fallback_us] = self.latency_us.map(|latency_us| latency_us.max(LATENCY_FLOOR_US));
-        match self.out {
-            [true, true] => {
-                if now_us < self.next_try_us {
-                    return Step::Hold(self.next_try_us);
-                }
-                self.next_try_us = now_us + BACKOFF_US;
-                Step::Send(Processor::DEFAULT, None)
-            }
-            [true, false] => Step::Send(Processor::FALLBACK, None),
-            [false, true] => Step::Send(Processor::DEFAULT, None),
-            [false, false] if default_us > SLOWER_TIMES * fallback_us => {
-                Step::Send(Processor::FALLBACK, None)
-            }
-            [false, false] => Step::Send(Processor::DEFAULT, None),
+    fn route(&mut self, _: &mut Past, count: usize, now_us: u64, _: &mut Dice) -> Step {
+        let latency_us = |rank: Rank| self.latency_us[rank].max(LATENCY_FLOOR_US);
+        let present = (0..count).filter(|rank| !self.out[*rank]);
+        let better = |best: Rank, rank: Rank| {
+            if latency_us(best) > SLOWER_TIMES * latency_us(rank) { rank } else { best }
+        };
+        if let Some(rank) = present.reduce(better) {
+            return Step::Send(rank, None);
         }
+        if now_us < self.next_try_us {
+            return Step::Hold(self.next_try_us);
+        }
+        self.next_try_us = now_us + BACKOFF_US;
+        Step::Send(0, None)
     }
 
-    fn ended(&mut self, processor: Processor, ok: bool, latency_us: u64, _: u64) {
-        let index = processor.index();
-        self.out[index] = !ok;
+    fn ended(&mut self, rank: Rank, ok: bool, latency_us: u64, _: u64) {
+        self.out[rank] = !ok;
         if ok {
-            self.latency_us[index] = (self.latency_us[index] * 7 + latency_us) / 8;
+            self.latency_us[rank] = (self.latency_us[rank] * 7 + latency_us) / 8;
         }
     }
 
-    fn checked(&mut self, processor: Processor, failing: bool, response_ms: u32) {
-        self.out[processor.index()] = failing;
-        self.latency_us[processor.index()] = u64::from(response_ms) * 1_000;
+    fn checked(&mut self, rank: Rank, failing: bool, response_ms: u32) {
+        self.out[rank] = failing;
+        self.latency_us[rank] = u64::from(response_ms) * 1_000;
     }
 }
