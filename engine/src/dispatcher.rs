@@ -114,6 +114,7 @@ pub struct Dispatcher {
     next_due: NextDue,
     /// Which payment, by its arrival, was told to wait last, and why.
     last_wait: Option<(u64, Reason)>,
+    choices: routing::Choices,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
     budgets: Vec<Budget>,
     random: Random,
@@ -162,6 +163,7 @@ impl Dispatcher {
             is_paced: false,
             next_due: NextDue::NEVER,
             last_wait: None,
+            choices: routing::Choices::default(),
             budgets: (0..numbers_len).map(|_| Budget::new(doubts::RETRY_BUDGET)).collect(),
             random,
             connected: false,
