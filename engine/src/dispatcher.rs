@@ -118,6 +118,7 @@ pub struct Dispatcher {
     rate_due_us: u64,
     /// What the queue's head, by its arrival, was told to wait for; `None` if it was sent.
     last_wait: Option<(u64, Reason)>,
+    choices: routing::Choices,
     /// What may be tried again, per processor; probes are paced by their breaker instead.
     budgets: Vec<Budgets>,
     random: Random,
@@ -168,6 +169,7 @@ impl Dispatcher {
             next_due: NextDue::NEVER,
             rate_due_us: u64::MAX,
             last_wait: None,
+            choices: routing::Choices::default(),
             budgets: (0..numbers_len).map(|_| Budgets::new()).collect(),
             random,
             connected: false,

@@ -329,6 +329,8 @@ impl Outlook {
             rests_us: self.breaker.rests_us(now_us),
             bad_ago_us: self.bad_sent_us.map_or(u64::MAX, |sent_us| now_us.saturating_sub(sent_us)),
             worked_us: if closed { now_us.saturating_sub(self.closed_since_us) } else { 0 },
+            // Of the others an outlook knows nothing: the dispatcher does.
+            others_worked_us: 0,
             drain_us: backlog
                 .drain_us(expected_us, self.capacity.reachable())
                 .max(self.rate.as_ref().map_or(0, |rate| rate.drain_us(backlog.len as u64))),

@@ -233,6 +233,8 @@ pub struct View {
     pub bad_ago_us: u64,
     /// For how long its breaker has been closed, µs; 0 while it is not.
     pub worked_us: u64,
+    /// For how long, up to now and without a gap, there has been another one whose breaker was closed, µs.
+    pub others_worked_us: u64,
     /// How long sending it all that waits would take, µs.
     pub drain_us: u64,
     /// How long it is expected to take for an answer, µs.
@@ -250,6 +252,7 @@ impl View {
         rests_us: 0,
         bad_ago_us: u64::MAX,
         worked_us: 0,
+        others_worked_us: 0,
         drain_us: 0,
         expected_us: 0,
     };
@@ -283,9 +286,9 @@ impl Situation {
         &self.views[processor.index()]
     }
 
-    /// How long of its wait this processor worked, µs.
-    fn waited_beside_us(&self, processor: Processor) -> u64 {
-        self.waited_us.min(self.view(processor).worked_us)
+    /// How long of its wait for the cheapest processor others worked, µs: one of them, or one after the other.
+    fn waited_by_choice_us(&self, cheapest: Processor) -> u64 {
+        self.waited_us.min(self.view(cheapest).others_worked_us)
     }
 }
 
@@ -320,6 +323,8 @@ const fn wait(reason: Reason) -> Decision {
 pub fn route(config: &RouterConfig, situation: &Situation) -> Decision {
     let (order, len) = config.order(situation.allowed, situation.amount_cents);
     let order = &order[..len];
+    let cheapest = order.first().copied();
+    let patience_is_over = cheapest.is_some_and(|it| situation.waited_by_choice_us(it) >= config.patience_us);
     // Why those that cost less are passed over.
     let mut why = Reason::Cheaper;
     for (place, processor) in order.iter().copied().enumerate() {
@@ -340,14 +345,15 @@ pub fn route(config: &RouterConfig, situation: &Situation) -> Decision {
             // Those at its end would not wait for so long: they would go elsewhere when their patience is over.
             return if view.drain_us >= worth_us.min(config.patience_us) {
                 send(other, Reason::Backlog)
-            } else if situation.waited_beside_us(other) >= config.patience_us {
+            } else if patience_is_over {
                 send(other, Reason::PatienceOver)
             } else {
                 wait(Reason::AwaitsCapacity)
             };
         }
         let other = dearer.next();
-        let why_pay_more = other.and_then(|other| why_pay_more(config, situation, view, other));
+        let why_pay_more =
+            other.and_then(|other| why_pay_more(config, situation, patience_is_over, view, other));
         // One payment is a probe once: should its answer be long in coming, the next probe is due when it comes back, and it
         // would be sent there for ever.
         let had_its_turn = situation.probed
@@ -392,6 +398,7 @@ fn route_where_none_works(config: &RouterConfig, situation: &Situation, order: &
 fn why_pay_more(
     config: &RouterConfig,
     situation: &Situation,
+    patience_is_over: bool,
     cheap: &View,
     dearer: Processor,
 ) -> Option<Reason> {
@@ -399,7 +406,7 @@ fn why_pay_more(
     if situation.quiet {
         return Some(Reason::Quiet);
     }
-    if situation.waited_beside_us(dearer) >= config.patience_us {
+    if patience_is_over {
         return Some(Reason::PatienceOver);
     }
     if cheap.rests_us > REST_US_MAX {
@@ -426,6 +433,7 @@ mod tests {
     fn pair(views: [View; 2]) -> [View; PROCESSORS_LEN_MAX] {
         let mut all = [View::NONE; PROCESSORS_LEN_MAX];
         all[..2].copy_from_slice(&views);
+        (all[0].others_worked_us, all[1].others_worked_us) = (views[1].worked_us, views[0].worked_us);
         all
     }
 
@@ -456,6 +464,7 @@ mod tests {
             } else {
                 10_000_000
             },
+            others_worked_us: 0,
             rests_us: 0,
             drain_us: [0, SETTLE_US_MAX, 60_000_000][usize::from(bits / 64)],
             expected_us: if bits & 2 != 0 { STALE_US + 1 } else { 1_000 },
@@ -518,7 +527,7 @@ mod tests {
                 continue;
             }
             let [cheap, dear] = views(&situation);
-            let patience_is_over = situation.waited_beside_us(Processor::FALLBACK) >= config.patience_us;
+            let patience_is_over = situation.waited_by_choice_us(Processor::DEFAULT) >= config.patience_us;
             let holds = match decision.reason {
                 Reason::Backlog => {
                     cheap.works()
@@ -595,7 +604,7 @@ mod tests {
         let config = config();
         for situation in every_situation() {
             let [_, dear] = views(&situation);
-            if situation.waited_beside_us(Processor::FALLBACK) >= config.patience_us
+            if situation.waited_by_choice_us(Processor::DEFAULT) >= config.patience_us
                 && dear.works()
                 && dear.has_capacity
             {
@@ -659,6 +668,7 @@ mod tests {
             let mut situation = Situation { waited_us, ..situation([default, fallback]) };
             situation.allowed = situation.allowed.with(Processor::N5);
             situation.views[5] = middle;
+            situation.views[0].others_worked_us = fallback.worked_us.max(middle.worked_us);
             route(&config, &situation)
         };
         let full = View { has_capacity: false, ..WORKS };
@@ -669,6 +679,9 @@ mod tests {
         assert_eq!(at(broken, WORKS, full, patience_us), send(Processor::N1, Reason::PatienceOver));
         assert_eq!(at(broken, WORKS, broken, patience_us), send(Processor::N1, Reason::PatienceOver));
         assert_eq!(at(broken, broken, broken, patience_us), wait(Reason::AwaitsAny));
+        let back = View { worked_us: 1, ..WORKS };
+        assert_eq!(at(broken, WORKS, back, patience_us), send(Processor::N5, Reason::PatienceOver));
+        assert_eq!(at(broken, back, broken, patience_us), wait(Reason::AwaitsCheaper));
         let probe = View { probe_ready: true, ..broken };
         assert_eq!(at(broken, broken, probe, 0), send(Processor::N5, Reason::Probe));
         let nobody = Situation { allowed: ProcessorSet::EMPTY, ..situation([WORKS, WORKS]) };

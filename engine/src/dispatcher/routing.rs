@@ -28,6 +28,40 @@ pub(super) struct Question {
     is_head: bool,
 }
 
+/// Since when there has been a choice: of each processor, another one that works. Its kind of work may pass from one to the next, without a gap.
+#[derive(Default)]
+pub(super) struct Choices {
+    since_us: [u64; PROCESSORS_LEN_MAX],
+    /// When this was looked at last.
+    looked_us: u64,
+}
+
+impl Choices {
+    /// Tells each view for how long others have worked.
+    fn look(&mut self, processors: ProcessorSet, views: &mut [View; PROCESSORS_LEN_MAX], now_us: u64) {
+        // Who has worked for longest, and how long; how long the longest of the others has.
+        let (mut first, mut first_us, mut second_us) = (None, 0, 0);
+        for processor in processors.iter() {
+            let worked_us = views[processor.index()].worked_us;
+            if worked_us > first_us {
+                (first, first_us, second_us) = (Some(processor), worked_us, first_us);
+            } else {
+                second_us = second_us.max(worked_us);
+            }
+        }
+        for processor in processors.iter() {
+            let others_us = if first == Some(processor) { second_us } else { first_us };
+            let from_us = now_us.saturating_sub(others_us);
+            let since_us = &mut self.since_us[processor.index()];
+            // It worked when this was looked at last: there was no gap since.
+            let goes_on = others_us > 0 && from_us <= self.looked_us;
+            *since_us = if goes_on { from_us.min(*since_us) } else { from_us };
+            views[processor.index()].others_worked_us = now_us - *since_us;
+        }
+        self.looked_us = now_us;
+    }
+}
+
 impl Dispatcher {
     /// Routes a new payment before it is granted, and says why.
     ///
@@ -136,6 +170,7 @@ impl Dispatcher {
             self.tell(processor, change, now);
             views[processor.index()] = self.outlooks[processor.index()].view(now, backlog);
         }
+        self.choices.look(self.config.router.processors, &mut views, now.monotonic_us);
         Situation {
             views,
             allowed: asked.allowed,
@@ -167,5 +202,33 @@ impl Dispatcher {
             }
             self.hasten_deferred(now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_lasts_while_one_works_after_the_other() {
+        let mut choices = Choices::default();
+        let all: ProcessorSet = [Processor::N0, Processor::N1, Processor::N2].into_iter().collect();
+        let mut look = |now_us, worked_us: [u64; 3]| {
+            let mut views = [View::NONE; PROCESSORS_LEN_MAX];
+            for (view, worked_us) in views.iter_mut().zip(worked_us) {
+                view.worked_us = worked_us;
+            }
+            choices.look(all, &mut views, now_us);
+            [0, 1, 2].map(|index: usize| views[index].others_worked_us)
+        };
+        assert_eq!(look(100, [100, 100, 100]), [100, 100, 100], "all since the start");
+        assert_eq!(look(150, [0, 150, 150]), [150, 150, 150]);
+        assert_eq!(look(200, [0, 0, 200]), [200, 200, 0]);
+        assert_eq!(look(250, [0, 40, 250]), [250, 250, 40]);
+        assert_eq!(look(260, [0, 50, 0]), [260, 0, 50], "of the second no other one works");
+        assert_eq!(look(300, [0, 90, 10]), [300, 10, 90], "the third came back at 290");
+        assert_eq!(look(310, [0, 0, 0]), [0, 0, 0], "a gap");
+        assert_eq!(look(320, [0, 5, 0]), [5, 0, 5]);
+        assert_eq!(look(400, [0, 0, 30]), [30, 30, 0], "from 320 to 370 nobody may have worked");
     }
 }

@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -86,6 +86,9 @@ struct Arguments {
 
 /// Seeds from here on are for judging alone.
 const HELD_OUT_FROM: u64 = 1_000_000;
+
+/// Random schedules of one to eight processors in the report, at most.
+const MANY_COUNT: u64 = 100;
 
 /// The schedule that the report shows second by second.
 const TIMELINE: &str = "contest-like";
@@ -190,36 +193,66 @@ fn report(arguments: &Arguments) -> Result<(), String> {
     let draw = |schedule: fn(u64) -> Schedule| -> Vec<Piece> {
         (first..first + count).map(|seed| Piece { schedule: schedule(seed), seed }).collect()
     };
-    let families = [draw(generate_any_end), draw(generate)];
-    let read = |path: &PathBuf| Schedule::read(path).map_err(|error| error.to_string());
-    let ours = files(&folder())?
-        .iter()
-        .map(|path| Ok(Piece { schedule: read(path)?, seed: 0 }))
-        .collect::<Result<Vec<_>, String>>()?;
+    let many_count = count.min(MANY_COUNT);
+    let mut many = draw(generate_many);
+    many.truncate(usize::try_from(many_count).unwrap_or(usize::MAX));
+    let families = [draw(generate_any_end), draw(generate), many];
+    let read = |folder: &Path| -> Result<Vec<Piece>, String> {
+        let read = |path: &PathBuf| Schedule::read(path).map_err(|error| error.to_string());
+        files(folder)?.iter().map(|path| Ok(Piece { schedule: read(path)?, seed: 0 })).collect()
+    };
+    let ours = read(&folder())?;
+    let many_ours = read(&folder().join("many"))?;
+    let providers = read(&folder().join("providers"))?;
     let shown = ours.iter().find(|piece| piece.schedule.name == TIMELINE);
     let shown = shown.ok_or_else(|| format!("no schedule is called {TIMELINE}"))?;
     let timeline = play(&shown.schedule, &settings(arguments, Fees::PREVIEW, 0), PolicyKind::Galo, true);
-    let families = families.map(|pieces| play_all(&pieces, arguments));
+    let each_second = |piece: &Piece| {
+        let usual = settings(arguments, Fees::PREVIEW, piece.seed);
+        let settings = Settings { audit_interval_us: 1_000_000, ..usual };
+        play(&piece.schedule, &settings, PolicyKind::Galo, false)
+    };
+    let shown_runs: Vec<Run> = providers.iter().chain(&many_ours).map(each_second).collect();
     let our_runs = play_all(&ours, arguments);
+    let many_our_runs = play_all(&many_ours, arguments);
+    let families = families.map(|pieces| play_all(&pieces, arguments));
     let fees = &arguments.fees.0;
     for family in &families {
         for (title, runs) in groups(family, fees) {
             print_table(&title, &runs, PolicyKind::ALL);
         }
     }
-    let [any_end, fair] = &families;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements");
+    let [any_end, fair, many] = &families;
+    let measurements = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/measurements");
     let report = Report {
+        commit: &commit()?,
         seeds: (first, count),
         any_end,
         fair,
         ours: &our_runs,
+        many: (many, many_count),
+        many_ours: &many_our_runs,
+        shown: &shown_runs,
         timeline: (&shown.schedule, &timeline),
         fees,
     };
-    report.write(&folder).map_err(|error| error.to_string())?;
+    report.write(&measurements).map_err(|error| error.to_string())?;
     println!("docs/measurements/routing.md is written, after {} s", begin.elapsed().as_secs());
     Ok(())
+}
+
+/// The last commit of what the figures depend on, and its date.
+fn commit() -> Result<String, String> {
+    let paths = ["engine", "wire", "simulator"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").current_dir(&root).args(arguments).arg("--").args(paths).output();
+        let output = output.map_err(|error| format!("git: {error}"))?;
+        Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let commit = git(&["log", "-1", "--format=%h of %cs"])?;
+    let changes = git(&["status", "--porcelain"])?;
+    Ok(if changes.is_empty() { commit } else { format!("{commit}, with changes since") })
 }
 
 fn folder() -> PathBuf {

@@ -134,6 +134,26 @@ fn requests_that_are_never_answered_hold_up_nobody() {
     assert!(run.others_regret() < 0.02, "{run:?}");
 }
 
+#[test]
+fn patience_ends_however_often_the_processors_beside_take_turns() {
+    // For as long as both work nobody need find out that there is a choice.
+    let turn = |number: u64| {
+        let (second, third) = [(FINE, OUT), (FINE, FINE), (OUT, FINE), (FINE, FINE)][(number % 4) as usize];
+        Stage::new(Moment::from_ms(3_000 + 800 * number), &[OUT, second, third])
+    };
+    let member = |(name, fee_bps): (&str, u32)| Member { name: name.to_owned(), fee_bps };
+    let processors = [("cheap", 200), ("second", 500), ("third", 900)].map(member).to_vec();
+    // Not all in step: bursts that a processor's last moments meet are refused together, and pause.
+    let point = |ms, count| ClientPoint { at_s: Moment::from_ms(ms), count };
+    let clients = vec![point(0, 1), point(2_000, 97), point(30_000, 97)];
+    let schedule = Schedule { processors, clients, ..steady((0..34).map(turn).collect()) };
+    let galo = GaloConfig { patience_ms: 3_000, ..GaloConfig::default() };
+    let run = play(&schedule, &Settings { galo, ..settings(1) }, PolicyKind::Galo, false);
+    assert_eq!((run.lag(), run.doubles), (0, 0), "{run:?}");
+    // Counted from when one of the two came back last it would be 8 s.
+    assert!(run.waited_us_max < 4_000_000, "{run:?}");
+}
+
 /// Sends everything to the dearest.
 struct Spendthrift;
 
