@@ -36,6 +36,7 @@ fn coordinator_with(open_len_max: usize) -> Coordinator {
             open_len_max,
             known_len_max: 4,
             bucket_bytes_max: 1 << 20,
+            members_bytes_max: 1 << 20,
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },

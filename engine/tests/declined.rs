@@ -28,6 +28,7 @@ fn coordinator() -> Coordinator {
         open_len_max: 100,
         known_len_max: 4,
         bucket_bytes_max: 4 << 20,
+        members_bytes_max: 1 << 20,
         processors: Processor::ALL.into_iter().collect(),
         hash_seed: 1,
     };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::client::PATIENCE;
 
 /// The version of the protocol that docs/protocol.md describes.
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const ACCEPT: u8 = 2;
