@@ -151,11 +151,6 @@ impl Reloads {
 pub fn warn_of_what_is_not_used(processors: &Processors) {
     for processor in processors.iter() {
         let name = &processor.name;
-        for member in processor.request.client_members() {
-            tracing::warn!(
-                "processor {name}: {{client.{member}}} is always left out: clients' members are not kept; write a value into the file's body"
-            );
-        }
         if processor.notification.is_some() {
             tracing::warn!("processor {name}: [processor.notification] has no effect: nothing listens");
         }

@@ -24,6 +24,7 @@ mod answer;
 mod connection;
 mod framing;
 mod gate;
+mod members;
 pub mod offline;
 mod payment;
 mod problem;
