@@ -20,6 +20,7 @@ mod crowds;
 mod faults;
 mod galo;
 mod load;
+mod members;
 mod outages;
 mod peer;
 mod peers;
@@ -97,6 +98,7 @@ fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     outages::run(programs, tally)?;
     refusals::run(programs, tally);
     claims::run(programs, tally);
+    members::run(programs, tally);
     slowness::run(programs, tally);
     stops::run(programs, tally)?;
     peers::run(programs, tally)?;
