@@ -67,6 +67,7 @@ impl Config {
                     open_len_max: env.number("OPEN_LEN_MAX", 450_000, 1..=100_000_000)?,
                     known_len_max: env.number("KNOWN_LEN_MAX", 800_000, 1..=1_000_000_000)?,
                     bucket_bytes_max: env.number("BUCKET_BYTES_MAX", 32 << 20, (1 << 20)..=(1 << 40))?,
+                    members_bytes_max: env.number("MEMBERS_BYTES_MAX", 16 << 20, 0..=(1 << 40))?,
                     processors,
                     // The incarnation is told to others and follows from the clock; this is nobody's to guess.
                     hash_seed: RandomState::new().hash_one(incarnation),

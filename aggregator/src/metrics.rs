@@ -131,6 +131,11 @@ impl Metrics {
             "Ids of processed and declined payments remembered.",
             ledger.known_len(),
         );
+        page.gauge(
+            "galo_ledger_members_bytes",
+            "Members of open payments, bytes, each payment's counted with 96 more.",
+            ledger.members_bytes(),
+        );
         page.gauge("galo_ledger_bucket_bytes", "Memory of the time buckets.", ledger.bucket_bytes());
         let counters = coordinator.counters();
         for (name, help, value) in [

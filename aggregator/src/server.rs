@@ -15,7 +15,10 @@ use std::time::Duration;
 use galo_engine::coordinator::{Coordinator, Rejection, SESSION_COUNT_MAX, SessionId, Settled, Settlement};
 use galo_engine::time::Now;
 use galo_shell::clock::Clock;
-use galo_wire::{FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message, decode_frames};
+use galo_wire::{
+    Attached, AttachedError, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message,
+    decode_frames,
+};
 use tokio::sync::{Notify, oneshot};
 
 use crate::journal::queue::Answers;
@@ -28,7 +31,7 @@ const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 /// An assignment in its frame. The most that healthy gateways are owed at once is a hand-over of every open payment.
 const ASSIGNMENT_SIZE: usize = 34;
 
-/// What else may wait for them. With 450,000 open payments 23 MiB for all gateways together: who lets more pile up does not read, and
+/// What else may wait for them. With 450,000 open payments 23 MiB for all gateways together, and twice the members' bound if there are so many: who lets more pile up does not read, and
 /// whoever has most of it is let go.
 const ANSWERS_SIZE_MAX: usize = 8 << 20;
 
@@ -118,7 +121,9 @@ impl Shared {
     /// Around a coordinator.
     #[must_use]
     pub fn new(coordinator: Coordinator, journal: Option<Rc<Journal>>, clock: Clock) -> Rc<Self> {
-        let outboxes_size_max = ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * coordinator.ledger().open_len_max();
+        let ledger = coordinator.ledger();
+        let outboxes_size_max =
+            ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * ledger.open_len_max() + 2 * ledger.members_bytes_max();
         let shared = Rc::new(Self {
             coordinator: RefCell::new(coordinator),
             outboxes: RefCell::default(),
@@ -259,6 +264,8 @@ enum End {
     Read(#[from] std::io::Error),
     #[error("a bad frame: {0}")]
     Frame(#[from] FrameError),
+    #[error("a text that belongs to nothing: {0}")]
+    Attached(#[from] AttachedError),
     #[error("refused: {0}")]
     Rejected(#[from] Rejection),
 }
@@ -356,6 +363,7 @@ async fn converse(
 ) -> End {
     let mut buffer = Vec::with_capacity(READ_SIZE);
     let mut has_been_told = false;
+    let mut attached = Attached::default();
     // A peer that says nothing: its write half is closed, which ends the read.
     let watchdog = tokio::task::spawn_local({
         let outbox = Rc::clone(outbox);
@@ -377,7 +385,7 @@ async fn converse(
             Ok(_) => {}
             Err(error) => return End::Read(error),
         }
-        let result = take_in(&buffer, outbox, shared, session);
+        let result = take_in(&buffer, &mut attached, outbox, shared, session);
         shared.publish();
         if let Some(journal) = &shared.journal {
             journal.keep_up().await;
@@ -410,19 +418,28 @@ fn warn_of_strays(shared: &Shared, session: SessionId) -> bool {
 /// Decodes what has arrived and gives it to the coordinator, record by record. Returns how many bytes were used.
 fn take_in(
     bytes: &[u8],
+    attached: &mut Attached,
     outbox: &Rc<Outbox>,
     shared: &Rc<Shared>,
     session: &mut Option<SessionId>,
 ) -> Result<usize, End> {
     let mut coordinator = shared.coordinator.borrow_mut();
     let now = shared.now();
-    let mut rejection = None;
+    let (mut rejection, mut misplaced) = (None, None);
     let used = decode_frames(bytes, |message| {
-        if rejection.is_some() {
+        if rejection.is_some() || misplaced.is_some() {
             return;
         }
+        match attached.take_in(&message) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                misplaced = Some(error);
+                return;
+            }
+        }
         let result = match (*session, message) {
-            (Some(session), message) => coordinator.handle(session, message, now),
+            (Some(session), message) => coordinator.handle_with(session, message, attached, now),
             (None, Message::Hello(hello)) => coordinator.connect(hello).map(|new| {
                 shared.join(new, Rc::clone(outbox));
                 *session = Some(new);
@@ -433,8 +450,12 @@ fn take_in(
             }),
             (None, message) => Err(Rejection::Unexpected(Box::new(message))),
         };
+        attached.clear();
         rejection = result.err();
     });
+    if let Some(error) = misplaced {
+        return Err(error.into());
+    }
     if let Some(rejection) = rejection {
         // A peer of another version is told ours before it is let go.
         outbox.frames.borrow_mut().push(coordinator.hello());
@@ -489,6 +510,7 @@ mod tests {
             open_len_max: 10,
             known_len_max: 10,
             bucket_bytes_max: 1 << 20,
+            members_bytes_max: 1 << 20,
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },

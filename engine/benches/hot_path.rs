@@ -142,6 +142,7 @@ impl Aggregator {
                 open_len_max,
                 known_len_max,
                 bucket_bytes_max: 32 << 20,
+                members_bytes_max: 1 << 20,
                 processors: ProcessorSet::PAIR,
                 hash_seed: 7,
             },

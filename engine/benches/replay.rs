@@ -20,6 +20,7 @@ const CONFIG: LedgerConfig = LedgerConfig {
     open_len_max: 450_000,
     known_len_max: 800_000,
     bucket_bytes_max: 32 << 20,
+    members_bytes_max: 1 << 20,
     processors: ProcessorSet::PAIR,
     hash_seed: 7,
 };

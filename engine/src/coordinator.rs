@@ -17,6 +17,7 @@
 //! A gateway's death at any moment, its return with the same payments (claims), two gateways accepting one id at the
 //! same time, a gateway that speaks of payments which are not its own.
 
+mod admission;
 mod endings;
 mod names;
 mod notices;
@@ -24,17 +25,18 @@ mod questions;
 mod summaries;
 
 use galo_wire::record::{
-    Accept, Acknowledgement, Admission, Assignment, Claim, Completion, Flush, Grant, HealthNews,
-    HealthReport, Hello, Intent, IntentRecorded, Lease, PurgeReply, Purged, Role, Withdrawal,
+    Acknowledgement, Assignment, Completion, Flush, HealthNews, HealthReport, Hello, Intent, IntentRecorded,
+    Lease, PurgeReply, Purged, Role, Withdrawal,
 };
 use galo_wire::{
-    CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Processor, Reason,
+    Attached, CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Processor,
     STATUS_CANCELLED, Stage,
 };
 
 use crate::ledger::{Entry, Known, Ledger, LedgerConfig, OpenPayment};
 use crate::money::AmountCents;
 use crate::router::ProcessorSet;
+use crate::texts::Texts;
 use crate::time::Now;
 use endings::Endings;
 pub use endings::{REASON_SIZE_MAX, Settled, SettledAs, Settlement};
@@ -334,11 +336,25 @@ impl Coordinator {
         self.endings.leave(session);
     }
 
-    /// One record of a gateway.
+    /// One record of a gateway, to which no text belongs.
+    ///
+    /// # Errors
+    /// As [`Self::handle_with`].
+    pub fn handle(&mut self, session: SessionId, message: Message, now: Now) -> Result<(), Rejection> {
+        self.handle_with(session, message, &Attached::NOTHING, now)
+    }
+
+    /// One record of a gateway, with the texts that came before it.
     ///
     /// # Errors
     /// A record that no gateway of ours sends: the connection is to be closed, with [`Self::disconnect`].
-    pub fn handle(&mut self, session: SessionId, message: Message, now: Now) -> Result<(), Rejection> {
+    pub fn handle_with(
+        &mut self,
+        session: SessionId,
+        message: Message,
+        attached: &Attached,
+        now: Now,
+    ) -> Result<(), Rejection> {
         if self.sessions[usize::from(session.0)].is_some_and(|session| session.superseded) {
             return Err(Rejection::Superseded);
         }
@@ -347,15 +363,15 @@ impl Coordinator {
                 if AmountCents::new(accept.amount_cents).is_none() {
                     return Err(Rejection::Unexpected(Box::new(message)));
                 }
-                self.accept(session, accept, now);
+                self.accept(session, accept, attached.members(), now);
             }
             Message::Intent(intent) => self.intend(session, intent),
-            Message::Completion(completion) => self.complete(session, completion),
+            Message::Completion(completion) => self.complete(session, completion, attached.reference()),
             Message::Claim(claim) => {
                 if AmountCents::new(claim.amount_cents).is_none() {
                     return Err(Rejection::Unexpected(Box::new(message)));
                 }
-                return self.claim(session, claim);
+                return self.claim(session, claim, &Texts::of(attached));
             }
             Message::Ready(_) => {
                 if let Some(known) = &mut self.sessions[usize::from(session.0)] {
@@ -403,6 +419,7 @@ impl Coordinator {
             Message::HealthReport(report) => self.spread(session, report),
             Message::Contradiction(_) => self.counters.other_amounts += 1,
             Message::Hello(_)
+            | Message::Part(_)
             | Message::Grant(_)
             | Message::IntentRecorded(_)
             | Message::Acknowledgement(_)
@@ -451,43 +468,6 @@ impl Coordinator {
         self.end_settlements(now);
     }
 
-    fn accept(&mut self, session: SessionId, accept: Accept, now: Now) {
-        let Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason } =
-            accept;
-        let same_amount_is = |known_cents: u64| {
-            if known_cents == amount_cents { Admission::Replayed } else { Admission::Conflict }
-        };
-        let admission = match self.ledger.lookup(correlation_id) {
-            Known::Open(payment) => same_amount_is(payment.amount_cents),
-            Known::Processed { amount_cents, .. } | Known::Declined { amount_cents, .. } => {
-                same_amount_is(amount_cents)
-            }
-            // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
-            Known::Absent if now.monotonic_us > expires_at_us => Admission::Expired,
-            Known::Absent if self.ledger.has_room(amount_cents) => {
-                self.apply(Entry::Accepted {
-                    correlation_id,
-                    amount_cents,
-                    stage,
-                    decided_at_ms,
-                    in_doubt: false,
-                    reason,
-                });
-                self.ledger.set_owner(correlation_id, Some(session));
-                Admission::Granted
-            }
-            Known::Absent => Admission::Full,
-        };
-        match admission {
-            Admission::Granted => {}
-            Admission::Replayed => self.counters.replayed += 1,
-            Admission::Conflict => self.counters.conflicts += 1,
-            Admission::Full => self.counters.full += 1,
-            Admission::Expired => self.counters.expired += 1,
-        }
-        self.send(session, Grant { slot, correlation_id, admission });
-    }
-
     fn intend(&mut self, session: SessionId, intent: Intent) {
         let Intent { slot, correlation_id, requested_at_ms, processor, reason, waited_for_ms } = intent;
         match self.ledger.lookup(correlation_id) {
@@ -518,13 +498,16 @@ impl Coordinator {
         }
     }
 
-    fn complete(&mut self, session: SessionId, completion: Completion) {
+    fn complete(&mut self, session: SessionId, completion: Completion, reference: Option<&str>) {
         let Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status } = completion;
         let entry = Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status };
         match (self.ledger.lookup(correlation_id), outcome) {
             (Known::Open(payment), Outcome::Processed) => {
                 if payment.stage != Stage::at(processor) {
                     self.counters.contradictions += 1;
+                }
+                if let Some(reference) = reference {
+                    self.attach(&Texts { members: None, reference: Some(reference.into()) });
                 }
                 self.apply(entry);
             }
@@ -540,6 +523,7 @@ impl Coordinator {
                 if !payment.in_doubt {
                     self.apply(entry);
                 }
+                self.learn_reference(correlation_id, reference);
             }
             // Only the owner knows that nothing is on its way any more.
             (Known::Open(payment), Outcome::Absent)
@@ -584,78 +568,6 @@ impl Coordinator {
         self.send(session, Acknowledgement { sequence });
     }
 
-    /// A gateway that reconnects says what it holds.
-    ///
-    /// | the ledger has it | then |
-    /// | --- | --- |
-    /// | not at all (memory lost) | as the gateway says, and its own |
-    /// | not at all, and there is no room for it | none of ours: the connection ends, and the gateway keeps it until there is |
-    /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
-    /// | not at all, after ids were forgotten | withdrawn: it may be one of them, and would be counted twice |
-    /// | with nobody, at the same stage, and no later attempt is known | its own |
-    /// | with nobody, at the attempt that the gateway last had, which it saw refused or never sent | its own, waiting |
-    /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
-    /// | with somebody, processed or declined | withdrawn |
-    fn claim(&mut self, session: SessionId, claim: Claim) -> Result<(), Rejection> {
-        let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
-        // A claim that waits names the attempt that it gave up, if there was one.
-        let waits = stage == Stage::Waiting;
-        match self.ledger.lookup(correlation_id) {
-            Known::Absent if self.ledger.was_purged() || self.ledger.has_forgotten() => {
-                self.withdraw(session, slot, correlation_id);
-            }
-            Known::Absent if !self.ledger.has_room(amount_cents) => {
-                return Err(Rejection::TooManyClaims);
-            }
-            Known::Absent => {
-                self.apply(Entry::Accepted {
-                    correlation_id,
-                    amount_cents,
-                    stage,
-                    decided_at_ms: requested_at_ms,
-                    in_doubt,
-                    reason: Reason::Unstated,
-                });
-                self.ledger.set_owner(correlation_id, Some(session));
-                self.counters.claimed += 1;
-            }
-            Known::Open(payment) if payment.owner.is_none() => {
-                self.counters.claimed += 1;
-                if waits
-                    && !payment.in_doubt
-                    && payment.requested_at_ms == requested_at_ms
-                    && let Some(processor) = payment.stage.processor()
-                {
-                    // Nobody else has had it since: whoever takes over a recorded attempt has it in doubt.
-                    let outcome = Outcome::Refused;
-                    self.resolve(correlation_id, processor, requested_at_ms, outcome);
-                    self.ledger.set_owner(correlation_id, Some(session));
-                } else if payment.stage == stage
-                    && (payment.requested_at_ms == requested_at_ms
-                        || waits && payment.requested_at_ms < requested_at_ms)
-                {
-                    if in_doubt
-                        && !payment.in_doubt
-                        && let Some(processor) = stage.processor()
-                    {
-                        let outcome = Outcome::Unknown;
-                        self.resolve(correlation_id, processor, requested_at_ms, outcome);
-                    }
-                    self.ledger.set_owner(correlation_id, Some(session));
-                } else {
-                    self.withdraw(session, slot, correlation_id);
-                    self.assign(session, correlation_id, payment);
-                }
-            }
-            Known::Open(payment) if payment.owner == Some(session) => {}
-            Known::Open(_) | Known::Processed { .. } | Known::Declined { .. } => {
-                self.stray(session);
-                self.withdraw(session, slot, correlation_id);
-            }
-        }
-        Ok(())
-    }
-
     fn stray(&mut self, session: SessionId) {
         if let Some(known) = &mut self.sessions[usize::from(session.0)] {
             known.strayed += 1;
@@ -689,6 +601,9 @@ impl Coordinator {
         self.counters.handed_over += 1;
         let OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, .. } = payment;
         let in_doubt = in_doubt || stage != Stage::Waiting;
+        if let Some(texts) = self.ledger.texts(correlation_id) {
+            self.messages.extend(texts.parts().map(|part| (session, part.into())));
+        }
         self.send(session, Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt });
     }
 

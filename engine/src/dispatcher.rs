@@ -36,18 +36,20 @@ mod notices;
 mod payment;
 mod reunion;
 mod routing;
+mod texts;
 mod troubles;
 mod waits;
 mod yields;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use galo_wire::record::{
     ANY_SLOT, Accept, Assignment, Completion, Flushed, HealthReport, HealthSource, Intent, Release,
     Withdrawal,
 };
-use galo_wire::{CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
+use galo_wire::{Attached, CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use slab::Slab;
 
 use crate::arrivals::Arrivals;
@@ -56,6 +58,7 @@ use crate::outlook::{Outlook, OutlookConfig, Reservation, Sent};
 use crate::pace::Pace;
 use crate::random::Random;
 use crate::router::{ProcessorSet, Reason, RouterConfig};
+use crate::texts::Texts;
 use crate::time::{Now, UnixMillis};
 
 pub use action::{Action, Answer, Stored, Verification};
@@ -64,6 +67,7 @@ use doubts::Budgets;
 pub use gauges::{DispatcherCounters, DispatcherGauges};
 use notices::Notices;
 use payment::{Doubt, Payment, Place, State, Unacknowledged};
+use texts::HeldTexts;
 use troubles::Troubles;
 use waits::NextDue;
 use yields::Recalled;
@@ -83,6 +87,7 @@ const NO_ATTEMPT: UnixMillis = UnixMillis(0);
 pub struct Dispatcher {
     config: DispatcherConfig,
     payments: Slab<Payment>,
+    texts: HeldTexts,
     /// How often each place was used and freed, modulo 256.
     uses: Vec<u8>,
     /// The queue. An entry whose payment is elsewhere by now is skipped.
@@ -150,6 +155,7 @@ impl Dispatcher {
         Self {
             config,
             payments: Slab::with_capacity(1024),
+            texts: HeldTexts::default(),
             uses: Vec::with_capacity(1024),
             waiting: VecDeque::with_capacity(1024),
             doubtful: (0..numbers_len).map(|_| BinaryHeap::new()).collect(),
@@ -236,8 +242,20 @@ impl Dispatcher {
         self.payments.len() < self.config.queue_len_max
     }
 
-    /// A POST. The answer comes as [`Action::Answer`], at the latest after the configured wait.
+    /// A POST without members that go to a processor. The answer comes as [`Action::Answer`], at the latest after the configured wait.
     pub fn accept(&mut self, ticket: u32, correlation_id: CorrelationId, amount: AmountCents, now: Now) {
+        self.accept_with(ticket, correlation_id, amount, None, now);
+    }
+
+    /// A POST, with those of its members that go to a processor.
+    pub fn accept_with(
+        &mut self,
+        ticket: u32,
+        correlation_id: CorrelationId,
+        amount: AmountCents,
+        members: Option<Arc<str>>,
+        now: Now,
+    ) {
         self.wake(now);
         self.arrivals.on_arrival(now.monotonic_us);
         if !self.has_room() {
@@ -262,14 +280,20 @@ impl Dispatcher {
             withdrawn: false,
             is_asked_for: false,
         });
+        self.texts.hold(slot, Texts { members, reference: None });
         self.deadlines.push_back((now.monotonic_us + self.config.accept_wait_us_max, slot, correlation_id));
         if self.connected {
             self.send_accept(slot, reason, now);
         }
     }
 
-    /// A record of the aggregator. Replies to queries are the shell's and do not come here.
+    /// A record of the aggregator, to which no text belongs.
     pub fn handle(&mut self, message: Message, now: Now) {
+        self.handle_with(message, &Attached::NOTHING, now);
+    }
+
+    /// A record of the aggregator, with the texts that came before it. Replies to queries are the shell's and do not come here.
+    pub fn handle_with(&mut self, message: Message, attached: &Attached, now: Now) {
         self.wake(now);
         match message {
             Message::Grant(grant) => self.granted(grant, now),
@@ -284,7 +308,7 @@ impl Dispatcher {
                     self.unacknowledged.pop_front();
                 }
             }
-            Message::Assignment(assignment) => self.assigned(assignment, now),
+            Message::Assignment(assignment) => self.assigned(assignment, Texts::of(attached), now),
             Message::Withdrawal(Withdrawal { slot: ANY_SLOT, correlation_id }) => self.recall(correlation_id),
             Message::Withdrawal(withdrawal) => self.withdraw(withdrawal, now),
             Message::Yield(asked) => self.yield_up(asked),
@@ -312,6 +336,7 @@ impl Dispatcher {
                 self.pump(now);
             }
             Message::Hello(_)
+            | Message::Part(_)
             | Message::Accept(_)
             | Message::Intent(_)
             | Message::Completion(_)
@@ -390,7 +415,7 @@ impl Dispatcher {
         self.payments.is_empty() && self.unacknowledged.is_empty()
     }
 
-    fn assigned(&mut self, assignment: Assignment, now: Now) {
+    fn assigned(&mut self, assignment: Assignment, texts: Texts, now: Now) {
         let Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = assignment;
         let Some(amount) = AmountCents::new(amount_cents) else {
             self.counters.stale_records += 1;
@@ -429,6 +454,7 @@ impl Dispatcher {
             withdrawn: false,
             is_asked_for: false,
         });
+        self.texts.hold(slot, texts);
         self.assigned.insert(correlation_id, slot);
         match processor {
             // Whoever had it may have sent it until just now.
@@ -578,6 +604,7 @@ impl Dispatcher {
             outcome,
             status,
         };
+        let texts = self.complete_texts(payment.slot, outcome);
         // What ends a payment is said again to a ledger that has not acknowledged it.
         let attempted_at_ms = match outcome {
             Outcome::Processed => Some(requested_at.0),
@@ -586,7 +613,12 @@ impl Dispatcher {
         };
         if let Some(attempted_at_ms) = attempted_at_ms {
             let amount_cents = payment.amount.get();
-            self.unacknowledged.push_back(Unacknowledged { completion, amount_cents, attempted_at_ms });
+            self.unacknowledged.push_back(Unacknowledged {
+                completion,
+                amount_cents,
+                attempted_at_ms,
+                texts,
+            });
         }
         if self.connected {
             self.actions.push(Action::Send(completion.into()));
@@ -640,6 +672,7 @@ impl Dispatcher {
         let expires_at_us = arrived_us + wait_us - wait_us / GRANT_RETURN_SHARE;
         let accept =
             Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason };
+        self.send_texts(slot);
         self.actions.push(Action::Send(accept.into()));
     }
 
@@ -677,6 +710,7 @@ impl Dispatcher {
 
     fn free(&mut self, slot: u32) {
         self.troubles.forget(slot);
+        self.texts.forget(slot);
         let payment = self.payments.remove(key_of(slot));
         self.forget_assigned(slot, payment.correlation_id);
         let uses = &mut self.uses[key_of(slot)];

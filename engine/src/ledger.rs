@@ -4,10 +4,11 @@
 //! [`Ledger::apply`]. The entries, in order, are the whole truth: a ledger rebuilt from them equals the one that was
 //! lost. Who works on a payment is not part of that truth (it changes with every connection) and is set separately.
 //!
-//! Beside it stands the history of the last payments, which nothing else depends on (`history`).
+//! Beside it stand the texts of those payments that have some (`attachments`), and the history of the last payments, which nothing else
+//! depends on (`history`).
 //!
 //! Must never: count an id twice; forget an open payment; let an amount pass through a float.
-//! Bounded: open payments, remembered ids and time buckets each have a bound, see [`LedgerConfig`].
+//! Bounded: open payments, remembered ids, texts and time buckets each have a bound, see [`LedgerConfig`].
 //!
 //! [`snapshot`] writes the whole state down while entries go on being applied, and reads it back.
 //!
@@ -15,8 +16,8 @@
 //! in count and in cents.
 
 use std::collections::hash_map::Entry as Vacancy;
+use std::sync::Arc;
 
-use galo_wire::journal::{Fact, NOTE_SIZE, PROCESSOR_NAME_SIZE};
 use galo_wire::{
     CorrelationId, History, Outcome, PROCESSORS_LEN_MAX, Processor, Reason, STATUS_CANCELLED, STATUS_SETTLED,
     Stage,
@@ -25,16 +26,22 @@ use galo_wire::{
 use crate::buckets::{BYTES_MAX_WORKABLE, Buckets};
 use crate::coordinator::SessionId;
 use crate::router::ProcessorSet;
+use crate::texts::Texts;
 use crate::time::UnixMillis;
 
+use self::attachments::{Attachments, MEMBERS_OVERHEAD};
 use self::id_hash::IdHash;
 
+mod attachments;
+mod entry;
 mod history;
 mod id_hash;
 mod known;
 pub mod listing;
 pub mod replay;
 pub mod snapshot;
+
+pub use entry::{Entry, ProcessorName, processor_name};
 
 type HashMap<V> = std::collections::HashMap<CorrelationId, V, IdHash>;
 
@@ -52,131 +59,13 @@ pub struct LedgerConfig {
     /// Memory of all processors' time buckets together, bytes. Those of a processor that is in the books and not among `processors` take
     /// [`BYTES_MAX_WORKABLE`] more.
     pub bucket_bytes_max: usize,
+    /// Open payments' members, bytes, each payment's counted with 96 more; beyond it an accept with members is answered
+    /// [`Full`](galo_wire::record::Admission::Full). Memory: as much, and as much again while a snapshot is taken.
+    pub members_bytes_max: usize,
     /// The processors that there are: each has an equal share of that.
     pub processors: ProcessorSet,
     /// Keeps clients from choosing ids that collide, as long as they cannot guess it.
     pub hash_seed: u64,
-}
-
-/// One change of the ledger.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Entry {
-    /// A payment was accepted, with the attempt that follows at once, if any.
-    Accepted {
-        /// Who.
-        correlation_id: CorrelationId,
-        /// How much.
-        amount_cents: u64,
-        /// The processor of the planned attempt, or waiting.
-        stage: Stage,
-        /// The planned attempt's `requestedAt`; while waiting, when that was decided.
-        decided_at_ms: u64,
-        /// The attempt's outcome is unknown already (a claim after the ledger's memory was lost).
-        in_doubt: bool,
-        /// Why that was decided.
-        reason: Reason,
-    },
-    /// An open payment is about to be sent.
-    Intended {
-        /// Who.
-        correlation_id: CorrelationId,
-        /// Where to.
-        processor: Processor,
-        /// The `requestedAt` to be stored there.
-        requested_at_ms: u64,
-        /// Why.
-        reason: Reason,
-        /// How long it had waited with the gateway that decided, ms.
-        waited_for_ms: u32,
-    },
-    /// An attempt ended, or its gateway is gone ([`Outcome::Unknown`]).
-    Resolved {
-        /// Who.
-        correlation_id: CorrelationId,
-        /// Where.
-        processor: Processor,
-        /// The `requestedAt` stored there; counts for [`Outcome::Processed`].
-        requested_at_ms: u64,
-        /// How.
-        outcome: Outcome,
-        /// The HTTP status behind a decline, or [`STATUS_CANCELLED`], [`STATUS_SETTLED`]; else 0.
-        status: u16,
-    },
-    /// Everything was forgotten, but for the processors' names.
-    Purged,
-    /// A processor has this name, now and for ever.
-    Named {
-        /// Which.
-        processor: Processor,
-        /// Filled up with zeros.
-        name: ProcessorName,
-    },
-    /// Part of what an operator wrote about the entry before; it changes nothing.
-    Note {
-        /// Counts from 0.
-        part: u8,
-        /// Filled up with zeros.
-        text: [u8; NOTE_SIZE],
-    },
-}
-
-/// A processor's name: ASCII, filled up with zeros.
-pub type ProcessorName = [u8; PROCESSOR_NAME_SIZE];
-
-/// A name as it stands in the journal; `None` if it is empty or too long.
-#[must_use]
-pub fn processor_name(name: &str) -> Option<ProcessorName> {
-    let mut padded = [0; PROCESSOR_NAME_SIZE];
-    padded.get_mut(..name.len()).filter(|place| !place.is_empty())?.copy_from_slice(name.as_bytes());
-    Some(padded)
-}
-
-impl Entry {
-    /// As it stands in the journal.
-    #[must_use]
-    pub fn to_fact(self) -> Fact {
-        match self {
-            Self::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason } => {
-                Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason }
-            }
-            Self::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms } => {
-                Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms }
-            }
-            Self::Resolved { correlation_id, processor, requested_at_ms, outcome, status } => {
-                Fact::Resolved { correlation_id, requested_at_ms, processor, outcome, status }
-            }
-            Self::Purged => Fact::Purged,
-            Self::Named { processor, name } => Fact::Named { processor, name },
-            Self::Note { part, text } => Fact::Note { part, text },
-        }
-    }
-
-    /// The change that stands in the journal; `None` for a fact that is none.
-    #[must_use]
-    pub fn of_fact(fact: Fact) -> Option<Self> {
-        Some(match fact {
-            Fact::Accepted { correlation_id, amount_cents, decided_at_ms, stage, in_doubt, reason } => {
-                Self::Accepted { correlation_id, amount_cents, stage, decided_at_ms, in_doubt, reason }
-            }
-            Fact::Intended { correlation_id, requested_at_ms, processor, reason, waited_for_ms } => {
-                Self::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms }
-            }
-            Fact::Resolved { correlation_id, requested_at_ms, processor, outcome, status } => {
-                Self::Resolved { correlation_id, processor, requested_at_ms, outcome, status }
-            }
-            Fact::Purged => Self::Purged,
-            Fact::Named { processor, name } => Self::Named { processor, name },
-            Fact::Note { part, text } => Self::Note { part, text },
-            Fact::Begin { .. }
-            | Fact::Remembered { .. }
-            | Fact::Bucket { .. }
-            | Fact::Moments { .. }
-            | Fact::RememberedPage { .. }
-            | Fact::MomentsPage { .. }
-            | Fact::Declines { .. }
-            | Fact::End => return None,
-        })
-    }
 }
 
 /// Why an entry does not fit the ledger that it is applied to.
@@ -203,6 +92,8 @@ pub struct OpenPayment {
     /// Who works on it; `None` until a gateway is there.
     pub owner: Option<SessionId>,
 }
+
+const _: () = assert!(size_of::<OpenPayment>() == 24, "texts stand beside it");
 
 /// A payment that was processed or declined: 16 bytes. The second word is as in [`galo_wire::page`]: `requestedAt` below the declined bit, and the processor in
 /// the top three.
@@ -415,6 +306,7 @@ pub struct Ledger {
     open: Sharded<OpenPayment>,
     /// Ids that were processed or declined.
     ended: known::KnownIds,
+    attachments: Attachments,
     histories: history::Histories,
     /// By [`Processor::index`], of those that there are or have processed something.
     buckets: [Option<Buckets>; PROCESSORS_LEN_MAX],
@@ -434,6 +326,7 @@ impl Ledger {
             config,
             open: Sharded::new(config.hash_seed),
             ended: known::KnownIds::new(config.hash_seed.rotate_left(32), config.known_len_max),
+            attachments: Attachments::new(IdHash::new(config.hash_seed.rotate_left(48))),
             histories: history::Histories::new(config.hash_seed.rotate_left(16), history::PAYMENTS_LEN),
             buckets: Processor::ALL.map(buckets),
             names: [None; PROCESSORS_LEN_MAX],
@@ -475,6 +368,49 @@ impl Ledger {
             return Known::Open(open);
         }
         self.ended.get(id).map_or(Known::Absent, EndedPayment::known)
+    }
+
+    /// The texts of an open payment.
+    #[must_use]
+    pub fn texts(&self, id: CorrelationId) -> Option<&Texts> {
+        self.attachments.of_open(id)
+    }
+
+    /// What its processor calls a payment that is open or was processed.
+    #[must_use]
+    pub fn reference(&self, id: CorrelationId) -> Option<String> {
+        if let Some(texts) = self.attachments.of_open(id) {
+            return texts.reference.as_deref().map(str::to_owned);
+        }
+        self.ended.place_of(id).and_then(|place| self.attachments.reference_at(place))
+    }
+
+    /// Whether a payment that is known came with these members.
+    #[must_use]
+    pub fn came_with(&self, id: CorrelationId, members: Option<&str>) -> bool {
+        match self.ended.place_of(id) {
+            Some(place) => self.attachments.has_ended_with(id, place, members),
+            None => self.texts(id).and_then(|texts| texts.members.as_deref()) == members,
+        }
+    }
+
+    /// Whether members of so many bytes may be taken in.
+    #[must_use]
+    pub fn has_room_for(&self, members: Option<&str>) -> bool {
+        let bytes = members.map_or(0, |members| members.len() + MEMBERS_OVERHEAD);
+        bytes == 0 || self.attachments.members_bytes() + bytes <= self.config.members_bytes_max
+    }
+
+    /// Bytes of open payments' members at most, but for what was claimed or is in the journal.
+    #[must_use]
+    pub fn members_bytes_max(&self) -> usize {
+        self.config.members_bytes_max
+    }
+
+    /// Bytes of open payments' members.
+    #[must_use]
+    pub fn members_bytes(&self) -> usize {
+        self.attachments.members_bytes()
     }
 
     /// What is kept of the decisions about an id that is known.
@@ -580,16 +516,19 @@ impl Ledger {
                 let is_attempt = stage != Stage::Waiting || reason == Reason::Unstated;
                 let requested_at_ms = if is_attempt { decided_at_ms } else { 0 };
                 let payment = OpenPayment { amount_cents, requested_at_ms, stage, in_doubt, owner: None };
+                let texts = self.attachments.take_gathered()?;
                 if !self.open.insert_new(correlation_id, payment) {
                     return Err(Misfit("an open id is not accepted again"));
                 }
                 self.keep_from_export(correlation_id, None);
+                self.attachments.accepted(correlation_id, texts);
                 self.histories.accepted(correlation_id, decided_at_ms, stage, reason, in_doubt);
                 self.conservation.accepted.add(amount_cents);
                 self.conservation.open.add(amount_cents);
                 self.conservation.in_doubt_count += u64::from(in_doubt);
             }
             Entry::Intended { correlation_id, processor, requested_at_ms, reason, waited_for_ms } => {
+                self.attachments.expect_nothing()?;
                 let payment = self.open.get_mut(correlation_id).ok_or(NOT_OPEN)?;
                 if payment.in_doubt && payment.stage != Stage::at(processor) {
                     return Err(Misfit("a payment in doubt stays with its processor"));
@@ -598,14 +537,21 @@ impl Ledger {
                 payment.stage = Stage::at(processor);
                 payment.requested_at_ms = requested_at_ms;
                 self.keep_from_export(correlation_id, Some(before));
+                if !before.in_doubt {
+                    self.attachments.unnamed(correlation_id);
+                }
                 self.histories.intended(correlation_id, requested_at_ms, processor, reason, waited_for_ms);
             }
             Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status } => {
                 self.resolve(correlation_id, processor, requested_at_ms, outcome, status)?;
             }
+            Entry::Attached { attachment, size, text } => self.attachments.gather(attachment, size, &text)?,
+            Entry::Named { .. } | Entry::Note { .. } | Entry::Purged => self.attachments.expect_nothing()?,
+        }
+        match entry {
             Entry::Named { processor, name } => self.name(processor, name)?,
-            Entry::Note { .. } => {}
             Entry::Purged => {
+                self.attachments.clear();
                 self.open.clear();
                 self.ended.clear();
                 self.histories.clear();
@@ -614,6 +560,7 @@ impl Ledger {
                 self.purged = true;
                 self.export = None;
             }
+            _ => {}
         }
         self.assert_conservation();
         Ok(())
@@ -627,6 +574,7 @@ impl Ledger {
         outcome: Outcome,
         status: u16,
     ) -> Result<(), Misfit> {
+        let reference = self.attachments.take_reference(outcome)?;
         let before = match outcome {
             Outcome::Processed => {
                 let payment = self.open.remove(id).ok_or(NOT_OPEN)?;
@@ -687,11 +635,38 @@ impl Ledger {
             }
         };
         self.keep_from_export(id, Some(before));
+        self.resolve_texts(id, before, processor, outcome, reference);
         // A client who cancels says nothing of the attempts before.
         if outcome != Outcome::Declined || status != STATUS_CANCELLED {
             self.histories.resolved(id, requested_at_ms, processor, outcome);
         }
         Ok(())
+    }
+
+    /// What the end of an attempt means for the payment's texts.
+    fn resolve_texts(
+        &mut self,
+        id: CorrelationId,
+        before: OpenPayment,
+        processor: Processor,
+        outcome: Outcome,
+        reference: Option<Arc<str>>,
+    ) {
+        match outcome {
+            Outcome::Processed | Outcome::Declined => {
+                let known = || self.attachments.of_open(id)?.reference.clone();
+                // Of a declined payment, and of one that another processor has, it would name nothing.
+                let is_kept = outcome == Outcome::Processed && before.stage == Stage::at(processor);
+                let reference = reference.or_else(|| if is_kept { known() } else { None });
+                self.attachments.ended(id, self.ended.places().end - 1, reference);
+            }
+            Outcome::Refused | Outcome::Absent => self.attachments.unnamed(id),
+            Outcome::Unknown => {
+                if let Some(reference) = reference {
+                    self.attachments.named(id, reference);
+                }
+            }
+        }
     }
 
     /// False, and nothing done, if the id is remembered already.
@@ -704,6 +679,7 @@ impl Ledger {
         while self.ended.len() > len_max {
             self.keep_forgotten_from_export(self.ended.places().start);
             self.ended.forget_first();
+            self.attachments.forget_before(self.ended.first());
         }
     }
 

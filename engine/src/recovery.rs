@@ -21,6 +21,7 @@
 //! | something else under a journal's name | [`Damage::Header`] | refused |
 //! | another format version | [`Damage::Header`] | refused |
 //! | a header that does not fit the file's name | [`Damage::Misnamed`] | refused |
+//! | at a segment's end parts of a text, whose payment or attempt's end is not there | `Torn` | cut there |
 //! | a whole record that does not fit the ledger | [`Damage::Misfit`] | refused |
 //!
 //! Refused: the process must not start. Nothing behind a damaged place is believed, and nothing is skipped: the operator
@@ -256,6 +257,8 @@ pub struct Recovery {
     file: Option<Reader>,
     next_sequence: u64,
     records: u64,
+    /// How many of the last changes are parts of a text, whose entry has not come.
+    dangling: u64,
 }
 
 /// A journal that was read.
@@ -303,7 +306,7 @@ impl Recovery {
     pub fn new(config: LedgerConfig) -> Self {
         let mut ledger = Ledger::new(config);
         ledger.begin_replay();
-        Self { config, ledger, file: None, next_sequence: 1, records: 0 }
+        Self { config, ledger, file: None, next_sequence: 1, records: 0, dangling: 0 }
     }
 
     /// The next file.
@@ -383,16 +386,29 @@ impl Recovery {
                 return Err(Damage::Header { file: id, error: HeaderError::Foreign });
             }
             (FileKind::Segment, State::Records | State::Page(_) | State::Complete) => {
-                let torn_size = file.pending.len() as u64;
-                let whole = file.pending.is_empty();
-                return Ok(if whole { Ending::Whole } else { Ending::Torn { size: file.offset, torn_size } });
+                return Ok(self.cut_at(file.offset, size));
             }
             (FileKind::Segment, State::Torn { .. }) => {}
         }
         let rest = std::mem::take(&mut file.pending);
         file.search(&rest, self.next_sequence)?;
         let State::Torn { offset, .. } = file.state else { unreachable!("a search does not mend") };
-        Ok(if offset == 0 { Ending::Unborn } else { Ending::Torn { size: offset, torn_size: size - offset } })
+        Ok(if offset == 0 { Ending::Unborn } else { self.cut_at(offset, size) })
+    }
+
+    /// The end of a segment of this size, whose records are whole up to `offset`. Parts of a text that nothing came behind are what a torn write left: they
+    /// are written together with what they belong to.
+    fn cut_at(&mut self, offset: u64, size: u64) -> Ending {
+        let dangling = std::mem::take(&mut self.dangling);
+        self.ledger.forget_gathered();
+        self.next_sequence -= dangling;
+        self.records -= dangling;
+        let whole_size = offset - dangling * BLOCK_SIZE as u64;
+        if whole_size == size {
+            Ending::Whole
+        } else {
+            Ending::Torn { size: whole_size, torn_size: size - whole_size }
+        }
     }
 
     /// The journal has no more files.
@@ -511,6 +527,7 @@ impl Recovery {
         }
         self.next_sequence += 1;
         self.records += 1;
+        self.dangling = if matches!(entry, Entry::Attached { .. }) { self.dangling + 1 } else { 0 };
         Ok(())
     }
 

@@ -188,6 +188,7 @@ fn coordinator() -> (Coordinator, SessionId, SessionId) {
             open_len_max: 2_000,
             known_len_max: 2_000,
             bucket_bytes_max: 1 << 20,
+            members_bytes_max: 1 << 20,
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },

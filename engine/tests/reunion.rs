@@ -28,6 +28,7 @@ fn coordinator(now: Now, journal: &[Entry]) -> Coordinator {
             open_len_max: 100,
             known_len_max: 100,
             bucket_bytes_max: 1 << 20,
+            members_bytes_max: 1 << 20,
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },
@@ -206,6 +207,7 @@ fn what_is_in_doubt_for_the_ledger_stays_and_is_still_worked_on() {
                 | Entry::Resolved { .. }
                 | Entry::Purged
                 | Entry::Named { .. }
+                | Entry::Attached { .. }
                 | Entry::Note { .. } => None,
             })
             .collect();

@@ -266,6 +266,7 @@ impl World {
                 open_len_max: 100,
                 known_len_max: 100,
                 bucket_bytes_max: 1 << 20,
+                members_bytes_max: 1 << 20,
                 processors: ProcessorSet::PAIR,
                 hash_seed: 1,
             },

@@ -157,6 +157,7 @@ fn coordinator(shape: u8, incarnation: u64, now: Now, journal: &[Entry]) -> Coor
             open_len_max: if shape & 8 == 0 { 8 } else { 64 },
             known_len_max: 100,
             bucket_bytes_max: 1 << 16,
+            members_bytes_max: 1 << 16,
             hash_seed: incarnation,
             processors: processors(shape),
         },

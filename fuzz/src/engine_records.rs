@@ -13,12 +13,12 @@ use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Known, Ledger, LedgerConfig};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
-use galo_wire::journal::{BLOCK_SIZE, Fact, Record};
+use galo_wire::journal::{BLOCK_SIZE, Record};
 use galo_wire::record::{
     Accept, Claim, Completion, HealthReport, HealthSource, Hello, Intent, LookupQuery, PurgeQuery, Ready,
     Release, Role, SummaryQuery,
 };
-use galo_wire::{Message, PROTOCOL_VERSION, Reason};
+use galo_wire::{Attached, Attachment, Message, PROTOCOL_VERSION, Reason};
 
 const STEPS_MAX: usize = 200;
 const IDS: u8 = 8;
@@ -27,6 +27,7 @@ const CONFIG: LedgerConfig = LedgerConfig {
     open_len_max: 6,
     known_len_max: 4,
     bucket_bytes_max: 1 << 16,
+    members_bytes_max: 400,
     processors: ProcessorSet::PAIR,
     hash_seed: 3,
 };
@@ -115,8 +116,11 @@ fn known(ledger: &Ledger, number: u8) -> Known {
 
 fn assert_same(one: &Ledger, other: &Ledger) {
     assert_eq!(one.conservation(), other.conservation());
+    assert_eq!(one.members_bytes(), other.members_bytes());
     for number in 0..IDS {
         assert_eq!(known(one, number), known(other, number));
+        let texts = |ledger: &Ledger| (ledger.texts(id_of(number)).cloned(), ledger.reference(id_of(number)));
+        assert_eq!(texts(one), texts(other));
     }
     let (start, middle, end) = (UnixMillis(0), UnixMillis(30_000), UnixMillis(u64::MAX));
     assert_eq!(one.summarize(start, end), other.summarize(start, end));
@@ -217,11 +221,28 @@ impl World {
                 .into()
             }
         };
+        // Few texts, too.
+        let mut attached = Attached::default();
+        let texts = [(Attachment::Members, r#"{"payer":1}"#), (Attachment::Reference, "pi_1")];
+        for (attachment, text) in texts {
+            let takes = match message {
+                Message::Accept(_) => attachment == Attachment::Members,
+                Message::Claim(_) => true,
+                Message::Completion(_) => attachment == Attachment::Reference,
+                _ => false,
+            };
+            if takes && at % 3 > 0 {
+                let text = if at % 3 == 1 { text } else { &text[..1] };
+                attached.push(attachment, text.as_bytes()).expect("short");
+            }
+        }
         if let Message::SummaryQuery(query) = message {
             self.questions.push((session, query.slot));
         }
         if self
-            .watched(Some((session, message)), |coordinator| coordinator.handle(session, message, now))
+            .watched(Some((session, message)), |coordinator| {
+                coordinator.handle_with(session, message, &attached, now)
+            })
             .is_err()
         {
             // As the shell does.
@@ -291,9 +312,7 @@ impl World {
                     let record = Record::decode(block).expect("a snapshot is made of records");
                     let (page, behind) = behind.split_at(record.fact.page().map_or(0, |(size, _)| size));
                     match record.fact {
-                        Fact::RememberedPage { .. } | Fact::MomentsPage { .. } => {
-                            ledger.import_page(record.fact, page)
-                        }
+                        fact if fact.page().is_some() => ledger.import_page(fact, page),
                         fact => ledger.import(fact),
                     }
                     .expect("a snapshot fits");
@@ -404,7 +423,11 @@ fn check_answers(from: SessionId, said: &Message, messages: &[(SessionId, Messag
     for (to, message) in messages {
         *answers.entry(message.kind() as u8).or_default() += 1;
         match message {
-            Message::Assignment(_) | Message::Purged(_) | Message::HealthNews(_) | Message::Lease(_) => {}
+            Message::Assignment(_)
+            | Message::Part(_)
+            | Message::Purged(_)
+            | Message::HealthNews(_)
+            | Message::Lease(_) => {}
             // A summary asks the others first, and is made when the last of them answers.
             Message::Flush(_) | Message::SummaryTotal(_) | Message::SummaryReply(_) => {}
             _ => assert_eq!(*to, from, "an answer goes to who asked"),

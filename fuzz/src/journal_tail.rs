@@ -16,6 +16,7 @@ const CONFIG: LedgerConfig = LedgerConfig {
     open_len_max: 64,
     known_len_max: 16,
     bucket_bytes_max: 1 << 16,
+    members_bytes_max: 1 << 20,
     processors: ProcessorSet::PAIR,
     hash_seed: 7,
 };

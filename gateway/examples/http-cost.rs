@@ -36,7 +36,7 @@ impl Service for Granting {
 
     fn in_shift(&self, _shift: u64) {}
 
-    async fn accept(&self, _id: CorrelationId, _amount: AmountCents) -> Accepted {
+    async fn accept(&self, _id: CorrelationId, _amount: AmountCents, _members: Option<Arc<str>>) -> Accepted {
         Accepted::Granted
     }
 

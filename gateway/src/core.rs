@@ -4,6 +4,7 @@
 //! nothing borrowed. So an action may cause the next event on the spot.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
@@ -22,13 +23,14 @@ use galo_wire::record::{
     CancelQuery, Flush, LookupQuery, LookupReply, Notice, PurgeQuery, REQUESTED_AT_MS_MAX, Standing,
     SummaryQuery, SummaryReply, SummaryTotal,
 };
-use galo_wire::{FrameWriter, Message};
+use galo_wire::{Attached, FrameWriter, Message};
 
 use crate::beat::Beat;
 use crate::config::{Config, Reached};
 use crate::http::Service;
 use crate::http::service::{
-    Accepted, DeclineCause, Notified, PaymentState, PaymentView, PurgeError, Summary, Totals, Unreachable,
+    Accepted, DeclineCause, Notified, PaymentState, PaymentView, PurgeError, Reference, Summary, Totals,
+    Unreachable,
 };
 use crate::metrics::{Board, Latencies, Snapshot};
 use crate::pace::Pacer;
@@ -49,7 +51,7 @@ const COMPANY_WAIT_US: u64 = 25_000;
 #[derive(Clone, Copy, Debug)]
 enum Reply {
     Summary(Summary),
-    Lookup(LookupReply, History),
+    Lookup(LookupReply, History, Option<Reference>),
     Purged,
     /// The connection went away with the question.
     Lost,
@@ -61,6 +63,8 @@ pub struct Core {
     /// By [`Processor::index`].
     clients: RefCell<Vec<Option<Rc<Client>>>>,
     names: Arc<Names>,
+    /// The members of a POST that go to some processor.
+    client_members: RefCell<Option<Rc<[String]>>>,
     clock: Clock,
     posts: Calls<Answer>,
     queries: Calls<Reply>,
@@ -116,6 +120,7 @@ impl Core {
             posts: Calls::default(),
             queries: Calls::default(),
             names: Arc::clone(&config.names),
+            client_members: RefCell::new(client_members(&reached)),
             gathering: Cell::new(History::EMPTY),
             totals: Cell::default(),
             frames: RefCell::new(FrameWriter::with_capacity(64 << 10)),
@@ -163,8 +168,13 @@ impl Core {
         };
         // The core lives as long as its thread, and so may its clients refer to it.
         let core = Rc::clone(self);
-        let on_end = move |AttemptEnd { slot, end, latency_us, .. }: AttemptEnd| {
-            core.event(|dispatcher, now| dispatcher.attempt_ended(slot, end, latency_us, now));
+        let on_end = move |AttemptEnd { slot, end, latency_us, reference, .. }: AttemptEnd| {
+            core.event(|dispatcher, now| {
+                if let Some(reference) = &reference {
+                    dispatcher.named(slot, reference);
+                }
+                dispatcher.attempt_ended(slot, end, latency_us, now);
+            });
         };
         let client = Client::new(config, Rc::clone(&self.beat), Rc::new(on_end));
         let before = self.clients.borrow_mut()[processor.index()].replace(Rc::clone(&client));
@@ -182,6 +192,7 @@ impl Core {
     pub fn reload(self: &Rc<Self>, reloaded: &Reloaded) {
         let Reloaded { router, policies, reached } = reloaded;
         self.event(|dispatcher, _| dispatcher.reconfigure(*router, *policies));
+        self.client_members.replace(client_members(reached));
         for one in reached {
             if *self.client(one.processor).profile() != one.profile {
                 self.add_client(one.clone(), policies);
@@ -245,18 +256,28 @@ impl Core {
             }
             Action::Answer { ticket, answer } => self.posts.answer(ticket, answer),
             Action::Attempt { slot, processor, correlation_id, amount, requested_at } => {
+                let members = self.dispatcher.borrow().members(slot);
                 self.client(processor).start(Attempt {
                     slot,
                     correlation_id,
                     amount_cents: amount,
                     requested_at,
+                    members,
                 });
             }
             Action::Verify { slot, processor, correlation_id, requested_at } => {
                 let core = Rc::clone(self);
+                let known = self.dispatcher.borrow().reference(slot);
                 monoio::spawn(async move {
-                    let verification = core.client(processor).lookup(correlation_id, requested_at).await;
-                    core.event(|dispatcher, now| dispatcher.verified(slot, verification, now));
+                    let client = core.client(processor);
+                    let (verification, reference) =
+                        client.lookup(correlation_id, requested_at, known.as_deref()).await;
+                    core.event(|dispatcher, now| {
+                        if let Some(reference) = &reference {
+                            dispatcher.named(slot, reference);
+                        }
+                        dispatcher.verified(slot, verification, now);
+                    });
                 });
             }
             Action::CheckHealth { processor } => {
@@ -277,8 +298,8 @@ impl Core {
         }
     }
 
-    /// A record from the aggregator.
-    pub fn received(self: &Rc<Self>, message: Message) {
+    /// A record from the aggregator, with the texts that came before it.
+    pub fn received(self: &Rc<Self>, message: Message, attached: &Attached) {
         match message {
             Message::SummaryTotal(total) => {
                 let (mut totals, count) = self.totals.get();
@@ -300,14 +321,15 @@ impl Core {
             }
             Message::LookupReply(reply) => {
                 let history = self.gathering.replace(History::EMPTY).complete(&reply);
-                self.queries.answer(reply.slot, Reply::Lookup(reply, history));
+                let reference = attached.reference().and_then(Reference::new);
+                self.queries.answer(reply.slot, Reply::Lookup(reply, history, reference));
             }
             Message::PurgeReply(reply) => self.queries.answer(reply.slot, Reply::Purged),
             Message::Flush(flush) => {
                 self.flush.set(Some((flush, self.link_number())));
                 self.looks.ask();
             }
-            message => self.event(|dispatcher, now| dispatcher.handle(message, now)),
+            message => self.event(|dispatcher, now| dispatcher.handle_with(message, attached, now)),
         }
     }
 
@@ -464,6 +486,13 @@ impl Core {
     }
 }
 
+/// The members that some template names, sorted, each once; `None` where none does.
+fn client_members(reached: &[Reached]) -> Option<Rc<[String]>> {
+    let names = reached.iter().flat_map(|it| it.profile.request.client_members());
+    let names: BTreeSet<&String> = names.collect();
+    (!names.is_empty()).then(|| names.into_iter().cloned().collect())
+}
+
 /// What the HTTP front asks. A type of its own, since events need the core's [`Rc`].
 pub struct Front(pub Rc<Core>);
 
@@ -476,10 +505,14 @@ impl Service for Front {
         self.0.pacer.on_shift(shift);
     }
 
-    async fn accept(&self, id: CorrelationId, amount: AmountCents) -> Accepted {
+    fn client_members(&self) -> Option<Rc<[String]>> {
+        self.0.client_members.borrow().clone()
+    }
+
+    async fn accept(&self, id: CorrelationId, amount: AmountCents, members: Option<Arc<str>>) -> Accepted {
         let (ticket, answered) = self.0.posts.ask();
         self.0.pacer.on_post();
-        self.0.event(|dispatcher, now| dispatcher.accept(ticket, id, amount, now));
+        self.0.event(|dispatcher, now| dispatcher.accept_with(ticket, id, amount, members, now));
         match answered.await {
             Answer::Granted => Accepted::Granted,
             Answer::Replayed => Accepted::Replayed,
@@ -507,7 +540,7 @@ impl Service for Front {
 
     async fn lookup(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
         match self.0.ask(|slot| LookupQuery { slot, correlation_id: id }).await? {
-            Reply::Lookup(reply, history) => Ok(view(&reply, history)),
+            Reply::Lookup(reply, history, reference) => Ok(view(&reply, history, reference)),
             Reply::Summary(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
         }
     }
@@ -515,7 +548,7 @@ impl Service for Front {
     async fn cancel(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {
         // Answered like a look-up, and asked again like one: whoever cancels twice has cancelled.
         match self.0.ask(|slot| CancelQuery { slot, correlation_id: id }).await? {
-            Reply::Lookup(reply, history) => Ok(view(&reply, history)),
+            Reply::Lookup(reply, history, reference) => Ok(view(&reply, history, reference)),
             Reply::Summary(_) | Reply::Purged | Reply::Lost => Err(Unreachable),
         }
     }
@@ -572,7 +605,7 @@ impl Service for Front {
     }
 }
 
-fn view(reply: &LookupReply, history: History) -> Option<PaymentView> {
+fn view(reply: &LookupReply, history: History, reference: Option<Reference>) -> Option<PaymentView> {
     let state = match (reply.standing, reply.stage.processor()) {
         (Standing::Absent, _) => return None,
         (Standing::Open, processor) => PaymentState::Open { processor, in_doubt: reply.in_doubt },
@@ -593,5 +626,5 @@ fn view(reply: &LookupReply, history: History) -> Option<PaymentView> {
         },
     };
     debug_assert!(reply.standing == Standing::Open || reply.stage != Stage::Waiting, "processed somewhere");
-    Some(PaymentView { amount_cents: reply.amount_cents, state, history })
+    Some(PaymentView { amount_cents: reply.amount_cents, state, reference, history })
 }

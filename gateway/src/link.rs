@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use galo_wire::record::{Hello, Role};
 use galo_wire::{
-    FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message, PROTOCOL_VERSION, decode_frames,
+    Attached, AttachedError, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message,
+    PROTOCOL_VERSION, decode_frames,
 };
 use monoio::buf::IoBufMut;
 use monoio::io::{
@@ -36,6 +37,8 @@ enum Break {
     Deaf,
     #[error("a bad frame: {0}")]
     Frame(#[from] FrameError),
+    #[error("a text that belongs to nothing: {0}")]
+    Attached(#[from] AttachedError),
     #[error(
         "the aggregator speaks protocol version {0}, expected {PROTOCOL_VERSION}: \
          gateway and aggregator are of different builds"
@@ -83,6 +86,7 @@ async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
     let mut greeted = false;
     let mut writer = Some(writer);
     let mut buffer = Vec::with_capacity(READ_SIZE);
+    let mut attached = Attached::default();
     let broken = loop {
         let result = read(&mut reader, &mut buffer).await;
         match result {
@@ -103,7 +107,14 @@ async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
                     core.connected(socket);
                 }
             }
-            message if greeted && refusal.is_none() => core.received(message),
+            message if greeted && refusal.is_none() => match attached.take_in(&message) {
+                Ok(true) => {
+                    core.received(message, &attached);
+                    attached.clear();
+                }
+                Ok(false) => {}
+                Err(error) => refusal = Some(error.into()),
+            },
             _ => refusal = refusal.take().or(Some(Break::Rude)),
         });
         if let Some(refusal) = refusal {

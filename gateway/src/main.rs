@@ -15,7 +15,7 @@ use galo_gateway::driver::{self, Driver};
 use galo_gateway::http::{HttpConfig, Server};
 use galo_gateway::link;
 use galo_gateway::metrics::{Board, BoardSeed, Identity};
-use galo_gateway::reload::{self, Reloads};
+use galo_gateway::reload::Reloads;
 use galo_shell::arguments::{self, Asked};
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
@@ -90,7 +90,6 @@ fn main() -> ExitCode {
             endpoint.host_header()
         );
     }
-    reload::warn_of_what_is_not_used(&config.processors);
     let identity = Identity {
         names: Arc::clone(&config.names),
         instance: config.instance,

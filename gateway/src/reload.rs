@@ -131,7 +131,6 @@ impl Reloads {
                 changed.name
             ));
         }
-        warn_of_what_is_not_used(&new);
         let reached = reach_all(&new).map_err(|error| error.to_string())?;
         let changed = new.iter().filter(|it| running.by_name(&it.name) != Some(*it)).count();
         let (router, policies) = (router_config(&new), policies(&new, self.thread_count));
@@ -144,18 +143,6 @@ impl Reloads {
             }
         }
         Ok(changed)
-    }
-}
-
-/// Says which parts of the processors' file nothing here acts upon: a payment that goes out without them is not what was meant.
-pub fn warn_of_what_is_not_used(processors: &Processors) {
-    for processor in processors.iter() {
-        let name = &processor.name;
-        for member in processor.request.client_members() {
-            tracing::warn!(
-                "processor {name}: {{client.{member}}} is always left out: clients' members are not kept; write a value into the file's body"
-            );
-        }
     }
 }
 

@@ -31,7 +31,7 @@ impl Service for Healthy {
 
     fn in_shift(&self, _shift: u64) {}
 
-    async fn accept(&self, _id: CorrelationId, _amount: AmountCents) -> Accepted {
+    async fn accept(&self, _id: CorrelationId, _amount: AmountCents, _members: Option<Arc<str>>) -> Accepted {
         Accepted::Granted
     }
 

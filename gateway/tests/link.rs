@@ -100,7 +100,8 @@ fn a_link_that_breaks_at_once_takes_nothing_from_the_next_one() {
     driver::run(Driver::Epoll, async {
         let front = start(&config, board, &path);
         for number in 1..=5 {
-            let accepted = front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap()).await;
+            let accepted =
+                front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap(), None).await;
             assert_eq!(accepted, Accepted::Granted, "payment {number}");
         }
     })
@@ -143,7 +144,7 @@ fn an_aggregator_that_does_not_read_is_let_go() {
                 monoio::time::sleep(Duration::from_millis(1)).await;
                 if taken.try_recv().is_ok_and(|size| size < 4 << 20) {
                     let accepted =
-                        front.accept(CorrelationId([1; 16]), AmountCents::new(1990).unwrap()).await;
+                        front.accept(CorrelationId([1; 16]), AmountCents::new(1990).unwrap(), None).await;
                     assert_eq!(accepted, Accepted::Granted, "the next link serves");
                     return;
                 }
@@ -235,7 +236,7 @@ fn what_processors_have_answered_is_told_before_a_flush_is_answered() {
                     let front = Rc::clone(&front);
                     monoio::spawn(async move {
                         let id = CorrelationId([round * AT_ONCE + number; 16]);
-                        let accepted = front.accept(id, AmountCents::new(1990).unwrap()).await;
+                        let accepted = front.accept(id, AmountCents::new(1990).unwrap(), None).await;
                         assert_eq!(accepted, Accepted::Granted);
                     });
                 }
@@ -303,7 +304,8 @@ fn the_processors_are_read_again_as_a_whole_or_not_at_all() {
         let woken = monoio::net::UnixStream::from_std(woken).unwrap();
         monoio::spawn(Arc::clone(&reloads).follow(woken, Rc::clone(&front.0)));
         let pay = async |number: u8| {
-            let accepted = front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap()).await;
+            let accepted =
+                front.accept(CorrelationId([number; 16]), AmountCents::new(1990).unwrap(), None).await;
             assert_eq!(accepted, Accepted::Granted, "payment {number}");
         };
         let sent = async |at: &mpsc::Receiver<String>| loop {

@@ -20,6 +20,7 @@ mod crowds;
 mod faults;
 mod galo;
 mod load;
+mod members;
 mod notices;
 mod outages;
 mod peer;
@@ -102,6 +103,7 @@ fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     rates::run(programs, tally);
     notices::run(programs, tally);
     claims::run(programs, tally);
+    members::run(programs, tally);
     slowness::run(programs, tally);
     providers::run(programs, tally);
     stops::run(programs, tally)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::client::PATIENCE;
 
 /// The version of the protocol that docs/protocol.md describes.
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const ACCEPT: u8 = 2;
@@ -23,6 +23,7 @@ pub(crate) const SUMMARY_QUERY: u8 = 7;
 pub(crate) const LOOKUP_QUERY: u8 = 8;
 pub(crate) const HEALTH_REPORT: u8 = 10;
 pub(crate) const READY: u8 = 11;
+pub(crate) const PART: u8 = 17;
 pub(crate) const GRANT: u8 = 33;
 pub(crate) const ACKNOWLEDGEMENT: u8 = 35;
 pub(crate) const ASSIGNMENT: u8 = 36;
@@ -31,7 +32,7 @@ pub(crate) const SUMMARY_REPLY: u8 = 38;
 pub(crate) const LOOKUP_REPLY: u8 = 39;
 
 /// What only an aggregator sends: number, name, size.
-pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 15] = [
+pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 16] = [
     (GRANT, "Grant", 21),
     (34, "IntentRecorded", 20),
     (ACKNOWLEDGEMENT, "Acknowledgement", 8),
@@ -47,6 +48,7 @@ pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 15] = [
     (45, "Yield", 20),
     (48, "PastDecision", 16),
     (49, "SummaryTotal", 17),
+    (51, "Notified", 17),
 ];
 
 /// A header with these very numbers.

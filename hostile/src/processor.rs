@@ -126,6 +126,8 @@ pub(crate) struct Books {
     pub(crate) stored: BTreeMap<String, Payment>,
     /// Every POST, in the order of arrival.
     pub(crate) posts: HashMap<String, Vec<Payment>>,
+    /// The member `payer` of each, as it stood there.
+    payers: HashMap<String, Vec<Option<String>>>,
     /// Likewise, of all ids together.
     pub(crate) arrivals: Vec<Arrival>,
     /// When the last byte of the first answer was written that says of a stored payment that it is stored.
@@ -284,6 +286,11 @@ impl Processor {
         self.books().stored.get(id).copied()
     }
 
+    /// The member `payer` of every POST with this id.
+    pub(crate) fn payers(&self, id: &str) -> Vec<Option<String>> {
+        self.books().payers.get(id).cloned().unwrap_or_default()
+    }
+
     pub(crate) fn posts(&self, id: &str) -> Vec<Payment> {
         self.books().posts.get(id).cloned().unwrap_or_default()
     }
@@ -411,6 +418,9 @@ struct PaymentBody<'body> {
     #[serde(borrow)]
     amount: &'body RawValue,
     requested_at: &'body str,
+    /// Of those that were told to forward it.
+    #[serde(borrow, default)]
+    payer: Option<&'body RawValue>,
 }
 
 /// Decides upon an answer, and stores the payment where the act says so; whose POST it is, if it is one.
@@ -455,11 +465,12 @@ fn tell(request: &Request, books: &mut Books) -> Act {
 }
 
 fn take_payment(books: &mut Books, body: &[u8]) -> (Act, Option<String>) {
-    let Some((id, payment)) = read_payment(body) else {
+    let Some((id, payment, payer)) = read_payment(body) else {
         books.anomalies.push(format!("no payment: {}", show(body)));
         return (Act::new(false, plain(400, "Bad Request", ""), Then::Stay), None);
     };
     books.posts.entry(id.clone()).or_default().push(payment);
+    books.payers.entry(id.clone()).or_default().push(payer);
     let at = Instant::now();
     let asked = Asked {
         id: &id,
@@ -477,14 +488,15 @@ fn take_payment(books: &mut Books, body: &[u8]) -> (Act, Option<String>) {
     (act, Some(id))
 }
 
-fn read_payment(body: &[u8]) -> Option<(String, Payment)> {
+fn read_payment(body: &[u8]) -> Option<(String, Payment, Option<String>)> {
     let body: PaymentBody<'_> = serde_json::from_slice(body).ok()?;
     let amount_cents = cents_of(body.amount.get())?;
     let requested_at: jiff::Timestamp = body.requested_at.parse().ok()?;
     // Exactly the form that Galo writes: 24 bytes, milliseconds, Z.
     let is_exact = body.requested_at.len() == 24 && body.requested_at.ends_with('Z');
     let payment = Payment { amount_cents, requested_at_ms: requested_at.as_millisecond() };
-    (is_exact && body.correlation_id.len() == 36).then(|| (body.correlation_id.to_owned(), payment))
+    let payer = body.payer.map(|payer| payer.get().to_owned());
+    (is_exact && body.correlation_id.len() == 36).then(|| (body.correlation_id.to_owned(), payment, payer))
 }
 
 /// Cents of a decimal number with two places, the form that Galo writes.

@@ -105,7 +105,9 @@ impl Lookup {
         reference: Option<&str>,
     ) -> Search<'_> {
         let reference = reference.filter(|_| self.by_reference.is_some()).map(str::to_owned);
-        Search { lookup: self, correlation_id, requested_at, reference, cursor: None, pages: 0, best: None }
+        let was_named = reference.is_some();
+        let (cursor, pages, best) = (None, 0, None);
+        Search { lookup: self, correlation_id, requested_at, reference, was_named, cursor, pages, best }
     }
 
     /// Whether the profile says where the amount stands: then a payment without a readable one is not understood.
@@ -160,6 +162,8 @@ pub struct Search<'a> {
     correlation_id: CorrelationId,
     requested_at: UnixMillis,
     reference: Option<String>,
+    /// The processor has named it, be it to be found by that or not.
+    was_named: bool,
     cursor: Option<String>,
     pages: u64,
     best: Option<Found>,
@@ -197,18 +201,31 @@ impl Search<'_> {
     pub fn read(&mut self, status: u16, body: &[u8]) -> Said {
         let is_one_of = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&status));
         if is_one_of(&self.lookup.not_found) {
-            // A reference is the processor's own word that there is something; and a page in the middle is no answer.
-            let first = self.reference.is_none() && self.pages == 0;
+            if self.reference.is_some() {
+                return self.by_id_instead();
+            }
+            // It may be the processor's own word that there is something; and a page in the middle is no answer.
+            let first = !self.was_named && self.pages == 0;
             return if first { Said::NotFound } else { Said::Unclear };
         }
         if !is_one_of(&self.lookup.found) {
             return Said::Unclear;
         }
-        let said = str::from_utf8(body).ok().and_then(|body| match &self.lookup.list {
+        let Ok(body) = str::from_utf8(body) else { return Said::Unclear };
+        let said = match &self.lookup.list {
             Some(list) if self.reference.is_none() => self.read_page(list, body),
-            _ => self.lookup.entry(body, self.correlation_id)?.map(Said::Found),
-        });
+            _ => match self.lookup.entry(body, self.correlation_id) {
+                None if self.reference.is_some() => return self.by_id_instead(),
+                entry => entry.flatten().map(Said::Found),
+            },
+        };
         said.unwrap_or(Said::Unclear)
+    }
+
+    /// The reference led to nothing. What was taken for one may be none: in an answer that no rule knows it may be the name of something else.
+    fn by_id_instead(&mut self) -> Said {
+        self.reference = None;
+        if self.lookup.by_id.has(|it| matches!(it, Piece::Reference)) { Said::Unclear } else { Said::Again }
     }
 
     fn read_page(&mut self, list: &List, body: &str) -> Option<Said> {
@@ -253,6 +270,7 @@ impl Search<'_> {
                 self.cursor = Some(cursor);
                 Some(Said::Again)
             }
+            _ if self.was_named && self.best.is_none() => None,
             _ => Some(self.best.take().map_or(Said::NotFound, Said::Found)),
         }
     }
@@ -324,8 +342,14 @@ fn lookup_text(parts: &[Part], key: KeyForm, time: TimeForm) -> Template {
     template
 }
 
-/// Reads `[processor.lookup]`. `longest_ms` is an attempt's and its connection's longest life.
-pub(crate) fn read_lookup(processor: &mut Table<'_>, head: &Head<'_>, longest_ms: u64) -> Option<Lookup> {
+/// Reads `[processor.lookup]`. `longest_ms` is an attempt's and its connection's longest life; `answers_name` says that a reference is
+/// read from answers to attempts.
+pub(crate) fn read_lookup(
+    processor: &mut Table<'_>,
+    head: &Head<'_>,
+    longest_ms: u64,
+    answers_name: bool,
+) -> Option<Lookup> {
     let mut table = processor.table("lookup")?;
     table.word("method", &[("GET", ())]);
     let time = table.word("time", &TIME_FORMS).unwrap_or(TimeForm::Iso);
@@ -354,6 +378,14 @@ pub(crate) fn read_lookup(processor: &mut Table<'_>, head: &Head<'_>, longest_ms
     {
         entry.expected("{id}, {key} or {reference} in it, or a list to look through");
     }
+    if let Some(entry) = &entry
+        && text::names(&parts, &[Placeholder::Reference])
+        && !answers_name
+    {
+        entry.expected(
+            "an answer.reference beside {reference}, which nothing else can tell before the first look-up",
+        );
+    }
     let mut by_id = lookup_text(&parts, head.key, time);
     if let Some((_, parameter)) = &next {
         let has_query = parts.iter().any(|part| matches!(part, Part::Literal(text) if text.contains('?')));
@@ -369,6 +401,10 @@ pub(crate) fn read_lookup(processor: &mut Table<'_>, head: &Head<'_>, longest_ms
             let parts = path(&entry, Scope::Lookup).unwrap_or_default();
             if !text::names(&parts, &[Placeholder::Reference]) {
                 entry.expected("{reference} in it");
+            } else if !answers_name && table.get("reference").is_none() {
+                entry.expected(
+                    "an answer.reference or a lookup.reference beside {reference}, or it is never known",
+                );
             }
             Some(end(head.begin(lookup_text(&parts, head.key, time))))
         }

@@ -156,7 +156,7 @@ pub(crate) fn read_processor(mut table: Table<'_>, place: u8, files: &Files<'_>)
     };
     let head = Head { method: "GET", url: &some_url, auth: &auth, key: key.public.key };
     let longest_ms = connection.attempt_timeout_ms + connection.connect_timeout_ms;
-    let lookup = read_lookup(&mut table, &head, longest_ms);
+    let lookup = read_lookup(&mut table, &head, longest_ms, answers.names_reference());
     if let Some((at, verdict)) = looked_up
         && table.get("lookup").is_none()
     {

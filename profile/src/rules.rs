@@ -77,7 +77,7 @@ impl Answers {
     /// Whether anything but status and headers of an answer with this status is looked at.
     #[must_use]
     pub fn needs_body(&self, status: u16) -> bool {
-        !self.reason.is_empty() || self.rules.needs_body(status)
+        !self.reason.is_empty() || self.reference.is_some() || self.rules.needs_body(status)
     }
 
     /// The processor's own words for why, of at most [`TEXT_SIZE_MAX`] bytes; for people only.
@@ -86,6 +86,12 @@ impl Answers {
         let body = str::from_utf8(body).ok()?;
         let found = self.reason.iter().filter_map(|pointer| Scalar::at(body, pointer));
         found.map(|scalar| for_people(&scalar.text)).find(|text| !text.is_empty() && text != "null")
+    }
+
+    /// Whether answers are asked for the processor's own name.
+    #[must_use]
+    pub const fn names_reference(&self) -> bool {
+        self.reference.is_some()
     }
 
     /// The processor's own name for the payment, of at most [`TEXT_SIZE_MAX`] bytes of visible ASCII; a longer one is none.

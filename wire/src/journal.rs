@@ -23,20 +23,20 @@
 //! are for ever, so that any build can name what it cannot read.
 //!
 //! Version 1 is read, too: it has no pages, and snapshots of it have [`Fact::Moments`] instead; reasons and waits stand where it has zeros,
-//! and zero says that nothing was stated. Version 2 knows two processors and no declines: what it has no word for is zero there. So one
-//! decoder reads all three.
+//! and zero says that nothing was stated. Version 2 knows two processors and no declines: what it has no word for is zero there. Version 3 knows
+//! no attached texts. So one decoder reads all four.
 //!
 //! Codec only; it never panics on what it is given. What damage means is decided in `galo_engine::recovery`.
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
-use crate::page::{MomentRow, PageRow, RememberedRow, page_size};
+use crate::page::{DigestRow, MomentRow, PageRow, ReferenceRow, RememberedRow, page_size};
 
 /// The size of a header and of a record, in bytes.
 pub const BLOCK_SIZE: usize = 48;
 
 /// The format that this build writes.
-pub const JOURNAL_VERSION: u16 = 3;
+pub const JOURNAL_VERSION: u16 = 4;
 
 /// The oldest format that this build reads.
 pub const JOURNAL_VERSION_OLDEST: u16 = 1;
@@ -93,7 +93,7 @@ mod fact {
     use rkyv::{Archive, Deserialize, Serialize};
 
     use crate::history::Reason;
-    use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
+    use crate::vocabulary::{Attachment, CorrelationId, Outcome, Processor, Stage};
 
     use super::{NOTE_SIZE, PROCESSOR_NAME_SIZE};
 
@@ -234,6 +234,29 @@ mod fact {
             /// UTF-8, filled up with zeros; a character may go on in the next part.
             text: [u8; NOTE_SIZE],
         },
+        /// Part of a text that belongs to the [`Fact::Accepted`] or [`Fact::Resolved`] behind it, with nothing but such parts in between.
+        Attached {
+            /// Which text.
+            attachment: Attachment,
+            /// How many bytes of this part count, from 1.
+            size: u8,
+            /// They; the others are zero.
+            text: [u8; NOTE_SIZE],
+        },
+        /// So many [`DigestRow`](crate::page::DigestRow)s follow, about ids that stand before this.
+        DigestsPage {
+            /// Rows.
+            rows: u16,
+            /// The page's CRC-32C.
+            checksum: u32,
+        },
+        /// So many [`ReferenceRow`](crate::page::ReferenceRow)s follow, about ids that stand before this.
+        ReferencesPage {
+            /// Rows.
+            rows: u16,
+            /// The page's CRC-32C.
+            checksum: u32,
+        },
     }
 
     /// A millisecond within a second.
@@ -259,6 +282,10 @@ impl Fact {
             Self::MomentsPage { rows, checksum, .. } => {
                 Some((page_size(rows.into(), MomentRow::SIZE), checksum))
             }
+            Self::DigestsPage { rows, checksum } => Some((page_size(rows.into(), DigestRow::SIZE), checksum)),
+            Self::ReferencesPage { rows, checksum } => {
+                Some((page_size(rows.into(), ReferenceRow::SIZE), checksum))
+            }
             Self::Accepted { .. }
             | Self::Intended { .. }
             | Self::Resolved { .. }
@@ -270,7 +297,8 @@ impl Fact {
             | Self::Moments { .. }
             | Self::Named { .. }
             | Self::Declines { .. }
-            | Self::Note { .. } => None,
+            | Self::Note { .. }
+            | Self::Attached { .. } => None,
         }
     }
 }
@@ -391,14 +419,17 @@ fn is_sealed(block: &[u8; BLOCK_SIZE]) -> bool {
 mod tests {
     use super::*;
     use crate::history::Reason;
-    use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
+    use crate::vocabulary::{Attachment, CorrelationId, Outcome, Processor, Stage};
 
     const ID: CorrelationId = CorrelationId([0xa0, 0xa1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
     /// How many of [`facts`] version 2 could say.
     const FACTS_V2_LEN: usize = 11;
 
-    fn facts() -> [Fact; 16] {
+    /// Likewise version 3.
+    const FACTS_V3_LEN: usize = 16;
+
+    fn facts() -> [Fact; 20] {
         [
             Fact::Accepted {
                 correlation_id: ID,
@@ -473,6 +504,18 @@ mod tests {
                 declined: true,
             },
             Fact::Note { part: 6, text: *b"the statement of 2026-11-20 has " },
+            Fact::Attached {
+                attachment: Attachment::Reference,
+                size: 27,
+                text: *b"pi_3MtwBwLkdIwHu7ix28a3tqPa\0\0\0\0\0",
+            },
+            Fact::DigestsPage { rows: 0x0102, checksum: 0x0304_0506 },
+            Fact::ReferencesPage { rows: 0x0102, checksum: 0x0304_0506 },
+            Fact::Attached {
+                attachment: Attachment::Members,
+                size: 32,
+                text: *br#"{"payer":{"id":1,"name":"Ana B"}"#,
+            },
         ]
     }
 
@@ -505,8 +548,8 @@ mod tests {
 
     // Written down by an independent script, checksums included.
     const HEADER_GOLDEN: &str =
-        "47414c4f4a524e4c030002000403020100000000edfe00000000000000350c0000000000000000000000000042ec6c34";
-    const RECORDS_GOLDEN: [&str; 16] = [
+        "47414c4f4a524e4c040002000403020100000000edfe00000000000000350c0000000000000000000000000076ce0baf";
+    const RECORDS_GOLDEN: [&str; 20] = [
         "221100000000000000a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010000020102f444d6e3",
         "231100000000000001a0a102030405060708090a0b0c0d0e0f01000000980100000103040302010000000000b34b61c7",
         "241100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000000020000000000000000008cf6f5d1",
@@ -523,7 +566,15 @@ mod tests {
         "2f1100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000007049201000000000000003cb93950",
         "301100000000000005a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010000060100fdf814b9",
         "31110000000000000d067468652073746174656d656e74206f6620323032362d31312d3230206861732000003c619b35",
+        "32110000000000000e011b70695f334d747742774c6b6449774875376978323861337471506100000000000096d62ac3",
+        "33110000000000000f0201060504030000000000000000000000000000000000000000000000000000000000079a5f88",
+        "3411000000000000100201060504030000000000000000000000000000000000000000000000000000000000bdb9159e",
+        "35110000000000000e00207b227061796572223a7b226964223a312c226e616d65223a22416e612042227d00eefddb2c",
     ];
+
+    // The same by version 3, whose records say what they said then.
+    const HEADER_GOLDEN_V3: &str =
+        "47414c4f4a524e4c030002000403020100000000edfe00000000000000350c0000000000000000000000000042ec6c34";
 
     // The same by version 2, whose records say what they said then.
     const HEADER_GOLDEN_V2: &str =
@@ -586,6 +637,16 @@ mod tests {
         }
     }
 
+    /// So is what version 3 wrote: it knew no attached texts.
+    #[test]
+    fn what_version_3_wrote_is_what_it_said() {
+        assert_eq!(Header::decode(&bytes(HEADER_GOLDEN_V3)), Ok(header()));
+        let golden = &RECORDS_GOLDEN[..FACTS_V3_LEN];
+        for ((sequence, fact), golden) in (0x1122_u64..).zip(facts()).zip(golden) {
+            assert_eq!(Record::decode(&bytes(golden)), Some(Record { sequence, fact }));
+        }
+    }
+
     #[test]
     fn the_versions_before_are_read_and_the_next_is_not() {
         let of_version = |version: u16| {
@@ -594,9 +655,9 @@ mod tests {
             seal(&mut block);
             Header::decode(&block)
         };
-        (1..=3).for_each(|version| assert_eq!(of_version(version), Ok(header())));
+        (1..=4).for_each(|version| assert_eq!(of_version(version), Ok(header())));
         assert_eq!(of_version(0), Err(HeaderError::Version(0)));
-        assert_eq!(of_version(4), Err(HeaderError::Version(4)));
+        assert_eq!(of_version(5), Err(HeaderError::Version(5)));
     }
 
     #[test]
@@ -631,10 +692,9 @@ mod tests {
             let error = Header::decode(&flipped(block, bit)).expect_err("a flipped bit");
             match bit / 8 {
                 0..8 => assert_eq!(error, HeaderError::Foreign),
-                // From this version to one before it, which the checksum tells.
-                8..10 if bit / 8 == 8 && bit % 8 < 2 => assert_eq!(error, HeaderError::Damaged),
+                // One bit makes none of the versions before it out of this one.
                 8..10 => {
-                    assert!(matches!(error, HeaderError::Version(version) if !(1..=3).contains(&version)))
+                    assert!(matches!(error, HeaderError::Version(version) if !(1..=4).contains(&version)))
                 }
                 _ => assert_eq!(error, HeaderError::Damaged),
             }

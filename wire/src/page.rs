@@ -1,8 +1,8 @@
 //! Pages: rows of a snapshot that stand side by side, under one checksum.
 //!
-//! Most of a snapshot are remembered ids and milliseconds in which something was processed. In records of their own, each of them would
+//! Most of a snapshot are remembered ids and milliseconds in which something was processed, and of some ids a digest or a reference. In records of their own, each of them would
 //! be sealed, checked and taken apart alone, which is what most of a start went into. A page is announced by a record
-//! ([`Fact::RememberedPage`](crate::journal::Fact::RememberedPage), [`Fact::MomentsPage`](crate::journal::Fact::MomentsPage)) that
+//! ([`Fact::RememberedPage`](crate::journal::Fact::RememberedPage), [`Fact::MomentsPage`](crate::journal::Fact::MomentsPage) and their kind) that
 //! states how many rows follow and the CRC-32C over all their bytes; its rows are filled up with zeros to whole blocks, so that
 //! records go on standing at multiples of [`BLOCK_SIZE`].
 //!
@@ -15,12 +15,19 @@
 //!               three bits the processor's
 //!               number, lowest bit topmost;
 //!               the next one: declined
+//!
+//! digest                                     reference
+//! offset  size  field                        offset  size  field
+//!      0     4  so many ids stand between         0     4  as before
+//!               that and the page                 4     1  size, from 1
+//!      4     8  digest of its members             5    64  text, filled up with zeros
 //! ```
 //!
 //! All integers are little-endian, and every sequence of bytes is some row: what a row means, the reader judges.
 //!
 //! Codec only; it never panics on what it is given.
 
+use crate::attached::REFERENCE_SIZE_MAX;
 use crate::journal::BLOCK_SIZE;
 use crate::vocabulary::{CorrelationId, Processor};
 
@@ -64,6 +71,26 @@ pub struct MomentRow {
     pub count: u32,
     /// Their sum, cents.
     pub amount_cents: u64,
+}
+
+/// What is kept of a remembered payment's members: enough to tell whether others are the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DigestRow {
+    /// So many remembered ids stand between that of the payment and the page.
+    pub back: u32,
+    /// The digest.
+    pub digest: [u8; 8],
+}
+
+/// A processor's own name for a remembered payment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReferenceRow {
+    /// So many remembered ids stand between that of the payment and the page.
+    pub back: u32,
+    /// How many bytes count.
+    pub size: u8,
+    /// They; the others are zero.
+    pub text: [u8; REFERENCE_SIZE_MAX],
 }
 
 /// Of the word that holds `requestedAt`: the payment was declined.
@@ -122,6 +149,46 @@ impl PageRow for MomentRow {
     }
 }
 
+impl PageRow for DigestRow {
+    const SIZE: usize = 12;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.back.to_le_bytes());
+        out.extend_from_slice(&self.digest);
+    }
+
+    fn decode(page: &[u8], rows: u16) -> impl Iterator<Item = Self> {
+        let (all, _) = page.as_chunks::<{ Self::SIZE }>();
+        all.iter().take(rows.into()).map(|row| Self {
+            back: short_number(row),
+            digest: *row.last_chunk().expect("a row is longer than a digest"),
+        })
+    }
+}
+
+impl PageRow for ReferenceRow {
+    const SIZE: usize = 5 + REFERENCE_SIZE_MAX;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.back.to_le_bytes());
+        out.push(self.size);
+        out.extend_from_slice(&self.text);
+    }
+
+    fn decode(page: &[u8], rows: u16) -> impl Iterator<Item = Self> {
+        let (all, _) = page.as_chunks::<{ Self::SIZE }>();
+        all.iter().take(rows.into()).map(|row| Self {
+            back: short_number(row),
+            size: row[4],
+            text: *row.last_chunk().expect("a row is longer than a reference"),
+        })
+    }
+}
+
+fn short_number(row: &[u8]) -> u32 {
+    u32::from_le_bytes(*row.first_chunk().expect("a row is longer than a number"))
+}
+
 fn number(row: &[u8], at: usize) -> u64 {
     let bytes = row.get(at..).and_then(|rest| rest.first_chunk());
     u64::from_le_bytes(*bytes.expect("a row is longer than what stands in it"))
@@ -171,6 +238,14 @@ mod tests {
         let mut bytes = Vec::new();
         MomentRow { offset_ms: 0x0102_0304, count: 5, amount_cents: 9_950 }.encode(&mut bytes);
         assert_eq!(hex(bytes), "0403020105000000de26000000000000");
+        let mut bytes = Vec::new();
+        DigestRow { back: 0x0102_0304, digest: [1, 2, 3, 4, 5, 6, 7, 8] }.encode(&mut bytes);
+        assert_eq!(hex(bytes), "040302010102030405060708");
+        let mut bytes = Vec::new();
+        let mut text = [0; REFERENCE_SIZE_MAX];
+        text[..4].copy_from_slice(b"pi_1");
+        ReferenceRow { back: 5, size: 4, text }.encode(&mut bytes);
+        assert_eq!(hex(bytes), format!("050000000470695f31{}", "00".repeat(60)));
     }
 
     #[test]
@@ -187,7 +262,13 @@ mod tests {
             count: u32::from(number) << 24,
             amount_cents: u64::MAX - 7,
         };
+        let digest = |number: u8| DigestRow { back: u32::MAX - u32::from(number), digest: [number; 8] };
+        let reference = |number: u8| ReferenceRow { back: number.into(), size: number, text: [number; 64] };
         let (mut ids, mut moments) = (Vec::new(), Vec::new());
+        let (mut digests, mut references) = (Vec::new(), Vec::new());
+        (0..7).for_each(|number| digest(number).encode(&mut digests));
+        (0..7).for_each(|number| reference(number).encode(&mut references));
+        assert_eq!((digests.len(), references.len()), (7 * DigestRow::SIZE, 7 * ReferenceRow::SIZE));
         (0..7).for_each(|number| remembered(number).encode(&mut ids));
         (0..7).for_each(|number| moment(number).encode(&mut moments));
         assert_eq!((ids.len(), moments.len()), (7 * RememberedRow::SIZE, 7 * MomentRow::SIZE));
@@ -195,6 +276,8 @@ mod tests {
             let end = u8::try_from(rows.min(7)).expect("few");
             assert!(RememberedRow::decode(&ids, rows).eq((0..end).map(remembered)));
             assert!(MomentRow::decode(&moments, rows).eq((0..end).map(moment)));
+            assert!(DigestRow::decode(&digests, rows).eq((0..end).map(digest)));
+            assert!(ReferenceRow::decode(&references, rows).eq((0..end).map(reference)));
         }
         assert!(RememberedRow::decode(&ids[..33], 7).eq([remembered(0)]));
     }

@@ -13,8 +13,9 @@
 
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
+use crate::attached::PART_SIZE;
 use crate::history::{AttemptState, Reason};
-use crate::vocabulary::{CorrelationId, Outcome, Processor, Stage};
+use crate::vocabulary::{Attachment, CorrelationId, Outcome, Processor, Stage};
 
 /// The version that both sides state in their [`Hello`]; peers of different versions do not talk.
 pub const PROTOCOL_VERSION: u16 = 4;
@@ -46,7 +47,8 @@ impl Message {
     /// only ends its being kept. So a payment costs the aggregator one wake-up and a gateway three, not two and four.
     #[must_use]
     pub const fn can_wait(&self) -> bool {
-        matches!(self, Self::Completion(_) | Self::Acknowledgement(_) | Self::Notice(_))
+        // What a part is worth, the record behind it says.
+        matches!(self, Self::Completion(_) | Self::Acknowledgement(_) | Self::Notice(_) | Self::Part(_))
     }
 }
 
@@ -202,6 +204,15 @@ records! {
         processors: u16,
         /// Drawn at each start of the process: tells a reconnect from a restart.
         incarnation: u64,
+    }
+    /// Either side: part of a text that belongs to the next record which is none; see [`Attached`](crate::Attached).
+    Part = 17, 50 bytes {
+        /// Which text.
+        attachment: Attachment,
+        /// How many bytes of this part count, from 1.
+        size: u8,
+        /// They; the others are zero.
+        text: [u8; PART_SIZE],
     }
     /// Gateway: may I take this payment? Carries the attempt that follows a grant, so that the intent is in the ledger with it.
     Accept = 2, 46 bytes {

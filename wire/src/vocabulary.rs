@@ -159,6 +159,22 @@ impl Stage {
     }
 }
 
+/// A text that belongs to a payment, see [`Attached`](crate::Attached).
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[rkyv(derive(Clone, Copy))]
+#[repr(u8)]
+pub enum Attachment {
+    /// Members of the client's POST that go to a processor, as the text of a JSON object. Kept while the payment is open.
+    Members = 0,
+    /// The processor's own name for the payment.
+    Reference = 1,
+}
+
+impl Attachment {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Members, Self::Reference];
+}
+
 /// How one attempt at a processor ended. See `galo_engine::verdict` for what decides it.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[rkyv(derive(Clone, Copy))]

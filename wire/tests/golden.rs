@@ -5,12 +5,13 @@
 use galo_wire::record::{
     Accept, Acknowledgement, Admission, Assignment, CancelQuery, Claim, Completion, Contradiction, Flush,
     Flushed, Grant, HealthNews, HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease,
-    LookupQuery, LookupReply, Notice, Notified, PurgeQuery, PurgeReply, Purged, Ready, Release, Role,
+    LookupQuery, LookupReply, Notice, Notified, Part, PurgeQuery, PurgeReply, Purged, Ready, Release, Role,
     Standing, SummaryQuery, SummaryReply, SummaryTotal, Withdrawal, Yield, Yielded, processors_fingerprint,
 };
 use galo_wire::{
-    AttemptState, CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, History,
-    Kind, Message, Outcome, PROTOCOL_VERSION, PastDecision, Processor, Reason, Stage, decode_frames,
+    Attachment, AttemptState, CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter,
+    History, Kind, Message, Outcome, PART_SIZE, PROTOCOL_VERSION, PastDecision, Processor, Reason, Stage,
+    decode_frames,
 };
 use proptest::prelude::*;
 
@@ -34,6 +35,14 @@ fn golden() -> Vec<(Message, &'static str)> {
             }
             .into(),
             "10000000 01 00 0100 0400 00 02 0300 0a0b 8877665544332211",
+        ),
+        (
+            Part { attachment: Attachment::Members, size: 11, text: part_text(b"{\"payer\":1}") }.into(),
+            "32000000 11 00 0100 00 0b 7b227061796572223a317d 00000000000000000000000000000000000000000000000000000000000000000000000000",
+        ),
+        (
+            Part { attachment: Attachment::Reference, size: 48, text: [0x61; PART_SIZE] }.into(),
+            "32000000 11 00 0100 01 30 616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161616161",
         ),
         (
             Accept {
@@ -213,6 +222,12 @@ fn golden() -> Vec<(Message, &'static str)> {
     ]
 }
 
+fn part_text(bytes: &[u8]) -> [u8; PART_SIZE] {
+    let mut text = [0; PART_SIZE];
+    text[..bytes.len()].copy_from_slice(bytes);
+    text
+}
+
 fn bytes_of(hex: &str) -> Vec<u8> {
     let digits: String = hex.replace('.', ID_HEX).chars().filter(|c| !c.is_whitespace()).collect();
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
@@ -377,7 +392,7 @@ proptest! {
     }
 
     #[test]
-    fn any_order_of_records_arrives_in_that_order(picks in proptest::collection::vec(0_usize..31, 0..200)) {
+    fn any_order_of_records_arrives_in_that_order(picks in proptest::collection::vec(0_usize..33, 0..200)) {
         let golden = golden();
         let messages: Vec<Message> = picks.iter().map(|pick| golden[*pick].0).collect();
         let bytes = frames(&messages);

@@ -1,7 +1,7 @@
 //! What a gateway asks on behalf of a client, and the ledger answers without changing.
 
 use galo_wire::record::{LookupReply, Standing, SummaryQuery, SummaryReply, SummaryTotal};
-use galo_wire::{CorrelationId, History, Processor, Stage};
+use galo_wire::{Attachment, CorrelationId, History, Processor, Stage, parts};
 
 use super::{Coordinator, SessionId};
 use crate::ledger::Known;
@@ -16,6 +16,12 @@ impl Coordinator {
             Known::Open(_) | Known::Processed { .. } | Known::Declined { .. } => self.ledger.history(id),
         };
         history.decisions().iter().for_each(|decision| self.send(session, *decision));
+        if !matches!(known, Known::Absent)
+            && let Some(reference) = self.ledger.reference(id)
+        {
+            let parts = parts(Attachment::Reference, &reference).map(|part| (session, part.into()));
+            self.messages.extend(parts);
+        }
         self.send(session, lookup_reply(slot, id, known, &history));
     }
 

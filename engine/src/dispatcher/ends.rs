@@ -109,7 +109,7 @@ impl Dispatcher {
     /// The payment may be with the processor.
     pub(super) fn unsettled(&mut self, slot: u32, doubt: Doubt, now: Now) {
         let payment = self.payments[key_of(slot)];
-        if !payment.in_doubt {
+        if !payment.in_doubt || self.is_newly_named(slot) {
             self.complete(&payment, doubt.processor, payment.requested_at, Outcome::Unknown);
         }
         if payment.withdrawn {

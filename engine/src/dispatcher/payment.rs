@@ -5,6 +5,7 @@ use galo_wire::{CorrelationId, Processor};
 
 use crate::money::AmountCents;
 use crate::outlook::{Reservation, Sent};
+use crate::texts::Texts;
 use crate::time::{Now, UnixMillis};
 
 /// A place at a processor.
@@ -115,10 +116,12 @@ impl Payment {
 }
 
 /// A completion that the ledger has not acknowledged, with what it takes to say it again to a ledger that forgot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Unacknowledged {
     pub(super) completion: Completion,
     pub(super) amount_cents: u64,
     /// The `requestedAt` of the attempt that the ledger may have recorded.
     pub(super) attempted_at_ms: u64,
+    /// The payment's, if it has any.
+    pub(super) texts: Option<Box<Texts>>,
 }

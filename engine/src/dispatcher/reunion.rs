@@ -9,6 +9,7 @@ use galo_wire::{Outcome, Stage};
 use super::payment::{Doubt, State, Unacknowledged};
 use super::{Action, Dispatcher, NO_ATTEMPT, key_of};
 use crate::router::Reason;
+use crate::texts::Texts;
 use crate::time::{Now, UnixMillis};
 
 /// A time without any event after which this process is taken to have been stopped, µs: forty times what is between two looks of a gateway that holds something. While its only
@@ -27,9 +28,14 @@ impl Dispatcher {
         // memory needs the claim before the completion, one that has not ignores it.
         let mut unacknowledged = std::mem::take(&mut self.unacknowledged);
         let mut claim_count = unacknowledged.len() as u64;
-        for Unacknowledged { completion, amount_cents, attempted_at_ms } in &mut unacknowledged {
+        for Unacknowledged { completion, amount_cents, attempted_at_ms, texts } in &mut unacknowledged {
             self.completion_sequence += 1;
             completion.sequence = self.completion_sequence;
+            let parts =
+                |texts: &Texts| -> Vec<_> { texts.parts().map(|part| Action::Send(part.into())).collect() };
+            if let Some(texts) = texts {
+                self.actions.extend(parts(texts));
+            }
             self.actions.push(Action::Send(
                 Claim {
                     slot: u32::MAX,
@@ -45,6 +51,11 @@ impl Dispatcher {
                 }
                 .into(),
             ));
+            if let Some(texts) = texts
+                && completion.outcome == Outcome::Processed
+            {
+                self.actions.extend(parts(&Texts { members: None, reference: texts.reference.clone() }));
+            }
             self.actions.push(Action::Send((*completion).into()));
         }
         self.unacknowledged = unacknowledged;
@@ -79,15 +90,18 @@ impl Dispatcher {
                 State::Intending(place) => {
                     self.cancel(place, now);
                     self.payment(slot).requested_at = NO_ATTEMPT;
+                    self.send_texts(slot);
                     self.actions.push(claim(Stage::Waiting, NO_ATTEMPT));
                     self.come_back(slot, now);
                 }
                 State::Waiting | State::Deferred => {
+                    self.send_texts(slot);
                     self.actions.push(claim(Stage::Waiting, payment.requested_at));
                 }
                 State::Attempting(processor, _)
                 | State::Doubtful(Doubt { processor, .. })
                 | State::Verifying(Doubt { processor, .. }) => {
+                    self.send_texts(slot);
                     self.actions.push(claim(Stage::at(processor), payment.requested_at));
                 }
             }

@@ -192,6 +192,12 @@ impl KnownIds {
         self.rows.places.clone()
     }
 
+    /// The place of the first one.
+    pub(super) fn first(&self) -> u64 {
+        let forgotten_len = self.notes.as_ref().map_or(0, |notes| notes.forgotten_len);
+        self.rows.places.start + forgotten_len as u64
+    }
+
     /// What stands at a place that is taken.
     pub(super) fn at(&self, place: u64) -> Row {
         self.rows.at(place)
@@ -202,11 +208,24 @@ impl KnownIds {
     /// # Panics
     /// While a journal is read.
     pub(super) fn get(&self, id: CorrelationId) -> Option<EndedPayment> {
+        Some(self.rows.at_short(self.find(id)?).payment)
+    }
+
+    /// Where an id stands.
+    ///
+    /// # Panics
+    /// While a journal is read.
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is what is compared")]
+    pub(super) fn place_of(&self, id: CorrelationId) -> Option<u64> {
+        let start = self.rows.places.start;
+        self.find(id).map(|place| start + u64::from(place.wrapping_sub(start as u32)))
+    }
+
+    fn find(&self, id: CorrelationId) -> Option<u32> {
         assert!(self.notes.is_none(), "nobody asks while a journal is read");
         let hash = self.hasher.hash_one(id);
         let same = |place: &u32| self.rows.at_short(*place).id == id;
-        let place = self.shards[shard_of(hash)].find(hash, same)?;
-        Some(self.rows.at_short(*place).payment)
+        self.shards[shard_of(hash)].find(hash, same).copied()
     }
 
     /// Whether an id is among them. While a journal is read the answer is no, and [`Self::settle`] says if that was wrong.
@@ -331,8 +350,7 @@ impl KnownIds {
         if self.len() == 0 {
             return;
         }
-        let forgotten_len = self.notes.as_ref().map_or(0, |notes| notes.forgotten_len);
-        let first = self.rows.places.start + forgotten_len as u64;
+        let first = self.first();
         let (hash, place) = (self.hasher.hash_one(self.rows.at(first).id), first as u32);
         if let Some(notes) = &mut self.notes {
             notes.forgotten_len += 1;

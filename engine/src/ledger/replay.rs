@@ -40,6 +40,11 @@ impl Ledger {
         self.try_apply(entry)
     }
 
+    /// Parts of a text have come, and what they belong to will not.
+    pub fn forget_gathered(&mut self) {
+        self.attachments.forget_gathered();
+    }
+
     /// Whether it is time to [settle](Self::settle), lest too much gathers.
     #[must_use]
     pub fn settle_is_due(&self) -> bool {

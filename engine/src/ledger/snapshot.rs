@@ -10,6 +10,8 @@
 //! - **Remembered ids** never change. They are written in the order in which they are forgotten, up to where the queue
 //!   ended at that moment; one that is forgotten before its turn is put aside. Were some left out, a replay would forget
 //!   those before them later than the process did, and might find one of them accepted again.
+//! - **Texts** stand with what they belong to: in parts before an open payment, and as rows of digests and references behind the ids of those that have
+//!   ended. They are put aside together with them.
 //!
 //! Buckets and ids stand in [pages](galo_wire::page): a start reads a million of each. Open payments, of which there are few most of the
 //! time, are records, as are the few rows that are not worth a page.
@@ -22,18 +24,21 @@
 //!
 //! Must never: let a summary miss what waits; write a state that never was. A purge ends an export.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 
 use galo_wire::journal::{BLOCK_SIZE, Fact, Record};
 use galo_wire::page::{
-    MomentRow, PAGE_ROWS_MAX, PAGE_ROWS_MIN, PageRow, RememberedRow, page_checksum, page_size,
+    DigestRow, MomentRow, PAGE_ROWS_MAX, PAGE_ROWS_MIN, PageRow, ReferenceRow, RememberedRow, page_checksum,
+    page_size,
 };
-use galo_wire::{CorrelationId, PROCESSORS_LEN_MAX, Processor, Reason};
+use galo_wire::{CorrelationId, PROCESSORS_LEN_MAX, Processor, REFERENCE_SIZE_MAX, Reason};
 
+use super::attachments::Digest;
 use super::id_hash::IdHash;
 use super::{DECLINED_BIT, EndedPayment, Ledger, Misfit, OpenPayment, SHARD_COUNT, Sharded, Tally, known};
 use crate::buckets::{BucketRow, Moment};
+use crate::texts::Texts;
 use crate::time::UnixMillis;
 
 /// Payments that wait for the buckets, 24 bytes each; beyond it the buckets are written without a pause. At 1,000
@@ -41,6 +46,8 @@ use crate::time::UnixMillis;
 const WAITING_LEN_MAX: usize = 1 << 16;
 
 pub(super) const KNOWN_TWICE: Misfit = Misfit("an id is remembered once");
+const NO_ID: Misfit = Misfit("what is kept of an id stands behind it");
+const NO_REFERENCE: Misfit = Misfit("a reference has 1 to 64 bytes of text");
 const NO_SPAN: Misfit = Misfit("there is no such span of time");
 
 /// Where an export stands.
@@ -50,6 +57,8 @@ pub(super) struct Export {
     skip: HashSet<CorrelationId, IdHash>,
     /// Open payments as they were, put aside before they changed.
     aside: Vec<(CorrelationId, OpenPayment)>,
+    /// The texts of those of them that had some.
+    aside_texts: HashMap<CorrelationId, Texts, IdHash>,
     waiting: Vec<(Processor, UnixMillis, u64)>,
     /// Declined payments at that moment.
     declined: Tally,
@@ -57,6 +66,9 @@ pub(super) struct Export {
     known: Range<u64>,
     /// The first of them, which were forgotten meanwhile.
     forgotten: VecDeque<known::Row>,
+    /// What was kept of their members and references, with their places.
+    forgotten_digests: VecDeque<(u64, Digest)>,
+    forgotten_references: VecDeque<(u64, String)>,
     /// Rows written, those of pages one by one: what a slice is measured by.
     rows: u64,
     /// Records written.
@@ -193,7 +205,16 @@ impl Export {
         }
     }
 
-    fn push_open(&mut self, correlation_id: CorrelationId, payment: OpenPayment, out: &mut Vec<u8>) {
+    fn push_open(
+        &mut self,
+        correlation_id: CorrelationId,
+        payment: OpenPayment,
+        texts: Option<&Texts>,
+        out: &mut Vec<u8>,
+    ) {
+        for entry in texts.iter().flat_map(|texts| texts.entries()) {
+            self.push(entry.to_fact(), out);
+        }
         let OpenPayment { amount_cents, requested_at_ms: decided_at_ms, stage, in_doubt, owner: _ } = payment;
         let reason = Reason::Unstated;
         self.push(
@@ -214,10 +235,13 @@ impl Ledger {
             phase: Phase::Begin,
             skip: HashSet::with_hasher(IdHash::new(self.config.hash_seed)),
             aside: Vec::new(),
+            aside_texts: HashMap::with_hasher(IdHash::new(self.config.hash_seed)),
             waiting: Vec::new(),
             declined: self.conservation.declined,
             known: self.ended.places(),
             forgotten: VecDeque::new(),
+            forgotten_digests: VecDeque::new(),
+            forgotten_references: VecDeque::new(),
             rows: 0,
             records: 0,
         });
@@ -247,7 +271,9 @@ impl Ledger {
         // A bucket takes as much memory as its row: 16 bytes, and those of a coarser level more than a record; a lonely one has a
         // second to itself. Pages have a beginning and an end: a sixteenth, if slices are not shorter than a few hundred rows.
         let pages = known + self.bucket_bytes();
-        (records + pages + pages / 16) as u64
+        // Behind each page of ids one of digests and one of references, each with a record and filled up to a block.
+        let texts = self.attachments.export_size_max() + known / 32;
+        (records + pages + pages / 16 + texts) as u64
     }
 
     /// Forgets an export that cannot be finished.
@@ -273,8 +299,12 @@ impl Ledger {
                 Phase::Open { shard: 0 }
             }
             Phase::Open { shard: SHARD_COUNT } => {
+                let texts = std::mem::replace(
+                    &mut export.aside_texts,
+                    HashMap::with_hasher(IdHash::new(self.config.hash_seed)),
+                );
                 for (id, payment) in std::mem::take(&mut export.aside) {
-                    export.push_open(id, payment, out);
+                    export.push_open(id, payment, texts.get(&id), out);
                 }
                 export.skip = HashSet::with_hasher(*export.skip.hasher());
                 Phase::Buckets { processor: Processor::N0, from_ms: 0 }
@@ -282,7 +312,7 @@ impl Ledger {
             Phase::Open { shard } => {
                 for (id, payment) in &self.open.shards[shard] {
                     if !export.skip.contains(id) {
-                        export.push_open(*id, *payment, out);
+                        export.push_open(*id, *payment, self.attachments.of_open(*id), out);
                     }
                 }
                 Phase::Open { shard: shard + 1 }
@@ -312,11 +342,44 @@ impl Ledger {
                         row.to_page_row()
                     }));
                     export.push_known(&rows, out);
+                    self.export_kept(export, page_end, out);
                     export.known.start = page_end;
                 }
                 if to == export.known.end { Phase::End } else { Phase::Known }
             }
             Phase::End => Phase::End,
+        }
+    }
+
+    /// What is kept of the members and references of the ids that were just written.
+    fn export_kept(&self, export: &mut Export, end: u64, out: &mut Vec<u8>) {
+        let back = |place: u64| u32::try_from(end - 1 - place).expect("a page is short");
+        // Those that are still there stand behind those that were forgotten.
+        let places = export.known.start..end;
+        let mut digests = Vec::new();
+        while let Some(first) = export.forgotten_digests.pop_front_if(|(place, _)| *place < end) {
+            digests.push(first);
+        }
+        digests.extend(self.attachments.digests_of(&places));
+        let rows: Vec<_> =
+            digests.iter().map(|(place, digest)| DigestRow { back: back(*place), digest: *digest }).collect();
+        if !rows.is_empty() {
+            export.push_page(&rows, out, |rows, checksum| Fact::DigestsPage { rows, checksum });
+        }
+        let mut references = Vec::new();
+        while let Some(first) = export.forgotten_references.pop_front_if(|(place, _)| *place < end) {
+            references.push(first);
+        }
+        references.extend(self.attachments.references_of(&places));
+        let row = |(place, reference): &(u64, String)| {
+            let mut text = [0; REFERENCE_SIZE_MAX];
+            text[..reference.len()].copy_from_slice(reference.as_bytes());
+            let size = u8::try_from(reference.len()).expect("a reference is short");
+            ReferenceRow { back: back(*place), size, text }
+        };
+        let rows: Vec<_> = references.iter().map(row).collect();
+        if !rows.is_empty() {
+            export.push_page(&rows, out, |rows, checksum| Fact::ReferencesPage { rows, checksum });
         }
     }
 
@@ -352,6 +415,9 @@ impl Ledger {
             && export.known.contains(&place)
         {
             export.forgotten.push_back(self.ended.at(place));
+            let it = place..place + 1;
+            export.forgotten_digests.extend(self.attachments.digests_of(&it));
+            export.forgotten_references.extend(self.attachments.references_of(&it));
         }
     }
 
@@ -363,6 +429,9 @@ impl Ledger {
         }
         if let Some(before) = before {
             export.aside.push((id, before));
+            if let Some(texts) = self.attachments.of_open(id) {
+                export.aside_texts.insert(id, texts.clone());
+            }
         }
     }
 
@@ -391,7 +460,11 @@ impl Ledger {
     /// # Errors
     /// If the row cannot stand in a snapshot, or not there.
     pub fn import(&mut self, fact: Fact) -> Result<(), Misfit> {
+        if !matches!(fact, Fact::Attached { .. } | Fact::Accepted { .. }) {
+            self.attachments.expect_nothing()?;
+        }
         match fact {
+            Fact::Attached { attachment, size, text } => self.attachments.gather(attachment, size, &text)?,
             Fact::Begin { open_len, known_len: _, purged } => {
                 self.purged = purged;
                 let room = |len: u64, len_max: usize| usize::try_from(len).unwrap_or(len_max).min(len_max);
@@ -404,6 +477,8 @@ impl Ledger {
                 if !self.open.insert_new(correlation_id, payment) {
                     return Err(Misfit("an id is open once"));
                 }
+                let texts = self.attachments.take_gathered()?;
+                self.attachments.accepted(correlation_id, texts);
                 self.conservation.accepted.add(amount_cents);
                 self.conservation.open.add(amount_cents);
                 self.conservation.in_doubt_count += u64::from(in_doubt);
@@ -439,7 +514,10 @@ impl Ledger {
             Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged | Fact::Note { .. } => {
                 return Err(Misfit("a change does not stand in a snapshot"));
             }
-            Fact::RememberedPage { .. } | Fact::MomentsPage { .. } => {
+            Fact::RememberedPage { .. }
+            | Fact::MomentsPage { .. }
+            | Fact::DigestsPage { .. }
+            | Fact::ReferencesPage { .. } => {
                 return Err(Misfit("a page has its rows"));
             }
         }
@@ -465,8 +543,28 @@ impl Ledger {
                     .collect();
                 self.import_moments(processor, &moments)
             }
+            Fact::DigestsPage { rows, .. } => {
+                DigestRow::decode(page, rows).try_for_each(|row| match self.place_before(row.back)? {
+                    Some(place) => self.attachments.import_digest(place, row.digest),
+                    None => Ok(()),
+                })
+            }
+            Fact::ReferencesPage { rows, .. } => ReferenceRow::decode(page, rows).try_for_each(|row| {
+                let text = row.text.get(..row.size.into()).and_then(|text| str::from_utf8(text).ok());
+                let text = text.filter(|text| !text.is_empty()).ok_or(NO_REFERENCE)?;
+                match self.place_before(row.back)? {
+                    Some(place) => self.attachments.import_reference(place, text),
+                    None => Ok(()),
+                }
+            }),
             other => self.import(other),
         }
+    }
+
+    /// The place of an id that was read so many before the last one; `None` if it is forgotten already.
+    fn place_before(&self, back: u32) -> Result<Option<u64>, Misfit> {
+        let place = self.ended.places().end.checked_sub(1 + u64::from(back)).ok_or(NO_ID)?;
+        Ok((place >= self.ended.first()).then_some(place))
     }
 
     fn import_remembered(&mut self, row: RememberedRow) -> Result<(), Misfit> {

@@ -5,6 +5,7 @@ use galo_wire::{AttemptState, CorrelationId, Outcome, Processor, Reason, Stage};
 use super::*;
 use crate::ledger::{Known, Tally};
 use crate::router::ProcessorSet;
+use crate::texts::Texts;
 use crate::time::UnixMillis;
 
 const BLOCK: usize = BLOCK_SIZE;
@@ -14,6 +15,7 @@ fn config() -> LedgerConfig {
         open_len_max: 1_000,
         known_len_max: 100,
         bucket_bytes_max: 1 << 20,
+        members_bytes_max: 1 << 20,
         processors: ProcessorSet::PAIR,
         hash_seed: 1,
     }
@@ -93,6 +95,100 @@ fn read(files: &Files) -> Result<(u64, Vec<Ending>), Damage> {
     let [first, others @ ..] = results;
     others.into_iter().for_each(|other| assert_eq!(other, first));
     first
+}
+
+/// A segment in which each payment has members, of three parts, and each that is processed a reference.
+fn segment_with_texts(payments: u64) -> (FileId, Vec<u8>) {
+    let id = FileId::segment(1);
+    let mut bytes = header(id).encode().to_vec();
+    let facts = (1..=2 * payments).flat_map(|number| {
+        let texts = if number % 2 == 1 {
+            let members = format!("{{\"payer\":\"{number:060}\"}}");
+            Texts { members: Some(members.into()), reference: None }
+        } else {
+            Texts { members: None, reference: Some(format!("pi_{number}").into()) }
+        };
+        texts.entries().chain([entry(number)]).collect::<Vec<_>>()
+    });
+    for (sequence, entry) in (1..).zip(facts) {
+        bytes.extend_from_slice(&Record { sequence, fact: entry.to_fact() }.encode());
+    }
+    (id, bytes)
+}
+
+/// Wherever a write was torn: a payment is there with its members or not at all, and the next process goes on there, which the start after that
+/// one believes.
+#[test]
+fn torn_between_a_text_and_what_it_belongs_to() {
+    let (id, bytes) = segment_with_texts(3);
+    let full = read_in_pieces(&[(id, bytes.clone())], 100).unwrap().0;
+    // Three parts, a payment, one part, an end: three times.
+    assert_eq!((full.next_sequence, bytes.len()), (19, BLOCK * 19));
+    let mut cuts = 0;
+    for size in BLOCK..=bytes.len() {
+        let torn = (id, bytes[..size].to_vec());
+        for piece in [1, 48, 1 << 20] {
+            let (recovered, endings) = read_in_pieces(std::slice::from_ref(&torn), piece).unwrap();
+            let Recovered { ledger, next_sequence, .. } = recovered;
+            // Whole groups of four and two records.
+            let records = (size / BLOCK - 1) as u64;
+            let (round, rest) = (records / 6, records % 6);
+            let whole = 6 * round + if rest >= 4 { 4 } else { 0 };
+            assert_eq!(next_sequence, 1 + whole, "cut at {size}");
+            let whole_size = (whole + 1) * BLOCK as u64;
+            let torn_size = size as u64 - whole_size;
+            let ending =
+                if torn_size == 0 { Ending::Whole } else { Ending::Torn { size: whole_size, torn_size } };
+            assert_eq!(endings, [ending], "cut at {size}");
+            cuts += usize::from(torn_size > BLOCK as u64);
+            for number in 1..=3 {
+                let payment = self::id(number);
+                let texts = ledger.texts(payment).and_then(|texts| texts.members.clone());
+                match ledger.lookup(payment) {
+                    Known::Open(_) => assert!(texts.is_some_and(|it| it.len() == 72), "cut at {size}"),
+                    Known::Processed { .. } => {
+                        assert_eq!(ledger.reference(payment), Some(format!("pi_{}", 2 * number)));
+                    }
+                    other => assert_eq!(other, Known::Absent),
+                }
+            }
+            // Its successor goes on where it was cut, and whether the file was cut or not is all one.
+            let next = FileId::segment(next_sequence);
+            let other = entry(1);
+            let mut more = header(next).encode().to_vec();
+            more.extend_from_slice(
+                &Record { sequence: next_sequence, fact: Entry::Purged.to_fact() }.encode(),
+            );
+            more.extend_from_slice(&Record { sequence: next_sequence + 1, fact: other.to_fact() }.encode());
+            if next_sequence > 1 {
+                let again = read_in_pieces(&[torn.clone(), (next, more)], piece).unwrap().0;
+                assert_eq!(again.next_sequence, next_sequence + 2);
+            }
+        }
+    }
+    assert!(cuts > 100, "{cuts}");
+}
+
+#[test]
+fn a_text_that_belongs_to_nothing_is_a_misfit() {
+    let (id, bytes) = segment_with_texts(1);
+    // Its payment is not there, and something else is.
+    let records = bytes[BLOCK..BLOCK * 4].to_vec();
+    let mut orphaned = [header(id).encode().to_vec(), records].concat();
+    let other = Entry::Named { processor: Processor::N5, name: [b'a'; 32] };
+    orphaned.extend_from_slice(&Record { sequence: 4, fact: other.to_fact() }.encode());
+    let damage = read_in_pieces(&[(id, orphaned)], 48).map(|_| ());
+    assert!(matches!(damage, Err(Damage::Misfit { sequence: 4, .. })), "{damage:?}");
+    // Members at the end of an attempt.
+    let mut misplaced = bytes[..BLOCK * 5].to_vec();
+    misplaced[BLOCK * 4..].copy_from_slice(&Record { sequence: 4, fact: entry(2).to_fact() }.encode());
+    let damage = read_in_pieces(&[(id, misplaced)], 48).map(|_| ());
+    assert!(matches!(damage, Err(Damage::Misfit { sequence: 4, .. })), "{damage:?}");
+    // In the middle of the journal it is no torn end.
+    let next = FileId::segment(4);
+    let files = [(id, bytes[..BLOCK * 4].to_vec()), (next, header(next).encode().to_vec())];
+    let damage = read_in_pieces(&files, 48).map(|_| ());
+    assert_eq!(damage, Err(Damage::Missing { expected: 1, file: next }));
 }
 
 /// The ledger is that of all changes before `next`.
@@ -341,12 +437,12 @@ fn foreign_and_other_versions() {
         HeaderError::Foreign
     );
     assert_eq!(refused(b"short"), HeaderError::Foreign);
-    for version in [0_u16, 4, 77] {
+    for version in [0_u16, 5, 77] {
         let mut bytes = header(id).encode();
         bytes[8..10].copy_from_slice(&version.to_le_bytes());
         assert_eq!(refused(&bytes), HeaderError::Version(version));
         let said = refusal(&[(id, bytes.to_vec())]).to_string();
-        assert!(said.contains(&format!("format version {version}, this build reads 1 to 3")), "{said}");
+        assert!(said.contains(&format!("format version {version}, this build reads 1 to 4")), "{said}");
     }
     let mut bytes = header(id).encode();
     bytes[20] ^= 4;

@@ -37,6 +37,7 @@ pub fn coordinator_config() -> CoordinatorConfig {
             open_len_max: 100,
             known_len_max: 4,
             bucket_bytes_max: 1 << 20,
+            members_bytes_max: 1 << 20,
             processors: ProcessorSet::PAIR,
             hash_seed: 1,
         },

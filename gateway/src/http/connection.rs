@@ -121,7 +121,9 @@ impl<S: Service> Connection<S> {
         let payment = {
             let mut intake = self.intake.borrow_mut();
             let body = head.payment(&intake.pending()[..size]);
-            let payment = body.map(|body| reader.borrow_mut().read(body));
+            let names = service.client_members();
+            let names = names.as_deref().unwrap_or_default();
+            let payment = body.map(|body| reader.borrow_mut().read_with(body, names));
             match payment {
                 Some(_) => intake.skip(size),
                 None => intake.grant(size),

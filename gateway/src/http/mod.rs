@@ -24,6 +24,7 @@ mod answer;
 mod connection;
 mod framing;
 mod gate;
+mod members;
 mod notifications;
 pub mod offline;
 mod payment;

@@ -7,27 +7,42 @@
 //! Decided on purpose:
 //! - A key is what it spells: `"am\u006funt"` is `amount`.
 //! - A member given twice is refused (422). Parsers differ in which one they take, and one of them is a client's bug.
-//! - Members that we do not know are ignored, nested ones included, down to 32 levels in all.
+//! - Members that the processors' file names go to processors (see `members`); others are ignored, nested ones included, down to 32 levels in all.
 //! - `amount` must be a number: `"19.90"` is refused (422), though some would read it.
 //! - Not JSON, a byte order mark or bytes that are not UTF-8: 400. JSON, but no object: 422.
 //! - A number beyond 64 bits (`1e400`, an integer of 20 digits) is JSON, but simd-json cannot carry it: 422, wherever
 //!   it stands.
 //!
-//! Buffers are reused: after warm-up a payment allocates nothing here. A hostile body costs what its 16 KiB cost once:
+//! Buffers are reused: after warm-up a payment without members for a processor allocates nothing here. A hostile body costs what its 16 KiB cost once:
 //! simd-json keeps its nesting in a vector of at most 32 entries, not on the stack.
+
+use std::sync::Arc;
 
 use galo_engine::CorrelationId;
 use galo_engine::money::{AmountCents, AmountError};
 use simd_json::{Buffers, ErrorType, Node, StaticNode, Tape};
 
 use super::framing::REQUEST_SIZE_MAX;
+use super::members::Cutter;
 use super::problem::{self, Refusal};
 
 /// Levels of nesting that a body may have. A payment has one.
 const DEPTH_MAX: usize = 32;
 
+/// A payment as a client sent it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Posted {
+    /// Its id.
+    pub(super) id: CorrelationId,
+    /// How much.
+    pub(super) amount: AmountCents,
+    /// What goes to a processor with it.
+    pub(super) members: Option<Arc<str>>,
+}
+
 /// Reads payments, one after the other.
 pub(super) struct PaymentReader {
+    cutter: Cutter,
     buffers: Buffers,
     scratch: Vec<u8>,
     tape: Tape<'static>,
@@ -36,14 +51,20 @@ pub(super) struct PaymentReader {
 impl PaymentReader {
     pub(super) fn new() -> Self {
         Self {
+            cutter: Cutter::default(),
             buffers: Buffers::with_max_depth(REQUEST_SIZE_MAX, DEPTH_MAX),
             scratch: Vec::with_capacity(REQUEST_SIZE_MAX),
             tape: Tape(Vec::with_capacity(64)),
         }
     }
 
-    /// Reads one payment.
+    /// Reads one payment, of which nothing but id and amount goes to a processor.
     pub(super) fn read(&mut self, body: &[u8]) -> Result<(CorrelationId, AmountCents), Refusal> {
+        self.read_with(body, &[]).map(|Posted { id, amount, .. }| (id, amount))
+    }
+
+    /// Reads one payment, and its members with these names.
+    pub(super) fn read_with(&mut self, body: &[u8], names: &[String]) -> Result<Posted, Refusal> {
         if body.is_empty() {
             return Err(&problem::EMPTY_BODY);
         }
@@ -52,7 +73,7 @@ impl PaymentReader {
         let scratch_at = self.scratch.as_ptr().addr();
         let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
         let payment = match simd_json::fill_tape(&mut self.scratch, &mut self.buffers, &mut tape) {
-            Ok(()) => read_nodes(&tape.0, body, scratch_at),
+            Ok(()) => read_nodes(&tape.0, body, scratch_at, names, &mut self.cutter),
             Err(error) => Err(explain(&error, body)),
         };
         self.tape = tape.reset();
@@ -64,7 +85,10 @@ fn read_nodes(
     nodes: &[Node<'_>],
     body: &[u8],
     scratch_at: usize,
-) -> Result<(CorrelationId, AmountCents), Refusal> {
+    names: &[String],
+    cutter: &mut Cutter,
+) -> Result<Posted, Refusal> {
+    cutter.begin();
     let Some((Node::Object { len, .. }, mut members)) = nodes.split_first() else {
         return Err(&problem::NOT_AN_OBJECT);
     };
@@ -72,6 +96,11 @@ fn read_nodes(
     for _ in 0..*len {
         // An object's tape has a key and a value for each member. Were it ever otherwise, a refusal is better than a panic.
         let [Node::String(key), value, ..] = members else { return Err(&problem::MALFORMED_JSON) };
+        let key_at = || key.as_ptr().addr().checked_sub(scratch_at);
+        if let Some(number) = names.iter().position(|name| name == key) {
+            let value_at = key_at().and_then(|at| value_at(body, at)).ok_or(&problem::MALFORMED_JSON)?;
+            cutter.find(number, value_at)?;
+        }
         match *key {
             "correlationId" => {
                 let Node::String(text) = value else { return Err(&problem::ID_NOT_A_STRING) };
@@ -87,8 +116,7 @@ fn read_nodes(
                 ) {
                     return Err(&problem::AMOUNT_NOT_A_NUMBER);
                 }
-                let key_at = key.as_ptr().addr().checked_sub(scratch_at);
-                let text = key_at.and_then(|at| member_text(body, at)).ok_or(&problem::MALFORMED_JSON)?;
+                let text = key_at().and_then(|at| member_text(body, at)).ok_or(&problem::MALFORMED_JSON)?;
                 let parsed = AmountCents::parse(text).map_err(explain_amount)?;
                 if amount.replace(parsed).is_some() {
                     return Err(&problem::AMOUNT_TWICE);
@@ -103,7 +131,7 @@ fn read_nodes(
         members = members.get(1 + size..).unwrap_or_default();
     }
     match (id, amount) {
-        (Some(id), Some(amount)) => Ok((id, amount)),
+        (Some(id), Some(amount)) => Ok(Posted { id, amount, members: cutter.cut(names, body)? }),
         (None, _) => Err(&problem::ID_MISSING),
         (Some(_), None) => Err(&problem::AMOUNT_MISSING),
     }
@@ -111,16 +139,14 @@ fn read_nodes(
 
 /// The text of the number that belongs to the key whose first byte is at `key_at`. The body is known to be JSON.
 fn member_text(body: &[u8], key_at: usize) -> Option<&[u8]> {
-    let mut at = key_at;
-    loop {
-        match body.get(at)? {
-            b'"' => break,
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-    let value = body.get(at + 1..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    number_text(value)
+    number_text(body.get(value_at(body, key_at)?..)?)
+}
+
+/// Where the value begins that belongs to the key whose first byte is at `key_at`.
+fn value_at(body: &[u8], key_at: usize) -> Option<usize> {
+    let behind_key = key_at + string_size(body.get(key_at..)?) + 1;
+    let value = body.get(behind_key..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    Some(body.len() - value.len())
 }
 
 /// The bytes before the first one that cannot belong to a number.
@@ -183,7 +209,7 @@ fn is_amount(before: &[u8]) -> bool {
 }
 
 /// Bytes of a string's text up to its closing quote, or all of them.
-fn string_size(text: &[u8]) -> usize {
+pub(super) fn string_size(text: &[u8]) -> usize {
     let mut at = 0;
     while let Some(byte) = text.get(at) {
         match byte {

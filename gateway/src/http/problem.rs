@@ -26,7 +26,7 @@
 //! | `/problems/invalid-field` | 422 | a member is missing or invalid |
 //! | `/problems/invalid-notification` | 422 | a notification names no payment |
 //! | `/problems/invalid-body` | 422 | JSON, but no payment |
-//! | `/problems/conflicting-payment` | 422 | the same id was accepted with another amount |
+//! | `/problems/conflicting-payment` | 422 | the same id was accepted with another amount, or with other members for a processor |
 //! | `/problems/header-too-large` | 431 | the head exceeds its limits |
 //! | `/problems/unsupported-transfer-encoding` | 501 | a transfer encoding other than `chunked` |
 //! | `/problems/queue-full` | 503 | too many open payments; nothing was accepted |
@@ -133,6 +133,11 @@ problems! {
     AMOUNT_TWICE = 422 "invalid-field" "Invalid field" field "amount": "amount is given twice";
     NOT_AN_OBJECT = 422 "invalid-body" "Invalid body": "the body must be a JSON object";
     NUMBER_OUT_OF_RANGE = 422 "invalid-body" "Invalid body": "a number is beyond what 64 bits can hold";
+    MEMBER_TWICE = 422 "invalid-body" "Invalid body": "a member that goes to processors is given twice";
+    MEMBERS_TOO_LARGE = 422 "invalid-body" "Invalid body":
+        "the members that go to processors may have 2048 bytes together: an object of their names and values, without blanks";
+    OTHER_PAYMENT = 422 "conflicting-payment" "Conflicting payment":
+        "this correlationId was accepted before, with another amount or with other members that go to processors";
     CONFLICT = 422 "conflicting-payment" "Conflicting payment" field "amount":
         "this correlationId was accepted before, with another amount";
 

@@ -17,7 +17,7 @@
 use std::cell::RefCell;
 use std::fmt::Write;
 
-use galo_engine::money::{AmountCents, DECIMAL_TEXT_SIZE, write_decimal};
+use galo_engine::money::{DECIMAL_TEXT_SIZE, write_decimal};
 use galo_engine::time::UnixMillis;
 use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
 use galo_engine::{AttemptState, CorrelationId, History, Reason, Stage};
@@ -28,11 +28,11 @@ use monoio_http::common::request::Request;
 
 use super::answer::{self, Answer};
 use super::notifications;
-use super::payment::PaymentReader;
+use super::payment::{PaymentReader, Posted};
 use super::problem::{self, Refusal};
 use super::query::Range;
 use super::service::{
-    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Service, Summary, Unreachable,
+    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Reference, Service, Summary, Unreachable,
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -109,7 +109,8 @@ pub(super) async fn answer<S: Service>(
     }
     match route {
         Route::Payments => {
-            let payment = reader.borrow_mut().read(body);
+            let names = service.client_members();
+            let payment = reader.borrow_mut().read_with(body, names.as_deref().unwrap_or_default());
             pay(service, payment).await
         }
         Route::Payment(text) => match CorrelationId::parse(text.as_bytes()) {
@@ -137,21 +138,19 @@ pub(super) async fn answer<S: Service>(
 }
 
 /// Answers `POST /payments`, whose body was this payment or is refused.
-pub(super) async fn pay<S: Service>(
-    service: &S,
-    payment: Result<(CorrelationId, AmountCents), Refusal>,
-) -> Answer {
-    let (id, amount) = match payment {
+pub(super) async fn pay<S: Service>(service: &S, payment: Result<Posted, Refusal>) -> Answer {
+    let Posted { id, amount, members } = match payment {
         Ok(payment) => payment,
         Err(problem) => return answer::refuse(problem),
     };
-    match service.accept(id, amount).await {
+    match service.accept(id, amount, members).await {
         Accepted::Granted => answer::empty(StatusCode::ACCEPTED),
         Accepted::Replayed => answer::with_header(
             answer::empty(StatusCode::ACCEPTED),
             REPLAYED,
             HeaderValue::from_static("true"),
         ),
+        Accepted::Conflict if service.client_members().is_some() => answer::refuse(&problem::OTHER_PAYMENT),
         Accepted::Conflict => answer::refuse(&problem::CONFLICT),
         Accepted::QueueFull => answer::refuse(&problem::QUEUE_FULL),
         Accepted::LedgerUnreachable => answer::refuse(&problem::LEDGER_UNREACHABLE),
@@ -192,7 +191,7 @@ fn cancelled(names: &Names, id: CorrelationId, view: Result<Option<PaymentView>,
     }
 }
 
-/// All members are always there, null where they do not apply.
+/// All members are always there, null where they do not apply; but for `reference` and `declined`, which few payments have.
 fn payment(names: &Names, id: CorrelationId, view: Result<Option<PaymentView>, Unreachable>) -> Answer {
     let view = match view {
         Ok(Some(view)) => view,
@@ -214,13 +213,31 @@ fn payment(names: &Names, id: CorrelationId, view: Result<Option<PaymentView>, U
     let amount = write_decimal(view.amount_cents, &mut amount);
     let requested_at = requested_at.map(|at| timestamp::write(at, &mut instant));
     answer::json(format!(
-        r#"{{"correlationId":"{id}","amount":{amount},"state":"{state}","processor":{},"requestedAt":{},"inDoubt":{in_doubt}{},"decisions":{},"decisionsForgotten":{}}}"#,
+        r#"{{"correlationId":"{id}","amount":{amount},"state":"{state}","processor":{},"requestedAt":{},"inDoubt":{in_doubt}{}{},"decisions":{},"decisionsForgotten":{}}}"#,
         Quoted(processor.map(|processor| names.of(processor))),
         Quoted(requested_at),
+        Named(view.reference),
         Maybe(declined),
         Decisions(names, &view.history),
         view.history.forgotten,
     ))
+}
+
+/// The member `reference` of a payment that its processor has named; nothing of any other.
+struct Named(Option<Reference>);
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(reference) = self.0 else { return Ok(()) };
+        f.write_str(r#","reference":""#)?;
+        for character in reference.text().chars() {
+            if matches!(character, '"' | '\\') {
+                f.write_char('\\')?;
+            }
+            f.write_char(character)?;
+        }
+        f.write_char('"')
+    }
 }
 
 /// How a payment ended that nobody charged.

@@ -5,21 +5,23 @@
 //! validated it) and bounds its own waiting: the front waits for these futures as long as they take.
 
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_engine::{CorrelationId, History, PROCESSORS_LEN_MAX, Processor};
 use galo_shell::processors::Names;
+use galo_wire::REFERENCE_SIZE_MAX;
 
 /// What became of a payment that a client handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// New, and durable: the ledger has it.
     Granted,
-    /// The ledger had this id with this amount already; nothing was dispatched twice.
+    /// The ledger had this id with this amount and these members already; nothing was dispatched twice.
     Replayed,
-    /// The ledger has this id with another amount.
+    /// The ledger has this id with another amount, or other members.
     Conflict,
     /// Too many payments are open; this one was not accepted.
     QueueFull,
@@ -98,8 +100,34 @@ pub struct PaymentView {
     pub amount_cents: u64,
     /// Where it stands.
     pub state: PaymentState,
+    /// What its processor calls it.
+    pub reference: Option<Reference>,
     /// How it got there.
     pub history: History,
+}
+
+/// A processor's own name for a payment: 1 to 64 bytes of visible ASCII.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference {
+    size: u8,
+    text: [u8; REFERENCE_SIZE_MAX],
+}
+
+impl Reference {
+    /// `None` for what is none.
+    #[must_use]
+    pub fn new(reference: &str) -> Option<Self> {
+        let is_usable = !reference.is_empty() && reference.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut text = [0; REFERENCE_SIZE_MAX];
+        text.get_mut(..reference.len()).filter(|_| is_usable)?.copy_from_slice(reference.as_bytes());
+        Some(Self { size: u8::try_from(reference.len()).ok()?, text })
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        str::from_utf8(&self.text[..usize::from(self.size)]).expect("visible ASCII")
+    }
 }
 
 /// What became of a processor's notification.
@@ -145,8 +173,18 @@ pub trait Service: 'static {
     /// Called before a request that says in which of HAProxy's shifts it came.
     fn in_shift(&self, shift: u64);
 
-    /// Accepts a payment. The answer is final: refusal comes before acceptance, never after.
-    fn accept(&self, id: CorrelationId, amount: AmountCents) -> impl Future<Output = Accepted>;
+    /// The members of a POST that go to some processor, by name; `None` where no processor's file names any.
+    fn client_members(&self) -> Option<Rc<[String]>> {
+        None
+    }
+
+    /// Accepts a payment, with what goes to a processor beside it. The answer is final: refusal comes before acceptance, never after.
+    fn accept(
+        &self,
+        id: CorrelationId,
+        amount: AmountCents,
+        members: Option<Arc<str>>,
+    ) -> impl Future<Output = Accepted>;
 
     /// Sums what was processed between two instants, both inclusive, each optional.
     ///

@@ -83,7 +83,7 @@ pub struct ClientConfig {
 }
 
 /// One attempt: what to send, and under which number to report its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// The caller's number for this attempt, handed back untouched.
     pub slot: u32,
@@ -93,10 +93,12 @@ pub struct Attempt {
     pub amount_cents: AmountCents,
     /// The instant recorded in the intent, sent as it is.
     pub requested_at: UnixMillis,
+    /// What the client sent beside that, as the text of a JSON object.
+    pub members: Option<Arc<str>>,
 }
 
 /// What became of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptEnd {
     /// The attempt's own number.
     pub slot: u32,
@@ -106,6 +108,8 @@ pub struct AttemptEnd {
     pub end: End,
     /// From `start` to this end, connecting included.
     pub latency_us: u64,
+    /// What the processor calls the payment, if the answer says that it has it, or may have.
+    pub reference: Option<String>,
 }
 
 /// Counters and gauges for metrics.
@@ -159,6 +163,7 @@ struct Lane {
 struct Job {
     attempt: Attempt,
     started: Instant,
+    reference: Cell<Option<String>>,
 }
 
 /// How far an attempt got; see the table in this module's header.
@@ -219,7 +224,7 @@ impl Client {
     pub fn start(self: &Rc<Self>, attempt: Attempt) {
         assert!(self.in_flight.get() < self.config.lanes_max, "more attempts than the capacity limit allows");
         self.in_flight.set(self.in_flight.get() + 1);
-        let job = Job { attempt, started: Instant::now() };
+        let job = Job { attempt, started: Instant::now(), reference: Cell::default() };
         if self.is_closing.get() {
             let client = Rc::clone(self);
             monoio::spawn(async move { client.end(&job, End::NOT_SENT) });
@@ -398,8 +403,16 @@ impl Client {
             // The buffer went down with an attempt that ended in the middle of its write.
             request.reserve(REQUEST_SIZE);
         }
-        let Attempt { correlation_id, amount_cents, requested_at, .. } = job.attempt;
-        let members = Members::default();
+        let Attempt { correlation_id, amount_cents, requested_at, members, .. } = &job.attempt;
+        let (correlation_id, amount_cents, requested_at) = (*correlation_id, *amount_cents, *requested_at);
+        let members = match members.as_deref().map(Members::read) {
+            None => Members::default(),
+            Some(Some(members)) => members,
+            Some(None) => {
+                // Better not sent than sent without them.
+                return tracing::error!("{correlation_id}: its members are no JSON object");
+            }
+        };
         let payment = Payment { correlation_id, amount: amount_cents, requested_at, members: &members };
         let token = self.token();
         match self.config.profile.request.render(&payment, token.as_ref(), request) {
@@ -462,6 +475,12 @@ impl Client {
         }
         if let Progress::Answered(end) = progress.get() {
             self.heed(end, token.as_ref(), &body);
+            if matches!(
+                end.verdict,
+                Verdict::Processed | Verdict::Duplicate | Verdict::Pending | Verdict::Unknown
+            ) {
+                job.reference.set(self.config.profile.answers.reference(&body));
+            }
         }
         if let Ok(Ok(true)) = whole
             && !self.is_closing.get()
@@ -512,6 +531,7 @@ impl Client {
             processor: self.config.processor,
             end,
             latency_us: u64::try_from(job.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            reference: job.reference.take(),
         });
         if self.in_flight.get() == 0 {
             for waker in self.drained.take() {

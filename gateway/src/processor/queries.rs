@@ -78,34 +78,46 @@ impl Drop for Place<'_> {
 }
 
 impl Client {
-    /// Asks what is stored for an id, page by page where it must. Beyond [`QUERIES_MAX`] at once, [`LISTS_MAX`] of lists, it is not asked, which
+    /// Asks what is stored for an id, page by page where it must, and what the processor calls it. Beyond [`QUERIES_MAX`] at once, [`LISTS_MAX`] of lists, it is not asked, which
     /// says nothing.
-    pub async fn lookup(&self, correlation_id: CorrelationId, requested_at: UnixMillis) -> Verification {
-        let Some(lookup) = &self.config.profile.lookup else { return Verification::Unanswered };
+    pub async fn lookup(
+        &self,
+        correlation_id: CorrelationId,
+        requested_at: UnixMillis,
+        reference: Option<&str>,
+    ) -> (Verification, Option<String>) {
+        const NO_ANSWER: (Verification, Option<String>) = (Verification::Unanswered, None);
+        let Some(lookup) = &self.config.profile.lookup else { return NO_ANSWER };
         let _place = if lookup.is_list() {
-            let Some(place) = Place::take(&self.lists, LISTS_MAX) else { return Verification::Unanswered };
+            let Some(place) = Place::take(&self.lists, LISTS_MAX) else { return NO_ANSWER };
             Some(place)
         } else {
             None
         };
-        self.search(lookup, lookup.search(correlation_id, requested_at, None)).await
+        match self.search(lookup, lookup.search(correlation_id, requested_at, reference)).await {
+            Said::Found(found) => {
+                let reference = found.reference.clone();
+                (verification(Said::Found(found), lookup), reference)
+            }
+            said => (verification(said, lookup), None),
+        }
     }
 
-    async fn search(&self, lookup: &Lookup, mut search: Search<'_>) -> Verification {
+    async fn search(&self, lookup: &Lookup, mut search: Search<'_>) -> Said {
         let body_size_max = if lookup.is_list() { LIST_SIZE_MAX } else { BODY_SIZE_MAX };
         loop {
             let mut request = Vec::with_capacity(REQUEST_SIZE);
             let now = Clock.now().unix_ms;
             let token = self.token();
             if search.render(now, token.as_ref(), &mut request).is_err() {
-                return Verification::Unanswered;
+                return Said::Unclear;
             }
             let query = self.query(request, token, body_size_max);
             let answer = timeout(Duration::from_millis(LOOKUP_TIMEOUT_MS), query).await;
-            let Ok(Some((status, Ok(body)))) = answer else { return Verification::Unanswered };
+            let Ok(Some((status, Ok(body)))) = answer else { return Said::Unclear };
             match search.read(status, &body) {
                 Said::Again => {}
-                said => return verification(said, lookup),
+                said => return said,
             }
         }
     }

@@ -419,6 +419,16 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         ),
         (
             "lookup",
+            "lookup = { path = \"/p/{reference}\", reference = \"/id\" }",
+            "7: processor.lookup.path = \"/p/{reference}\": expected an answer.reference beside {reference}, which nothing else can tell before the first look-up",
+        ),
+        (
+            "lookup",
+            "lookup = { path = \"/p/{id}\", reference_path = \"/p/{reference}\" }",
+            "7: processor.lookup.reference_path = \"/p/{reference}\": expected an answer.reference or a lookup.reference beside {reference}, or it is never known",
+        ),
+        (
+            "lookup",
             "lookup = { path = \"/p/{id}\", reference_path = \"/p/{id}\" }",
             "7: processor.lookup.reference_path = \"/p/{id}\": expected {reference} in it",
         ),

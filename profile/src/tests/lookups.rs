@@ -123,8 +123,33 @@ fn a_reference_leads_straight_to_it() {
     let mut by_reference = search(&processor, Some("p i/1?&\r\n"));
     assert_eq!(path(&by_reference), "/one/p%20i%2F1%3F%26%0D%0A");
     assert_eq!(by_reference.read(200, entry(ID, "n", "open").as_bytes()), found("n", State::Pending, 0));
-    assert_eq!(by_reference.read(404, b""), Said::Unclear, "it said that there is one");
-    assert_eq!(by_reference.read(200, entry("x", "n", "ok").as_bytes()), Said::Unclear, "it is another one");
+    // Where it leads to nothing, or to another one, the payment is looked for as any is: it may have been the name of something else.
+    for (status, body) in [(404, String::new()), (200, entry("x", "n", "ok"))] {
+        let mut by_reference = search(&processor, Some("p_1"));
+        assert_eq!(by_reference.read(status, body.as_bytes()), Said::Again);
+        assert!(path(&by_reference).starts_with("/list?from="));
+        let mut found_elsewhere = by_reference.clone();
+        let there = found_elsewhere.read(200, page(false, &[entry(ID, "n", "ok")]).as_bytes());
+        assert_eq!(there, found("n", State::Processed, 1));
+        // But that it is not there proves nothing: the processor may have said that it has it.
+        let nowhere = by_reference.read(200, page(false, &[]).as_bytes());
+        assert_eq!(nowhere, Said::Unclear);
+        let mut by_reference = search(&processor, Some("p_1"));
+        assert_eq!(by_reference.read(404, b""), Said::Again);
+        assert_eq!(by_reference.read(404, b""), Said::Unclear);
+    }
+    let mut fails = search(&processor, Some("p_1"));
+    assert_eq!(fails.read(500, b""), Said::Unclear);
+    // Without another path there is nothing to fall back upon.
+    let only = one(&own(
+        "",
+        r#"
+        request = { path = "/p" }
+        idempotency = { in = "none" }
+        answer = { reference = "/id" }
+        lookup = { path = "/one/{reference}", not_found = 404 }"#,
+    ));
+    assert_eq!(search(&only, Some("p_1")).read(404, b""), Said::Unclear);
 }
 
 #[test]

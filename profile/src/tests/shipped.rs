@@ -57,9 +57,9 @@ fn the_documented_example_is_one() {
     let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let processors = folder.parse(example).unwrap();
     let bank = processors.by_name("bank").unwrap();
-    let expected = format!(r#"{{"reference":"{ID}","amount":1990,"currency":"BRL"}}"#);
-    assert_eq!(body(bank, 1_990, "{}"), expected);
-    assert_eq!(processors.client_members(), ["customer", "description", "payment_method"]);
+    let expected = format!(r#"{{"reference":"{ID}","amount":1990,"currency":"BRL","payer":{{"id":1}}}}"#);
+    assert_eq!(body(bank, 1_990, r#"{"payer":{"id":1}}"#), expected);
+    assert_eq!(processors.client_members(), ["customer", "description", "payer", "payment_method"]);
     for name in shipped::names() {
         assert!(page.contains(&format!("profile/profiles/{name}.toml")), "{name} is on no page");
     }

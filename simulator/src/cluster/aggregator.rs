@@ -9,7 +9,7 @@ use galo_engine::ledger::{Entry, LedgerConfig};
 use galo_engine::time::Now;
 use galo_engine::{History, Outcome};
 use galo_wire::record::{Admission, Completion};
-use galo_wire::{FrameWriter, Message, PROCESSORS_LEN_MAX, decode_frames};
+use galo_wire::{Attached, FrameWriter, Message, PROCESSORS_LEN_MAX, decode_frames};
 
 use super::bug::Bug;
 use super::clock::Clock;
@@ -93,6 +93,7 @@ impl Aggregator {
                 open_len_max: plan.open_len_max,
                 known_len_max: self.known_len_max,
                 bucket_bytes_max: plan.bucket_bytes_max,
+                members_bytes_max: 1 << 20,
                 processors: plan.processors(),
                 hash_seed: self.hash_seed,
             },
@@ -214,12 +215,24 @@ impl World {
         inbox.drain(..used.unwrap_or(0));
         self.connections[connection].inbox[Side::Aggregator as usize] = inbox;
         for message in messages {
-            self.aggregator_told(connection, message);
+            let mut attached =
+                std::mem::take(&mut self.connections[connection].attached[Side::Aggregator as usize]);
+            match attached.take_in(&message) {
+                Ok(true) => {
+                    self.aggregator_told(connection, message, &attached);
+                    attached.clear();
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    self.oracle.check(Invariant::NoRejection, false, || format!("{error}: {message:?}"))
+                }
+            }
+            self.connections[connection].attached[Side::Aggregator as usize] = attached;
         }
         self.publish();
     }
 
-    fn aggregator_told(&mut self, connection: usize, message: Message) {
+    fn aggregator_told(&mut self, connection: usize, message: Message, attached: &Attached) {
         let now = if self.has(Bug::ClockIsStale) {
             self.aggregator.ticked
         } else {
@@ -240,7 +253,7 @@ impl World {
                 // A hello promises nothing and waits for no write.
                 greeting = coordinator.messages().pop();
             }),
-            (Some(session), message) => coordinator.handle(session, message, now),
+            (Some(session), message) => coordinator.handle_with(session, message, attached, now),
             (None, _) => Ok(()),
         };
         if result == Err(Rejection::Superseded) {
@@ -272,6 +285,9 @@ impl World {
         let Some(coordinator) = &mut self.aggregator.coordinator else { return };
         let messages = coordinator.messages();
         let Some((session, Message::LookupReply(mut reply))) = messages.pop() else { return };
+        // What belongs to the reply itself.
+        let parts_len = messages.iter().rev().take_while(|(_, it)| matches!(it, Message::Part(_))).count();
+        let parts = messages.split_off(messages.len() - parts_len);
         let begin = messages.len().saturating_sub(reply.decision_count.into());
         let mut gathering = History::EMPTY;
         for (_, message) in messages.drain(begin..) {
@@ -287,6 +303,7 @@ impl World {
             reply.decisions_forgotten = history.forgotten;
         }
         messages.extend(history.decisions().iter().map(|decision| (session, (*decision).into())));
+        messages.extend(parts);
         messages.push((session, reply.into()));
         self.oracle.looked_up(&reply, &history);
     }
@@ -355,6 +372,9 @@ impl World {
             .collect();
         let already_len = self.aggregator.waiting.messages.len();
         for (session, message) in coordinator.messages().drain(..) {
+            if self.bug == Some(Bug::MembersLeftBehind) && matches!(message, Message::Part(_)) {
+                continue;
+            }
             let mut receivers = vec![session];
             if let Message::Lease(lease) = message {
                 if self.bug == Some(Bug::LeaseToAll) {

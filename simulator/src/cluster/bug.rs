@@ -92,6 +92,8 @@ bugs! {
     ThreadsConfused = "threads-confused",
     /// A new payment with a known id is granted whatever its amount: the conflict is answered as a replay.
     ConflictIsReplay = "conflict-is-replay",
+    /// What belongs to a payment does not go along when it is handed to another gateway.
+    MembersLeftBehind = "members-left-behind",
     /// The first decline ends a payment.
     OneDeclineIsFinal = "one-decline-is-final",
     /// Whoever says that it has an id has processed it.

@@ -8,6 +8,7 @@ use galo_engine::dispatcher::Answer;
 use galo_engine::money::AmountCents;
 
 use super::manner::{self, Manners};
+use super::oracle::texts::MEMBERS_LEN;
 use super::world::{Event, World};
 
 /// A POST of a payment on its way.
@@ -16,6 +17,8 @@ pub struct Post {
     /// Which.
     pub payment: usize,
     amount_cents: u64,
+    /// Of which kind.
+    pub members: u8,
     /// The process that it is sent to.
     gateway: usize,
     /// Which of the id's POSTs at gateways it is, once it is at one.
@@ -46,19 +49,22 @@ impl World {
         self.poisoned.push(manners != Manners::default());
         self.coverage.payments += 1;
         let amount_cents = self.dice.pick(&[1, 1_990, 3_333]) + self.dice.skewed(10_000_000);
+        let members = self.draw_members(0);
         let gateway = self.any_process();
-        self.send_post(payment, amount_cents, gateway, 0);
+        self.send_post(payment, amount_cents, members, gateway, 0);
         if self.dice.chance(self.plan.duplicate) {
             let other = (gateway + 1) % self.plan.gateway_count;
             let amount_cents = self.maybe_another(amount_cents);
             let delay_us = if self.dice.one_in(2) { 0 } else { self.dice.skewed(5_000) };
-            self.send_post(payment, amount_cents, other, delay_us);
+            let members = self.draw_members(members);
+            self.send_post(payment, amount_cents, members, other, delay_us);
         }
         if self.dice.chance(self.plan.repeat) {
             let gateway = self.any_process();
             let amount_cents = self.maybe_another(amount_cents);
             let delay_us = self.dice.skewed(self.plan.duration_us);
-            self.send_post(payment, amount_cents, gateway, delay_us);
+            let members = self.draw_members(members);
+            self.send_post(payment, amount_cents, members, gateway, delay_us);
         }
     }
 
@@ -71,7 +77,7 @@ impl World {
                 // None that would wait for others in its turn.
                 self.poisoned.push(true);
                 self.coverage.payments += 1;
-                self.send_post(payment, 1_990, gateway, 0);
+                self.send_post(payment, 1_990, 0, gateway, 0);
             }
         }
     }
@@ -80,14 +86,31 @@ impl World {
         amount_cents + u64::from(self.dice.chance(self.plan.other_amount))
     }
 
-    fn send_post(&mut self, payment: usize, amount_cents: u64, gateway: usize, delay_us: u64) {
+    /// Members of the first POST, whose are 0 before, or of the same id again: now and then others.
+    fn draw_members(&mut self, before: u8) -> u8 {
+        let chance = if before == 0 { self.plan.members } else { self.plan.other_amount };
+        if !self.dice.chance(chance) {
+            return before;
+        }
+        u8::try_from(self.dice.index(usize::from(MEMBERS_LEN))).expect("a few")
+    }
+
+    fn send_post(&mut self, payment: usize, amount_cents: u64, members: u8, gateway: usize, delay_us: u64) {
         let returns_left = self.dice.pick(&[0, 0, 1, 3]);
         let retries_left = self.dice.pick(&[0, 2, 3]);
         self.posts_pending += 1;
         self.oracle.client_sent(payment, amount_cents);
         self.after(
             delay_us,
-            Event::Post(Post { payment, amount_cents, gateway, visit: 0, retries_left, returns_left }),
+            Event::Post(Post {
+                payment,
+                amount_cents,
+                members,
+                gateway,
+                visit: 0,
+                retries_left,
+                returns_left,
+            }),
         );
     }
 
@@ -95,7 +118,7 @@ impl World {
         self.trace(|| format!("POST {} at gateway {}", self.oracle.id(post.payment), post.gateway));
         let thread = self.thread_that_accepts(post.gateway);
         if self.gateways[thread].listening {
-            let visit = self.oracle.posted(post.payment, post.amount_cents);
+            let visit = self.oracle.posted(post.payment, post.amount_cents, post.members);
             self.gateway_posted(thread, Post { visit, ..post });
         } else {
             self.unanswered(post);

@@ -1,19 +1,21 @@
 //! A thread of a gateway: the shell around the real dispatcher, as `gateway/src/core.rs` and `link.rs` are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
 use galo_engine::time::Now;
 use galo_engine::verdict::{End, Verdict};
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor};
 use galo_wire::record::{Completion, Grant, Hello, IntentRecorded, LookupQuery, Role};
-use galo_wire::{FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
+use galo_wire::{Attached, FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
 use super::bug::Bug;
 use super::client::Post;
 use super::clock::Clock;
 use super::invariant::Invariant;
 use super::link::{Chunk, Connection, Side};
+use super::oracle::texts;
 use super::world::{Event, World};
 
 /// Between two tries to connect, µs.
@@ -312,11 +314,23 @@ impl World {
         inbox.drain(..used.unwrap_or(0));
         self.connections[connection].inbox[Side::Gateway as usize] = inbox;
         for message in messages {
-            self.gateway_told(number, message);
+            let mut attached =
+                std::mem::take(&mut self.connections[connection].attached[Side::Gateway as usize]);
+            match attached.take_in(&message) {
+                Ok(true) => {
+                    self.gateway_told(number, message, &attached);
+                    attached.clear();
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    self.oracle.check(Invariant::NoRejection, false, || format!("{error}: {message:?}"))
+                }
+            }
+            self.connections[connection].attached[Side::Gateway as usize] = attached;
         }
     }
 
-    fn gateway_told(&mut self, number: usize, message: Message) {
+    fn gateway_told(&mut self, number: usize, message: Message, attached: &Attached) {
         self.trace(|| format!("gateway {number} hears {message:?}"));
         if let Message::Assignment(assignment) = message {
             self.oracle.assigned(assignment.correlation_id);
@@ -349,7 +363,7 @@ impl World {
             }
             Message::SummaryTotal(_) | Message::SummaryReply(_) | Message::PurgeReply(_) => {}
             Message::Withdrawal(_) if self.has(Bug::WithdrawalIgnored) => {}
-            message => self.event(number, |dispatcher, now| dispatcher.handle(message, now)),
+            message => self.event(number, |dispatcher, now| dispatcher.handle_with(message, attached, now)),
         }
     }
 
@@ -376,7 +390,8 @@ impl World {
         gateway.ticket_next += 1;
         gateway.posts.insert(ticket, post);
         let (id, amount) = (self.oracle.id(post.payment), post.amount());
-        self.event(number, |dispatcher, now| dispatcher.accept(ticket, id, amount, now));
+        let members = texts::members(id, post.members).map(Arc::from);
+        self.event(number, |dispatcher, now| dispatcher.accept_with(ticket, id, amount, members, now));
         if was_full {
             let refused = !self.gateways[number].posts.contains_key(&ticket);
             self.oracle

@@ -61,7 +61,7 @@ impl Story {
                 }
             }
             Entry::Purged => *self = Self::default(),
-            Entry::Named { .. } | Entry::Note { .. } => {}
+            Entry::Named { .. } | Entry::Note { .. } | Entry::Attached { .. } => {}
         }
     }
 

@@ -51,6 +51,10 @@ invariants! {
     LastAreKnown = "the last ids are known",
     /// Two answers about one id agree on its amount: 202 for the ledger's, 422 for any other.
     OneAmount = "one amount per id",
+    /// Each attempt carries the members with which its payment was accepted, and those are a client's.
+    MembersGoAlong = "members go along",
+    /// What its processor calls a payment that was processed is known.
+    ReferenceIsKept = "reference is kept",
     /// 9. Queue, places and ledger stay within their bounds.
     Bounded = "bounded",
     /// 9. At rest nothing is held: no payment, no place at a processor, no completion.

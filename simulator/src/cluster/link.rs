@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use galo_engine::coordinator::SessionId;
+use galo_wire::Attached;
 
 use super::dice::Dice;
 
@@ -56,6 +57,8 @@ pub struct Connection {
     pub session: Option<SessionId>,
     /// Bytes that arrived and are no whole frame yet, by the [`Side`] that reads them.
     pub inbox: [Vec<u8>; 2],
+    /// What belongs to the record that comes next, likewise.
+    pub attached: [Attached; 2],
     /// By the side that writes.
     pipes: [Pipe; 2],
 }
@@ -63,7 +66,8 @@ pub struct Connection {
 impl Connection {
     /// Both ends open, nothing said.
     pub fn new(gateway: usize) -> Self {
-        Self { gateway, open: [true; 2], session: None, inbox: Default::default(), pipes: Default::default() }
+        let (inbox, attached, pipes) = Default::default();
+        Self { gateway, open: [true; 2], session: None, inbox, attached, pipes }
     }
 
     /// `from` writes. Says whether it is on its way: one delivery is then to be planned.

@@ -5,12 +5,14 @@
 //! process does, and must never tell one of them.
 
 mod compare;
+pub mod texts;
 
 use galo_engine::dispatcher::Answer;
 use galo_engine::ledger::{Entry, Ledger, Tally};
 use galo_engine::router::ProcessorSet;
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 
+use self::texts::Gathered;
 use super::dice::Dice;
 use super::history::Story;
 use super::invariant::{Checks, Invariant};
@@ -24,6 +26,8 @@ use crate::processor::Payment as Stored;
 #[derive(Clone, Copy, Debug)]
 struct Visit {
     amount_cents: u64,
+    /// Of which kind.
+    members: u8,
     arrived_us: u64,
     /// It was answered 503. Nobody was answered if the gateway died.
     refused: bool,
@@ -79,6 +83,8 @@ pub struct Truth {
     decided: Record,
     /// As the disk has it.
     written: Record,
+    /// With which members the disk says that it was accepted.
+    members: Option<String>,
     /// What was decided about it.
     story: Story,
     /// Sent before a purge: nothing is promised.
@@ -117,6 +123,8 @@ pub struct Oracle {
     /// The virtual time, µs.
     pub now_us: u64,
     truths: Vec<Truth>,
+    members_decided: Gathered,
+    members_written: Gathered,
     books: Books,
     /// `requestedAt` and cents of what was decided to be processed, by [`Processor::index`].
     processed: [Vec<(u64, u64)>; PROCESSORS_LEN_MAX],
@@ -215,6 +223,7 @@ impl Oracle {
             said_duplicate: Default::default(),
             decided: ABSENT,
             written: ABSENT,
+            members: None,
             story: Story::default(),
             purged: false,
             lost_power: false,
@@ -248,14 +257,16 @@ impl Oracle {
     }
 
     /// A POST arrives at a gateway. Returns what to call it.
-    pub fn posted(&mut self, payment: usize, amount_cents: u64) -> usize {
+    pub fn posted(&mut self, payment: usize, amount_cents: u64, members: u8) -> usize {
         let visits = &mut self.truths[payment].visits;
-        visits.push(Visit { amount_cents, arrived_us: self.now_us, refused: false });
+        visits.push(Visit { amount_cents, members, arrived_us: self.now_us, refused: false });
         visits.len() - 1
     }
 
     /// A POST that arrived is answered.
     pub fn answered(&mut self, (payment, visit): (usize, usize), amount_cents: u64, answer: Answer) {
+        let members = self.truths[payment].visits[visit].members;
+        let same_members = self.has_members(payment, members);
         if matches!(answer, Answer::Full | Answer::Unreachable) {
             self.refused(payment, visit);
         }
@@ -271,12 +282,16 @@ impl Oracle {
                 self.check(Invariant::AcceptedIsDurable, !written.is_absent(), || {
                     format!("{id} is answered {answer:?} before it is on disk")
                 });
-                self.check(Invariant::OneAmount, written.amount_cents == amount_cents, || {
-                    format!("{id} with {amount_cents} is answered {answer:?}, the disk has {written:?}")
+                let same = written.amount_cents == amount_cents && same_members;
+                self.check(Invariant::OneAmount, same, || {
+                    format!(
+                        "{id} with {amount_cents} and members {members} is answered {answer:?}, the disk has {written:?}"
+                    )
                 });
             }
             Answer::Conflict => {
-                let conflicts = !written.is_absent() && written.amount_cents != amount_cents;
+                let differs = written.amount_cents != amount_cents || !same_members;
+                let conflicts = !written.is_absent() && differs;
                 self.check(Invariant::OneAmount, conflicts, || {
                     format!("{id} with {amount_cents} is answered as a conflict, the disk has {written:?}")
                 });
@@ -509,6 +524,7 @@ impl Oracle {
 
     /// The coordinator decided `entry`; `claimed` if on a claim.
     pub fn decided(&mut self, entry: Entry, claimed: bool) {
+        let members = self.members_decided.take_in(entry);
         let Some(id) = id_of(entry) else {
             if entry == Entry::Purged {
                 self.purge();
@@ -545,6 +561,7 @@ impl Oracle {
                     });
                 }
                 if !claimed {
+                    self.members_granted(place, &members);
                     self.granted(place, amount_cents);
                 }
             }
@@ -580,6 +597,7 @@ impl Oracle {
             | Entry::Resolved { .. }
             | Entry::Purged
             | Entry::Named { .. }
+            | Entry::Attached { .. }
             | Entry::Note { .. } => {}
         }
     }
@@ -599,6 +617,7 @@ impl Oracle {
 
     /// An entry is on disk.
     pub fn written(&mut self, entry: Entry) {
+        let members = self.members_written.take_in(entry);
         let Some(id) = id_of(entry) else {
             if entry == Entry::Purged {
                 self.truths.iter_mut().for_each(|truth| truth.written = ABSENT);
@@ -610,6 +629,9 @@ impl Oracle {
         let before = self.truths[place].written;
         let after = apply(before, entry);
         self.truths[place].written = after.unwrap_or(before);
+        if matches!(entry, Entry::Accepted { .. }) {
+            self.truths[place].members = members;
+        }
         if End::of(entry).is_some()
             && let Some(forgotten) = self.known_written.remember(place)
         {
@@ -644,8 +666,10 @@ impl Oracle {
             (truth.decided, truth.story) = (ABSENT, Story::default());
         });
         let mut amounts = vec![0; self.truths.len()];
+        (self.members_decided, self.members_written) = Default::default();
         for entry in entries {
-            if matches!(entry, Entry::Named { .. } | Entry::Note { .. }) {
+            let members = self.members_written.take_in(*entry);
+            if matches!(entry, Entry::Named { .. } | Entry::Note { .. } | Entry::Attached { .. }) {
                 continue;
             }
             let Some(id) = id_of(*entry) else {
@@ -660,6 +684,7 @@ impl Oracle {
             // Accepted twice: it was forgotten in between.
             if matches!(entry, Entry::Accepted { .. }) {
                 truth.decided.forget();
+                truth.members = members;
             }
             truth.decided = apply(truth.decided, *entry).unwrap_or(truth.decided);
             truth.story.apply(*entry);
@@ -681,6 +706,7 @@ impl Oracle {
                 | Entry::Resolved { .. }
                 | Entry::Purged
                 | Entry::Named { .. }
+                | Entry::Attached { .. }
                 | Entry::Note { .. } => {}
             }
         }
@@ -729,7 +755,10 @@ impl Oracle {
                         self.truths[place].lost_power = true;
                     }
                 }
-                None if matches!(entry, Entry::Named { .. } | Entry::Note { .. }) => {}
+                None if matches!(
+                    entry,
+                    Entry::Named { .. } | Entry::Note { .. } | Entry::Attached { .. }
+                ) => {}
                 // A purge that did not happen after all: whatever it touched is beyond promises.
                 None => self.truths.iter_mut().for_each(|truth| truth.lost_power = true),
             }

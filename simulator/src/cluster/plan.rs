@@ -40,6 +40,8 @@ pub struct Plan {
     pub has_quiet: bool,
     /// A payment that one declines may go to another.
     pub declined_goes_on: bool,
+    /// Payments that come with members for a processor.
+    pub members: u64,
     /// Payments that processors treat in a manner of their own.
     pub poison: u64,
     /// Those manners.
@@ -154,6 +156,7 @@ impl Plan {
             *cost = (dice.pick(&[0, 100, 500, 1_500, 3_000]), dice.pick(&[0, 0, 10, 50]));
         }
         self.has_quiet = dice.one_in(2);
+        self.members = dice.pick(&[0, 300, 1_000]);
         self.declined_goes_on = !dice.one_in(4);
         // A queue of a few places is full of those that processors refuse before long.
         self.poison = if tight { 0 } else { dice.pick(&[0, 0, 20, 100, 300]) };
@@ -194,6 +197,7 @@ impl Plan {
             costs,
             has_quiet: true,
             declined_goes_on: true,
+            members: 0,
             poison: 0,
             poisons: Vec::new(),
             pending: 0,

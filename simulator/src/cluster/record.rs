@@ -94,13 +94,13 @@ impl Record {
     }
 }
 
-/// Whom an entry is about; `None` for a purge, and for a processor's name.
+/// Whom an entry is about; `None` for a purge, a processor's name, and what belongs to the next entry.
 pub fn id_of(entry: Entry) -> Option<CorrelationId> {
     match entry {
         Entry::Accepted { correlation_id, .. }
         | Entry::Intended { correlation_id, .. }
         | Entry::Resolved { correlation_id, .. } => Some(correlation_id),
-        Entry::Purged | Entry::Named { .. } | Entry::Note { .. } => None,
+        Entry::Purged | Entry::Named { .. } | Entry::Note { .. } | Entry::Attached { .. } => None,
     }
 }
 

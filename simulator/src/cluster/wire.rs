@@ -19,6 +19,7 @@ use super::bug::Bug;
 use super::dice::Dice;
 use super::invariant::Invariant;
 use super::manner::Manner;
+use super::oracle::texts;
 use super::world::{Event, World};
 use crate::processor::{Answer, Config, Faults, Payment, Processor as Model, RequestId, Step};
 
@@ -147,6 +148,8 @@ impl World {
         self.trace(|| format!("gateway {gateway} sends {id} to {processor:?} at {requested_at_ms}"));
         self.check_rest(gateway, processor);
         self.coverage.attempts += 1;
+        let members = self.gateways[gateway].dispatcher.as_ref().and_then(|it| it.members(slot));
+        self.oracle.members_sent(id, members.as_deref());
         let attempt = self.oracle.attempt_sent(id, amount_cents, processor, requested_at_ms);
         self.gateways[gateway].attempts_open[processor.index()] += 1;
         let payment = Payment {
@@ -455,6 +458,11 @@ impl World {
                 self.note_end(gateway, processor, question, told);
                 self.gateways[gateway].attempts_open[processor.index()] -= 1;
                 let told = self.mistaken(told, ending);
+                if matches!(told.verdict, Verdict::Processed | Verdict::Pending)
+                    && let Question::Attempt { payment, .. } = question
+                {
+                    self.name(gateway, slot, CorrelationId(payment.correlation_id.into_bytes()), processor);
+                }
                 self.attempt_ended(gateway, slot, told, self.now_us - sent_us);
                 if self.has(Bug::OneDeclineIsFinal) && told.verdict == Verdict::Declined {
                     self.end_at_once(gateway, processor, question);
@@ -480,6 +488,9 @@ impl World {
                     Ending::Answered(Answer::NotFound) => Verification::NotFound,
                     _ => Verification::Unanswered,
                 };
+                if matches!(verification, Verification::Found { .. }) {
+                    self.name(gateway, slot, id, processor);
+                }
                 self.event(gateway, |dispatcher, now| dispatcher.verified(slot, verification, now));
             }
             Question::Check => {
@@ -491,6 +502,14 @@ impl World {
                 };
                 self.event(gateway, |dispatcher, now| dispatcher.health_checked(processor, health, now));
             }
+        }
+    }
+
+    /// A processor that has a payment says what it calls it.
+    fn name(&mut self, gateway: usize, slot: u32, id: CorrelationId, processor: Processor) {
+        let reference = texts::reference(id, processor);
+        if let Some(dispatcher) = &mut self.gateways[gateway].dispatcher {
+            dispatcher.named(slot, &reference);
         }
     }
 

@@ -455,6 +455,9 @@ impl World {
                 self.oracle.check(Invariant::Liveness, true, String::new);
                 self.oracle.check(Invariant::DisputesAreCounted, true, String::new);
                 self.check_others();
+                if let Some(coordinator) = &self.aggregator.coordinator {
+                    self.oracle.compare_references(coordinator.ledger());
+                }
                 self.finish();
                 self.done = true;
             }

@@ -128,6 +128,7 @@ impl Galo {
                     open_len_max: 450_000,
                     known_len_max: 800_000,
                     bucket_bytes_max: 32 << 20,
+                    members_bytes_max: 1 << 20,
                     processors,
                     hash_seed: dice.number(),
                 },

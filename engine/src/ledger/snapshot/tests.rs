@@ -15,6 +15,7 @@ fn config(known_len_max: usize) -> LedgerConfig {
         open_len_max: 10_000,
         known_len_max,
         bucket_bytes_max: 8 << 20,
+        members_bytes_max: 1 << 20,
         processors: Processor::ALL.into_iter().collect(),
         hash_seed: 5,
     }
@@ -33,11 +34,17 @@ fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
     let mut open: Vec<_> = ledger.open.iter().collect();
     open.sort_by_key(|(id, _)| *id);
     open.iter_mut().for_each(|(_, payment)| payment.owner = None);
+    let open: Vec<_> =
+        open.into_iter().map(|(id, payment)| (id, payment, ledger.texts(id).cloned())).collect();
     let known: Vec<_> = ledger
         .ended
         .places()
-        .map(|place| ledger.ended.at(place).id)
-        .map(|id| (id, ledger.lookup(id)))
+        .map(|place| {
+            let id = ledger.ended.at(place).id;
+            let digests: Vec<_> = ledger.attachments.digests_of(&(place..place + 1)).collect();
+            let digest = digests.first().map(|(_, digest)| *digest);
+            (id, ledger.lookup(id), digest, ledger.reference(id))
+        })
         .collect();
     let mut rows = Vec::new();
     for processor in Processor::ALL {
@@ -51,7 +58,26 @@ fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
                 .is_continue()
         );
     }
-    (open, known, rows, ledger.conservation, ledger.purged, ledger.names)
+    (open, known, rows, ledger.conservation, ledger.purged, ledger.names, ledger.members_bytes())
+}
+
+/// A change that fits the ledger, with the texts that belong to it.
+fn next_entries(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Vec<Entry> {
+    let entry = next_entry(ledger, random, ids);
+    let members =
+        || Some(format!("{{\"payer\":\"{}\"}}", "x".repeat(ids.wrapping_mul(37) as usize % 200)).into());
+    let reference = Some(format!("pi_{ids}").into());
+    let texts = match (entry, random.below(4)) {
+        (Entry::Accepted { .. }, 0) => Texts { members: members(), reference: None },
+        (Entry::Accepted { stage, .. }, 1) if stage != Stage::Waiting => {
+            Texts { members: members(), reference }
+        }
+        (Entry::Resolved { outcome: Outcome::Processed | Outcome::Unknown, .. }, 0 | 1) => {
+            Texts { members: None, reference }
+        }
+        _ => Texts::default(),
+    };
+    texts.entries().chain([entry]).collect()
 }
 
 /// A change that fits the ledger.
@@ -136,6 +162,10 @@ fn import_counted(config: LedgerConfig, mut bytes: &[u8]) -> (Ledger, u64) {
         assert_eq!(record.sequence, sequence);
         let (page, rest) = rest.split_at(record.fact.page().map_or(0, |(size, _)| size));
         match record.fact {
+            fact @ (Fact::DigestsPage { .. } | Fact::ReferencesPage { .. }) => {
+                assert_eq!(fact.page().unwrap().1, page_checksum(page));
+                ledger.import_page(fact, page).unwrap();
+            }
             Fact::RememberedPage { rows, .. } | Fact::MomentsPage { rows, .. } => {
                 assert_eq!(record.fact.page().unwrap().1, page_checksum(page));
                 page_rows += u64::from(rows);
@@ -172,16 +202,16 @@ proptest! {
         let mut ids = 0;
         let mut ledger = Ledger::new(config(known_len_max));
         for _ in 0..before {
-            let entry = next_entry(&ledger, &mut random, &mut ids);
-            ledger.apply(entry);
+            let entries = next_entries(&ledger, &mut random, &mut ids);
+            entries.into_iter().for_each(|entry| ledger.apply(entry));
         }
         let at_begin = dump(&ledger);
         ledger.begin_export();
         let (mut bytes, mut after) = (Vec::new(), Vec::new());
         let mut change = |ledger: &mut Ledger, random: &mut Random| {
-            let entry = next_entry(ledger, random, &mut ids);
-            ledger.apply(entry);
-            after.push(entry);
+            let entries = next_entries(ledger, random, &mut ids);
+            entries.iter().for_each(|entry| ledger.apply(*entry));
+            after.extend(entries);
             // A summary sees what was processed a moment ago, export or not.
             let processed = everything(ledger).totals;
             assert_eq!(processed, ledger.conservation().processed);
@@ -211,13 +241,23 @@ fn the_changes_of_these_tests_are_of_every_kind() {
     let mut random = Random::new(1);
     let (mut ids, mut outcomes) = (0, [0; 5]);
     let mut ledger = Ledger::new(config(1_000));
-    for _ in 0..2_000 {
-        let entry = next_entry(&ledger, &mut random, &mut ids);
+    let (mut members, mut references, mut digests) = (0, 0, 0);
+    for _ in 0..4_000 {
+        let mut entries = next_entries(&ledger, &mut random, &mut ids);
+        let entry = entries.pop().unwrap();
+        for part in entries {
+            let Entry::Attached { attachment, .. } = part else { panic!("{part:?}") };
+            members += usize::from(attachment == galo_wire::Attachment::Members);
+            references += usize::from(attachment == galo_wire::Attachment::Reference);
+            ledger.apply(part);
+        }
         if let Entry::Resolved { outcome, .. } = entry {
             outcomes[outcome as usize] += 1;
         }
         ledger.apply(entry);
     }
+    digests += ledger.attachments.digests_of(&ledger.ended.places()).count();
+    assert!(members > 100 && references > 100 && digests > 100, "{members} {references} {digests}");
     assert!(outcomes.iter().all(|count| *count > 20), "{outcomes:?}");
     assert_eq!(ledger.names().count(), 8);
     let books = ledger.conservation();
@@ -305,9 +345,10 @@ fn a_purge_ends_an_export_and_an_abandoned_one_leaves_no_trace() {
             ledger.abandon_export();
             assert_eq!(ledger.export(3, &mut Vec::new()), Progress::Gone);
         }
-        let entry = next_entry(&plain, &mut random, &mut ids);
-        ledger.apply(entry);
-        plain.apply(entry);
+        for entry in next_entries(&plain, &mut random, &mut ids) {
+            ledger.apply(entry);
+            plain.apply(entry);
+        }
         assert_eq!(everything(&ledger), everything(&plain));
     }
     assert!(dump(&ledger) == dump(&plain));

@@ -111,7 +111,7 @@ impl Service for Recorder {
         self.record.lock().unwrap().shifts.push(shift);
     }
 
-    async fn accept(&self, id: CorrelationId, amount: AmountCents) -> Accepted {
+    async fn accept(&self, id: CorrelationId, amount: AmountCents, _members: Option<Arc<str>>) -> Accepted {
         self.record.lock().unwrap().payments.push((id.to_string(), amount.get()));
         match amount.get() {
             CONFLICT => return Accepted::Conflict,
@@ -193,7 +193,7 @@ impl Service for Recorder {
                 });
             }
         }
-        Ok(Some(PaymentView { amount_cents, state, history }))
+        Ok(Some(PaymentView { amount_cents, state, reference: None, history }))
     }
 
     async fn cancel(&self, id: CorrelationId) -> Result<Option<PaymentView>, Unreachable> {

@@ -323,6 +323,7 @@ fn attempt(slot: u32) -> Attempt {
         correlation_id: CorrelationId(id),
         amount_cents: AmountCents::new(u64::from(slot) + 1).unwrap(),
         requested_at: UnixMillis(1_752_582_896_789),
+        members: None,
     }
 }
 

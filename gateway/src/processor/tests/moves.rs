@@ -113,7 +113,7 @@ fn payments_follow_the_name_and_those_on_their_way_stay() {
         }
         release.send(()).unwrap();
         bench.client.drained().await;
-        let on_its_way = bench.ends.borrow().iter().find(|end| end.slot == 100).copied();
+        let on_its_way = bench.ends.borrow().iter().find(|end| end.slot == 100).cloned();
         assert_eq!(on_its_way.map(|end| end.end), Some(answered(201)));
         // Many at once, so that the lane whose connection was under way has its turn as well.
         for round in 1..20 {

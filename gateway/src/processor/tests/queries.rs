@@ -86,7 +86,7 @@ fn a_lookup_reads_what_is_stored() {
             Verification::Unanswered,
         ];
         for expected in expected {
-            assert_eq!(bench.client.lookup(id, requested_at).await, expected);
+            assert_eq!(bench.client.lookup(id, requested_at, None).await.0, expected);
         }
         // A query leaves lanes alone.
         assert_eq!(bench.one(0).await, answered(200));
@@ -106,7 +106,7 @@ fn queries_are_bounded() {
             .map(|_| {
                 let client = Rc::clone(&bench.client);
                 monoio::spawn(async move {
-                    let lookup = client.lookup(attempt(0).correlation_id, attempt(0).requested_at);
+                    let lookup = client.lookup(attempt(0).correlation_id, attempt(0).requested_at, None);
                     drop(monoio::time::timeout(Duration::from_secs(2), lookup).await);
                 })
             })
@@ -152,19 +152,58 @@ fn lists_are_few_at_once_and_slow_pages_are_waited_for() {
             chunked(peer, "200 OK", &format!("{{\"data\":[{{\"id\":\"{entry}\"}}],\"more\":{more}}}"));
         });
         let bench = Bench::with(&server.url(), |config| config.profile = Arc::clone(&profile));
-        let ask = || bench.client.lookup(id, attempt(0).requested_at);
+        let ask = || bench.client.lookup(id, attempt(0).requested_at, None);
         let asked: Vec<_> = (0..2)
             .map(|_| {
                 let client = Rc::clone(&bench.client);
-                monoio::spawn(async move { client.lookup(id, attempt(0).requested_at).await })
+                monoio::spawn(async move { client.lookup(id, attempt(0).requested_at, None).await })
             })
             .collect();
         super::until(|| server.connections() == 2).await;
-        assert_eq!(ask().await, Verification::Unanswered);
+        assert_eq!(ask().await.0, Verification::Unanswered);
         assert_eq!(server.connections(), 2);
         for asked in asked {
-            assert!(matches!(asked.await, Verification::Found { stored: Stored::Processed, .. }));
+            assert!(matches!(asked.await.0, Verification::Found { stored: Stored::Processed, .. }));
         }
         assert_eq!((bench.client.lists.get(), bench.client.queries.get()), (0, 0));
+    });
+}
+
+/// What the processor called a payment leads to it, and what it calls it now is told; where that leads to nothing, the id does.
+#[test]
+fn a_reference_is_used_and_told() {
+    let text = r#"
+        [[processor]]
+        name = "bank"
+        url = "http://bank.test"
+        request = { path = "/p" }
+        idempotency = { in = "none" }
+        outcome = [{ status = 200, verdict = "processed" }, { status = 202, verdict = "pending" }]
+        answer = { reference = "/id" }
+        [processor.lookup]
+        path = "/by-id/{id}"
+        reference_path = "/by-reference/{reference}"
+        not_found = 404
+        reference = "/id"
+    "#;
+    let processors = Processors::parse(text, "processors.toml", Path::new(".")).expect("a good file");
+    let profile = Arc::new(processors.iter().next().expect("one").clone());
+    on_both_drivers(|| async {
+        let server = Server::answering(move |_, request, peer| match request.text.split(' ').nth(1) {
+            Some("/by-reference/r%2F1") => chunked(peer, "200 OK", r#"{"id":"r/2"}"#),
+            Some("/by-reference/gone") => chunked(peer, "404 Not Found", ""),
+            Some("/p") => chunked(peer, "202 Accepted", r#"{"id":"r/1"}"#),
+            _ => chunked(peer, "200 OK", r#"{"id":"r/3"}"#),
+        });
+        let bench = Bench::with(&server.url(), |config| config.profile = Arc::clone(&profile));
+        let (id, at) = (attempt(0).correlation_id, attempt(0).requested_at);
+        for (reference, told) in [(Some("r/1"), "r/2"), (Some("gone"), "r/3"), (None, "r/3")] {
+            let (verification, named) = bench.client.lookup(id, at, reference).await;
+            assert!(matches!(verification, Verification::Found { stored: Stored::Processed, .. }));
+            assert_eq!(named.as_deref(), Some(told), "{reference:?}");
+        }
+        bench.client.start(attempt(0));
+        bench.client.drained().await;
+        assert_eq!(bench.ends.borrow()[0].reference.as_deref(), Some("r/1"));
     });
 }

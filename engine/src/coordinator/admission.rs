@@ -1,0 +1,149 @@
+//! How a payment becomes a gateway's: by an accept, or by the claim of one that had it before.
+
+use galo_wire::record::{Accept, Admission, Claim, Grant};
+use galo_wire::{CorrelationId, Outcome, Reason, Stage};
+
+use super::{Coordinator, Rejection, SessionId};
+use crate::ledger::{Entry, Known};
+use crate::texts::Texts;
+use crate::time::Now;
+
+impl Coordinator {
+    /// A gateway asks for a payment.
+    pub(super) fn accept(&mut self, session: SessionId, accept: Accept, members: Option<&str>, now: Now) {
+        let Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason } =
+            accept;
+        let is_same =
+            |known_cents: u64| known_cents == amount_cents && self.ledger.came_with(correlation_id, members);
+        let known_as = |known_cents| {
+            if is_same(known_cents) { Admission::Replayed } else { Admission::Conflict }
+        };
+        let admission = match self.ledger.lookup(correlation_id) {
+            Known::Open(payment) => known_as(payment.amount_cents),
+            Known::Processed { amount_cents, .. } | Known::Declined { amount_cents, .. } => {
+                known_as(amount_cents)
+            }
+            // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
+            Known::Absent if now.monotonic_us > expires_at_us => Admission::Expired,
+            Known::Absent if self.ledger.has_room(amount_cents) && self.ledger.has_room_for(members) => {
+                if let Some(members) = members {
+                    self.attach(&Texts { members: Some(members.into()), reference: None });
+                }
+                self.apply(Entry::Accepted {
+                    correlation_id,
+                    amount_cents,
+                    stage,
+                    decided_at_ms,
+                    in_doubt: false,
+                    reason,
+                });
+                self.ledger.set_owner(correlation_id, Some(session));
+                Admission::Granted
+            }
+            Known::Absent => Admission::Full,
+        };
+        match admission {
+            Admission::Granted => {}
+            Admission::Replayed => self.counters.replayed += 1,
+            Admission::Conflict => self.counters.conflicts += 1,
+            Admission::Full => self.counters.full += 1,
+            Admission::Expired => self.counters.expired += 1,
+        }
+        self.send(session, Grant { slot, correlation_id, admission });
+    }
+
+    /// A gateway that reconnects says what it holds.
+    ///
+    /// | the ledger has it | then |
+    /// | --- | --- |
+    /// | not at all (memory lost) | as the gateway says, and its own |
+    /// | not at all, and there is no room for it | none of ours: the connection ends, and the gateway keeps it until there is |
+    /// | not at all, after a purge | withdrawn: its gateway was away when everything was forgotten |
+    /// | not at all, after ids were forgotten | withdrawn: it may be one of them, and would be counted twice |
+    /// | with nobody, at the same stage, and no later attempt is known | its own |
+    /// | with nobody, at the attempt that the gateway last had, which it saw refused or never sent | its own, waiting |
+    /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
+    /// | with somebody, processed or declined | withdrawn |
+    pub(super) fn claim(&mut self, session: SessionId, claim: Claim, texts: &Texts) -> Result<(), Rejection> {
+        let Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt } = claim;
+        // A claim that waits names the attempt that it gave up, if there was one.
+        let waits = stage == Stage::Waiting;
+        match self.ledger.lookup(correlation_id) {
+            Known::Absent if self.ledger.was_purged() || self.ledger.has_forgotten() => {
+                self.withdraw(session, slot, correlation_id);
+            }
+            Known::Absent
+                if !self.ledger.has_room(amount_cents)
+                    || !self.ledger.has_room_for(texts.members.as_deref()) =>
+            {
+                return Err(Rejection::TooManyClaims);
+            }
+            Known::Absent => {
+                self.attach(texts);
+                self.apply(Entry::Accepted {
+                    correlation_id,
+                    amount_cents,
+                    stage,
+                    decided_at_ms: requested_at_ms,
+                    in_doubt,
+                    reason: Reason::Unstated,
+                });
+                self.ledger.set_owner(correlation_id, Some(session));
+                self.counters.claimed += 1;
+            }
+            Known::Open(payment) if payment.owner.is_none() => {
+                self.counters.claimed += 1;
+                if waits
+                    && !payment.in_doubt
+                    && payment.requested_at_ms == requested_at_ms
+                    && let Some(processor) = payment.stage.processor()
+                {
+                    // Nobody else has had it since: whoever takes over a recorded attempt has it in doubt.
+                    let outcome = Outcome::Refused;
+                    self.resolve(correlation_id, processor, requested_at_ms, outcome);
+                    self.ledger.set_owner(correlation_id, Some(session));
+                } else if payment.stage == stage
+                    && (payment.requested_at_ms == requested_at_ms
+                        || waits && payment.requested_at_ms < requested_at_ms)
+                {
+                    if in_doubt
+                        && !payment.in_doubt
+                        && let Some(processor) = stage.processor()
+                    {
+                        let outcome = Outcome::Unknown;
+                        self.resolve(correlation_id, processor, requested_at_ms, outcome);
+                    }
+                    self.ledger.set_owner(correlation_id, Some(session));
+                    self.learn_reference(correlation_id, texts.reference.as_deref());
+                } else {
+                    self.withdraw(session, slot, correlation_id);
+                    self.assign(session, correlation_id, payment);
+                }
+            }
+            Known::Open(payment) if payment.owner == Some(session) => {}
+            Known::Open(_) | Known::Processed { .. } | Known::Declined { .. } => {
+                self.stray(session);
+                self.withdraw(session, slot, correlation_id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The texts of the entry that is applied next.
+    pub(super) fn attach(&mut self, texts: &Texts) {
+        texts.entries().for_each(|part| self.apply(part));
+    }
+
+    /// A payment in doubt, or pending, has got a name from the processor that may have it.
+    pub(super) fn learn_reference(&mut self, correlation_id: CorrelationId, reference: Option<&str>) {
+        let Some(reference) = reference else { return };
+        if let Known::Open(payment) = self.ledger.lookup(correlation_id)
+            && let Some(processor) = payment.stage.processor()
+            && payment.in_doubt
+            && self.ledger.reference(correlation_id).as_deref() != Some(reference)
+        {
+            self.attach(&Texts { members: None, reference: Some(reference.into()) });
+            self.resolve(correlation_id, processor, payment.requested_at_ms, Outcome::Unknown);
+        }
+    }
+}
