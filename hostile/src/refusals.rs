@@ -153,7 +153,8 @@ fn refused_by_default(scene: &mut Scene, findings: &mut Findings, status: u16) -
     let waits = scene.waits(|id| ids.iter().any(|refused| refused == id));
     findings.figure(format!("the refused ones: {waits}"));
     // Their patience, and as long again for a busy machine.
-    findings.check(waits.check_within(SECOND * 4 + usual).map_err(|error| format!("the refused ones: {error}")));
+    findings
+        .check(waits.check_within(SECOND * 4 + usual).map_err(|error| format!("the refused ones: {error}")));
     if findings.is_well() {
         scene.check_end(&BTreeSet::new())?;
     }
