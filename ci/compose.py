@@ -21,14 +21,14 @@ import pathlib
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from checks import ROOT, Failure, check, free_ports, run, until
+
 PROJECT = "galo-ci"
 OURS = ("haproxy", "gateway-1", "gateway-2", "aggregator")
 PROGRAMS = ("gateway-1", "gateway-2", "aggregator")
@@ -38,42 +38,6 @@ TOKEN = "123"
 AMOUNTS = ["0.01", "19.9", "19.90", "1234567.89", "1e2", "0.1", "0.2", "0.3", "1.15", "4.35", "100000e-3", "7", "99999.99"]
 CPUS_MAX, MEMORY_BYTES_MAX = decimal.Decimal("1.5"), 350 * 2**20
 UP_S_MAX, DOWN_S_MAX, SETTLE_S_MAX = 60, 15, 30
-
-
-class Failure(Exception):
-    """A check that does not hold."""
-
-
-def check(condition, message):
-    if not condition:
-        raise Failure(message)
-
-
-def run(*command, **options):
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
-    if done.returncode != 0:
-        raise Failure(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-4000:]}")
-    return done.stdout
-
-
-def until(condition, what, deadline_s):
-    """Polls until `condition()` is true, returns the seconds it took. `what` may be a function, asked at the end."""
-    start = time.monotonic()
-    while not condition():
-        if time.monotonic() - start > deadline_s:
-            raise Failure(f"not within {deadline_s} s: {what() if callable(what) else what}")
-        time.sleep(0.02)
-    return time.monotonic() - start
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def request(port, method, path, body=None, headers=None):

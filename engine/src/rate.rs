@@ -50,7 +50,8 @@ pub enum Use {
 pub struct Rate {
     limit: RateLimit,
     saved: u64,
-    filled_at_us: u64,
+    /// `None` until it is first asked: whatever was before nobody knows.
+    filled_at_us: Option<u64>,
     /// Who took the last token.
     last: Use,
     /// Until when each [`Use`] counts as waiting for one, µs.
@@ -65,7 +66,7 @@ impl Rate {
     #[must_use]
     pub fn new(limit: RateLimit) -> Self {
         assert!(limit.per_second > 0 && limit.shares > 0, "a limit that lets nothing through");
-        Self { limit, saved: limit.token(), filled_at_us: 0, last: Use::Doubt, wanted_until_us: [0; 2] }
+        Self { limit, saved: limit.token(), filled_at_us: None, last: Use::Doubt, wanted_until_us: [0; 2] }
     }
 
     /// Goes on with another limit. What is saved keeps its worth, as far as the new bucket holds it.
@@ -112,7 +113,8 @@ impl Rate {
     #[must_use]
     pub fn next_us(&self) -> u64 {
         let missing = self.limit.token().saturating_sub(self.saved);
-        self.filled_at_us.saturating_add(missing.div_ceil(u64::from(self.limit.per_second)))
+        let filled_at_us = self.filled_at_us.unwrap_or(0);
+        filled_at_us.saturating_add(missing.div_ceil(u64::from(self.limit.per_second)))
     }
 
     /// How long `len` requests take, µs.
@@ -122,8 +124,9 @@ impl Rate {
     }
 
     fn fill(&mut self, now_us: u64) {
-        let since_us = now_us.saturating_sub(self.filled_at_us);
-        self.filled_at_us = self.filled_at_us.max(now_us);
+        let filled_at_us = self.filled_at_us.map_or(now_us, |before| before.max(now_us));
+        let since_us = filled_at_us - self.filled_at_us.unwrap_or(filled_at_us);
+        self.filled_at_us = Some(filled_at_us);
         let saved = self.saved.saturating_add(since_us.saturating_mul(u64::from(self.limit.per_second)));
         self.saved = saved.min(self.limit.burst() * self.limit.token());
     }
@@ -180,9 +183,10 @@ mod tests {
 
     #[test]
     fn it_starts_with_one_and_says_when_the_next_is_there() {
+        let mut full = rate(50, 1);
+        let count = std::iter::from_fn(|| full.try_take(Use::Payment, 5_000_000).then_some(())).count();
+        assert_eq!(count, 1, "time before the first question saves nothing");
         let mut rate = rate(3, 1);
-        rate.fill(5_000_000);
-        let mut rate = Rate { saved: rate.limit.token(), ..rate };
         assert!(rate.try_take(Use::Payment, 5_000_000) && !rate.has_token(Use::Payment, 5_000_000));
         let next_us = rate.next_us();
         assert_eq!(next_us, 5_333_334);

@@ -113,7 +113,7 @@ impl Config {
     /// mistake: it is tried again when there is something to send.
     ///
     /// # Errors
-    /// A URL or a certificate that is none.
+    /// A certificate or a key that is none.
     pub fn resolve(&self) -> Result<Vec<Reached>, ConfigError> {
         reach_all(&self.processors)
     }
@@ -164,15 +164,13 @@ impl Reached {
     fn new(profile: &Profile) -> Result<Self, ConfigError> {
         let fail = |problem: String| ConfigError::Endpoint { name: profile.name.clone(), problem };
         let tls = profile.tls.as_ref().map_or_else(TlsOptions::default, |tls| TlsOptions {
-            ca_file: tls.ca.as_ref().map(|pem| pem.path.clone()),
-            client_cert_file: tls.client.as_ref().map(|(certificate, _)| certificate.path.clone()),
-            client_key_file: tls.client.as_ref().map(|(_, key)| key.path.clone()),
+            ca: tls.ca.clone(),
+            client_cert: tls.client.as_ref().map(|(certificate, _)| certificate.clone()),
+            client_key: tls.client.as_ref().map(|(_, key)| key.clone()),
             server_name: Some(tls.server_name.clone()),
         });
         let reach = |url: &Url, options: &TlsOptions| {
-            let endpoint =
-                Endpoint::parse_and_resolve(&url.to_string()).map_err(|it| fail(it.to_string()))?;
-            endpoint.secure(options).map_err(|it| fail(it.to_string()))
+            Endpoint::resolve(url).secure(options).map_err(|it| fail(it.to_string()))
         };
         let token_endpoint = match &profile.auth {
             // An authorization server is known to the same authorities, under a name of its own.

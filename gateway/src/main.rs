@@ -84,7 +84,8 @@ fn main() -> ExitCode {
         Ok(endpoints) => endpoints,
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
     };
-    for Reached { endpoint, .. } in endpoints.iter().filter(|it| it.endpoint.addresses().is_empty()) {
+    let all = endpoints.iter().flat_map(|it| [Some(&it.endpoint), it.token_endpoint.as_ref()]).flatten();
+    for endpoint in all.filter(|it| it.addresses().is_empty()) {
         tracing::warn!(
             "{} does not resolve (yet); it is tried again when there is work",
             endpoint.host_header()

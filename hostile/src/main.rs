@@ -8,7 +8,8 @@
 //! cent, and nothing else does.
 //!
 //! It must never depend on a fixed port, on what ran before, or on how fast the machine is: waits have limits far above what
-//! they wait for, and what is a matter of speed is printed, not judged.
+//! they wait for, and what is a matter of speed is printed, or judged against what the same payments took in the same run before anything
+//! was wrong.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::galo::Programs;
-use crate::processor::{Act, Asked, Processor, Then};
+use crate::processor::{Act, Arrival, Asked, Processor, Then};
 use crate::scene::{Case, Findings, Scene, refusal, side_by_side};
 use crate::tally::Tally;
 
@@ -61,6 +61,9 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) {
 /// For so long others are paid beside what is refused.
 const BESIDE: Duration = Duration::from_secs(20);
 
+/// At one processor at least it must be tried so often: with fewer there are no pauses that could grow.
+const ATTEMPTS_MIN: usize = 3;
+
 /// An id may be tried so often during that time at one processor: pauses that double from a tenth of a second are eight.
 const ATTEMPTS_MAX: usize = 12;
 
@@ -87,7 +90,10 @@ fn refused_by_both(scene: &mut Scene, findings: &mut Findings, status: u16) -> R
         .collect();
     let counts: Vec<usize> = attempts.iter().map(Vec::len).collect();
     findings.figure(format!("attempts by id and processor {counts:?}"));
-    findings.expect(counts.iter().sum::<usize>() > ids.len(), || "never tried again".to_owned());
+    // In the order of the processors, and of the ids at each.
+    let (default, fallback) = counts.split_at(ids.len());
+    let most = default.iter().zip(fallback).map(|(default, fallback)| default.max(fallback));
+    findings.expect(most.min() >= Some(&ATTEMPTS_MIN), || "one was not tried again and again".to_owned());
     let count_max = if status == 429 { ATTEMPTS_MAX_EAGER } else { ATTEMPTS_MAX };
     for instants in &attempts {
         findings.check(check_pauses_grow(instants, count_max));
@@ -116,7 +122,11 @@ fn reset_by_both(scene: &mut Scene, findings: &mut Findings) -> Result<(), Strin
     }
     pay_beside(scene, findings, &ids)?;
     let attempts = ids.each_ref().map(|id| attempts_at(&scene.default, id));
-    findings.figure(format!("attempts at the default one {:?}", attempts.each_ref().map(Vec::len)));
+    let counts = attempts.each_ref().map(Vec::len);
+    findings.figure(format!("attempts at the default one {counts:?}"));
+    findings.expect(counts.iter().min() >= Some(&ATTEMPTS_MIN), || {
+        "one was not tried again and again".to_owned()
+    });
     for instants in &attempts {
         findings.check(check_pauses_grow(instants, ATTEMPTS_MAX_EAGER));
     }
@@ -136,32 +146,34 @@ fn reset_by_both(scene: &mut Scene, findings: &mut Findings) -> Result<(), Strin
 fn refused_by_default(scene: &mut Scene, findings: &mut Findings, status: u16) -> Result<(), String> {
     let ids: [String; 2] = scene.fresh_ids();
     refuse_for_ever(&scene.default, &ids, status);
-    pay_beside(scene, findings, &ids)?;
+    let usual = pay_beside(scene, findings, &ids)?;
     let counts = ids.each_ref().map(|id| attempts_at(&scene.default, id).len());
     findings.figure(format!("attempts at the default one {counts:?}"));
     findings.expect(counts.iter().all(|count| *count <= ATTEMPTS_MAX), || "tried too often".to_owned());
     let waits = scene.waits(|id| ids.iter().any(|refused| refused == id));
     findings.figure(format!("the refused ones: {waits}"));
     // Their patience, and as long again for a busy machine.
-    findings.check(waits.check_within(SECOND * 4).map_err(|error| format!("the refused ones: {error}")));
+    findings
+        .check(waits.check_within(SECOND * 4 + usual).map_err(|error| format!("the refused ones: {error}")));
     if findings.is_well() {
         scene.check_end(&BTreeSet::new())?;
     }
     Ok(())
 }
 
-/// Pays the ids that are refused, then five others a second, which must not notice.
-fn pay_beside(scene: &mut Scene, findings: &mut Findings, ids: &[String]) -> Result<(), String> {
+/// Pays the ids that are refused, then five others a second, which must not notice. What payments took here before that.
+fn pay_beside(scene: &mut Scene, findings: &mut Findings, ids: &[String]) -> Result<Duration, String> {
+    let usual = scene.control(findings, 5)?;
     for id in ids {
         scene.pay(id)?;
     }
     scene.pay_for(BESIDE, 5)?;
     let waits = scene.await_waits(LATE_LIMIT, |id| ids.iter().all(|refused| refused != id));
     findings.figure(&waits);
-    findings.check(waits.check_within(OTHERS_BOUND));
+    findings.check(waits.check_within(OTHERS_BOUND + usual));
     let open = scene.gateways_sum("galo_processor_breaker_open")?;
     findings.figure(format!("{open} of 4 breakers open"));
-    Ok(())
+    Ok(usual)
 }
 
 /// When this id was sent to this processor, during the time of judgement.
@@ -222,14 +234,14 @@ const LEFT_ALONE: Duration = Duration::from_millis(4_900);
 const ATTEMPTS_PER_REST: usize = 2 * 2;
 
 fn limited(scene: &mut Scene, findings: &mut Findings, retry_after: RetryAfter) -> Result<(), String> {
-    scene.default.set_manner(move |asked: &Asked<'_>| {
-        (asked.since_first < LIMITED).then(|| refusal(429, &retry_after.header()))
-    });
+    let usual = scene.control(findings, 20)?;
+    let lifted = Instant::now() + LIMITED;
+    scene.default.set_manner(move |_| (Instant::now() < lifted).then(|| refusal(429, &retry_after.header())));
     let back_limit = SECOND * 7;
     scene.pay_for(LIMITED + back_limit + SECOND, 20)?;
     let waits = scene.await_waits(LATE_LIMIT, |_| true);
     findings.figure(&waits);
-    findings.check(waits.check_within(OTHERS_BOUND));
+    findings.check(waits.check_within(OTHERS_BOUND + usual));
     let arrivals = scene.default.books().arrivals.clone();
     let refused: Vec<Instant> =
         arrivals.iter().filter(|arrival| arrival.status == 429).map(|arrival| arrival.at).collect();
@@ -240,10 +252,9 @@ fn limited(scene: &mut Scene, findings: &mut Findings, retry_after: RetryAfter) 
     let most = most_within(&refused, window);
     findings.figure(format!("{} attempts refused, at most {most} within {window:?}", refused.len()));
     findings.expect(most <= count_max, || format!("more than {count_max} attempts within {window:?}"));
-    let lifted = arrivals.first().map(|first| first.at + LIMITED);
-    let taken = arrivals.iter().find(|arrival| arrival.status == 200).map(|arrival| arrival.at);
-    match lifted.zip(taken) {
-        Some((lifted, taken)) => {
+    let is_taken = |arrival: &&Arrival| arrival.status == 200 && arrival.at >= lifted;
+    match arrivals.iter().find(is_taken).map(|arrival| arrival.at) {
+        Some(taken) => {
             let back = taken.saturating_duration_since(lifted);
             findings.figure(format!("default again {back:.1?} after its limit"));
             findings.expect(back <= back_limit, || format!("that is later than {back_limit:?}"));
@@ -270,14 +281,16 @@ fn most_within(instants: &[Instant], window: Duration) -> usize {
 }
 
 fn refused_all(scene: &mut Scene, findings: &mut Findings, status: u16) -> Result<(), String> {
+    let usual = scene.control(findings, 10)?;
+    let before = scene.default.books().arrivals.len();
     scene.default.set_manner(move |_| Some(refusal(status, "")));
     scene.pay_for(SECOND * 5, 10)?;
     let breakers = scene.gateways_sum("galo_processor_breaker_open{processor=\"default\"}")?;
     let waits = scene.await_waits(LATE_LIMIT, |_| true);
-    let attempts = scene.default.books().arrivals.len();
+    let attempts = scene.default.books().arrivals.len() - before;
     findings.figure(format!("{waits}; {attempts} attempts at the default one"));
     // A patience of a second, and another one.
-    findings.check(waits.check_within(SECOND * 2));
+    findings.check(waits.check_within(SECOND * 2 + usual));
     findings.expect(breakers == 2, || format!("{breakers} of 2 breakers of the default one are open"));
     if findings.is_well() {
         scene.check_end(&BTreeSet::new())?;

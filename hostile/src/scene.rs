@@ -3,7 +3,8 @@
 //! Most of these cases wait most of the time, so the cases of a group run side by side; a group whose cases want the CPU has
 //! few of them. What is judged is the time from a payment's POST to the last byte of a processor's answer that says that it is
 //! stored, by the test's own processors, which live in this process: nobody is asked meanwhile, and no clock but one is read.
-//! A bound holds for the 99th percentile, and twice the bound for the slowest, since the machine may be busy with other things.
+//! A bound holds for the 99th percentile, and twice the bound for the slowest, above what payments took in the same run before anything was wrong: the
+//! machine may be busy with other things.
 //!
 //! Each case ends like all others: ledger, summary and conservation against the processors' books, id by id. A case
 //! collects everything that is wrong before it fails, since the figures of a failure are what tells its kind.
@@ -23,6 +24,10 @@ use crate::world::payment_json;
 /// minute by then.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// For how long payments are made before anything is wrong, and how long all of them may take.
+const CONTROL: Duration = Duration::from_secs(3);
+const CONTROL_LIMIT: Duration = Duration::from_secs(20);
+
 /// How often something that is waited for is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -32,6 +37,8 @@ pub(crate) struct Scene {
     pub(crate) default: Processor,
     pub(crate) fallback: Processor,
     sent: Vec<Sent>,
+    /// How many of them came before what is judged.
+    control_len: usize,
     kept: [Option<Connection>; 2],
 }
 
@@ -148,7 +155,7 @@ impl Scene {
     fn start(programs: &Programs, plan: &Plan<'_>) -> Result<Self, String> {
         let (default, fallback) = (Processor::start()?, Processor::start()?);
         let galo = Galo::start(programs, plan, [default.url(), fallback.url()])?;
-        Ok(Self { galo, default, fallback, sent: Vec::new(), kept: [None, None] })
+        Ok(Self { galo, default, fallback, sent: Vec::new(), control_len: 0, kept: [None, None] })
     }
 
     /// Both processors.
@@ -193,6 +200,17 @@ impl Scene {
         Ok(())
     }
 
+    /// What payments take here and now while nothing is wrong: the slowest of some seconds of them, above which bounds are judged. They count for
+    /// nothing else but the books.
+    pub(crate) fn control(&mut self, findings: &mut Findings, per_second: u32) -> Result<Duration, String> {
+        self.pay_for(CONTROL, per_second)?;
+        let waits = self.await_waits(CONTROL_LIMIT, |_| true);
+        findings.figure(format!("control: {waits}"));
+        waits.check_all()?;
+        self.control_len = self.sent.len();
+        Ok(waits.longest())
+    }
+
     /// When a processor first said that it has this payment.
     fn answered(&self, id: &str) -> Option<Instant> {
         self.processors().iter().filter_map(|processor| processor.books().answered.get(id).copied()).min()
@@ -200,7 +218,7 @@ impl Scene {
 
     /// How long after their POSTs the payments that `judges` picks by id were processed.
     pub(crate) fn waits(&self, judges: impl Fn(&str) -> bool) -> Waits {
-        let judged = self.sent.iter().filter(|sent| judges(&sent.id));
+        let judged = self.sent[self.control_len..].iter().filter(|sent| judges(&sent.id));
         let mut waits = Waits { count: 0, sorted: Vec::new() };
         for sent in judged {
             waits.count += 1;

@@ -49,13 +49,14 @@ fn slow_both(
     delay: Duration,
     is_contest: bool,
 ) -> Result<(), String> {
+    let usual = scene.control(findings, 10)?;
     let health = format!(r#"{{"failing":false,"minResponseTime":{}}}"#, delay.as_millis());
     for processor in scene.processors() {
         processor.set_manner(move |asked: &Asked<'_>| Some(asked.honestly().after(delay)));
         processor.script_health(Some(Act::new(false, plain(200, "OK", &health), Then::Stay)));
     }
     scene.pay_for(SECOND * 10, 10)?;
-    let limit = delay * 2 + SECOND;
+    let limit = delay * 2 + SECOND + usual;
     let waits = scene.await_waits(limit, |_| true);
     let at_default = scene.default.books().stored.len();
     findings.figure(format!("{waits}; {at_default} at the default one"));
@@ -83,8 +84,9 @@ fn hang_at_some(processor: &Processor, one_in: u64) {
 }
 
 fn hanging(scene: &mut Scene, findings: &mut Findings, one_in: u64) -> Result<(), String> {
-    hang_at_some(&scene.default, one_in);
     let (time, per_second) = BESIDE;
+    let usual = scene.control(findings, per_second)?;
+    hang_at_some(&scene.default, one_in);
     scene.pay_for(time, per_second)?;
     let unanswered = |scene: &Scene| -> BTreeSet<String> {
         let books = scene.default.books();
@@ -107,7 +109,7 @@ fn hanging(scene: &mut Scene, findings: &mut Findings, one_in: u64) -> Result<()
         "others: {waits}; {} hung or reset; {default} at the default one, {fallback} at the other",
         hit.len()
     ));
-    findings.check(waits.check_within(SECOND * 2));
+    findings.check(waits.check_within(SECOND * 2 + usual));
     findings.expect(!hit.is_empty(), || "nothing hung".to_owned());
     findings.check(scene.check_no_crossing(|arrival| arrival.status == 0).map(drop));
     if findings.is_well() {

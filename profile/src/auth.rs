@@ -209,7 +209,7 @@ const TOKEN_SIZE_MAX: usize = 8 << 10;
 
 /// The token of one processor, and when to ask for the next; sans-IO.
 ///
-/// The caller asks [`Tokens::needs`] now and then (once a second, and before an attempt without a token), sends what it gets, and
+/// The caller asks [`Tokens::needs`] when [`Tokens::due_us`] says, which [`Tokens::refused`] may bring forward, sends what it gets, and
 /// reports how it ended: each request ends in [`Tokens::answered`] or [`Tokens::failed`]. An attempt without a token is `not_sent`.
 #[derive(Clone, Debug)]
 pub struct Tokens {

@@ -5,9 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
+use galo_engine::PROCESSORS_LEN_MAX;
+
 use crate::error::{At, Error, Errors, shown};
 use crate::files::Files;
-use crate::processor::{PROCESSORS_MAX, Processor, read_processor};
+use crate::processor::{Processor, read_processor};
 use crate::routing::Routing;
 use crate::shipped;
 use crate::table::{Entry, Log, Table};
@@ -143,11 +145,11 @@ impl Processors {
             let entry = table.need("processor", "1 to 8 [[processor]] tables");
             let entries = entry.as_ref().map(Entry::entries).unwrap_or_default();
             if let Some(entry) = &entry
-                && !(1..=PROCESSORS_MAX).contains(&entries.len())
+                && !(1..=PROCESSORS_LEN_MAX).contains(&entries.len())
             {
                 entry.expected("1 to 8 [[processor]] tables");
             }
-            let tables = entries.iter().filter_map(Entry::table).take(PROCESSORS_MAX);
+            let tables = entries.iter().filter_map(Entry::table).take(PROCESSORS_LEN_MAX);
             for (place, mut table) in (0..).zip(tables) {
                 let at = table.at();
                 let profile = table.get("profile").map(|entry| entry.text().and_then(shipped::text));

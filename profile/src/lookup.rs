@@ -1,8 +1,8 @@
 //! `[processor.lookup]`: what a processor has stored for an id.
 //!
 //! A look-up settles doubts, so it must not make any: an answer that says nothing clearly is [`Said::Unclear`], and "not found"
-//! is only what the profile calls so, on the last page of a list. What "not found" proves is another question, and
-//! [`Lookup::not_found_proves`] answers it by the attempt's age.
+//! is only what the profile calls so, on the last page of a list. What "not found" proves is another question, which the dispatcher
+//! answers by the attempt's age and [`Lookup::not_found_after_ms`].
 
 use std::ops::RangeInclusive;
 
@@ -120,12 +120,6 @@ impl Lookup {
     #[must_use]
     pub const fn is_list(&self) -> bool {
         self.list.is_some()
-    }
-
-    /// Whether "not found" proves that nothing is stored, so long after the last attempt began.
-    #[must_use]
-    pub fn not_found_proves(&self, age_ms: u64) -> bool {
-        self.not_found_after_ms.is_some_and(|after_ms| age_ms >= after_ms)
     }
 
     /// An entry, if it is this payment: what it says, or `None` where that is unclear.
@@ -351,7 +345,6 @@ pub(crate) fn read_lookup(
     answers_name: bool,
 ) -> Option<Lookup> {
     let mut table = processor.table("lookup")?;
-    table.word("method", &[("GET", ())]);
     let time = table.word("time", &TIME_FORMS).unwrap_or(TimeForm::Iso);
     let matches = table.get("matches").and_then(|entry| pointer(&entry));
     let list = table.get("list").and_then(|entry| pointer(&entry));

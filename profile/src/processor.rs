@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use galo_engine::PROCESSORS_LEN_MAX;
+
 use crate::auth::{Auth, read_url};
 use crate::files::Files;
 use crate::health::Health;
@@ -12,9 +14,6 @@ use crate::rules::{Answers, read_answers};
 use crate::secret::Secret;
 use crate::table::Table;
 use crate::url::{self, Url};
-
-/// Processors of one file.
-pub const PROCESSORS_MAX: usize = 8;
 
 /// A payment processor: everything that Galo knows of it before it has answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,7 +116,7 @@ pub(crate) fn read_processor(mut table: Table<'_>, place: u8, files: &Files<'_>)
     table.get("profile");
     let name =
         table.need("name", "1 to 32 characters of a-z, 0-9, _ and -").and_then(|entry| entry.read(name));
-    let number = table.number_or("number", u64::from(place), 0..=PROCESSORS_MAX as u64 - 1);
+    let number = table.number_or("number", u64::from(place), 0..=PROCESSORS_LEN_MAX as u64 - 1);
     let url = table.need("url", url::EXPECTED).and_then(|entry| read_url(&entry));
     let tls = match (&url, table.get("tls")) {
         (Some(url), Some(entry)) if !url.https => {

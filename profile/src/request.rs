@@ -82,14 +82,6 @@ pub struct Idempotency {
     pub window_s: Option<u64>,
 }
 
-impl Idempotency {
-    /// Whether an attempt may be sent again, so long after the first one began. Afterwards it is only looked up.
-    #[must_use]
-    pub fn may_send_again(&self, since_first_ms: u64) -> bool {
-        self.window_s.is_none_or(|window_s| since_first_ms < window_s.saturating_mul(1_000))
-    }
-}
-
 /// Where the key stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum KeyPlace {

@@ -18,7 +18,9 @@
 //!
 //! Memory: a lane holds its task (under 4 KiB), a request of 300 bytes and 4 KiB for an answer, so 400 lanes
 //! (the default bound) take about 3.4 MB. The worst that a hostile processor can make of it is 32 KiB for an answer in each
-//! lane at once, 13 MB; such a connection is closed after its answer.
+//! lane at once, 13 MB; such a connection is closed after its answer. Under TLS a connection takes some 15 KiB more: 5 KiB of buffers (`stream.rs`),
+//! rustls' session with its keys, and what rustls has read of a record, 4 KiB at first and up to the 18 KiB of the largest; a hostile handshake
+//! 32 KiB (`stream.rs` again) until it is over.
 //!
 //! It must never send an attempt twice. The one request that is written again is one of which the kernel took no
 //! byte, because the peer had closed the idle connection. Whatever goes wrong, `on_end` is called exactly once for
@@ -266,6 +268,7 @@ impl Client {
     /// lanes. Wait for [`Client::drained`] afterwards: the ends are reported as the lanes get their turn.
     pub fn shutdown(&self) {
         self.is_closing.set(true);
+        self.tokens.iter().for_each(TokenKeeper::stir);
         self.idle.borrow_mut().clear();
         for lane in self.lanes.borrow_mut().drain(..) {
             drop(lane.connection.take());

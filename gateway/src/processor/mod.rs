@@ -38,7 +38,7 @@ mod tls;
 mod token;
 
 pub use client::{Attempt, AttemptEnd, Client, ClientConfig, ClientStats};
-pub use endpoint::{Endpoint, EndpointError};
+pub use endpoint::Endpoint;
 pub use queries::HealthError;
 pub use socket::SocketOptions;
 pub use tls::{Tls, TlsError, TlsOptions, TlsProblem};

@@ -8,11 +8,12 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use galo_profile::{Pem, Secret};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -27,12 +28,12 @@ const SYSTEM_CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// How to speak TLS to one processor, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The authorities trusted for this processor, in PEM; those of the system if none.
-    pub ca_file: Option<PathBuf>,
-    /// The client's certificate and what links it to an authority, in PEM, its own first.
-    pub client_cert_file: Option<PathBuf>,
-    /// The key of the client's certificate, in PEM, not encrypted.
-    pub client_key_file: Option<PathBuf>,
+    /// The authorities trusted for this processor; those of the system if none.
+    pub ca: Option<Pem>,
+    /// The client's certificate and what links it to an authority, its own first.
+    pub client_cert: Option<Pem>,
+    /// The key of the client's certificate, not encrypted.
+    pub client_key: Option<Pem>,
     /// The name to ask for and to find in the processor's certificate, if not the URL's host.
     pub server_name: Option<String>,
 }
@@ -40,7 +41,7 @@ pub struct TlsOptions {
 /// Why TLS cannot be spoken as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TlsError {
-    /// A file that cannot be read.
+    /// A file that is not as expected.
     #[error("{}: {problem}", path.display())]
     File {
         /// Which.
@@ -150,7 +151,7 @@ struct Loaded {
 }
 
 impl Tls {
-    /// Reads the files; `host` is the URL's.
+    /// Reads what was in the files, and the machine's authorities; `host` is the URL's.
     ///
     /// # Errors
     /// The first file or name that is not as expected.
@@ -159,11 +160,11 @@ impl Tls {
         let server_name =
             ServerName::try_from(name.to_owned()).map_err(|_| TlsError::ServerName(name.to_owned()))?;
         let provider = Arc::new(ring::default_provider());
-        let roots = match &options.ca_file {
-            Some(path) => load_roots(path)?,
-            None => load_system_roots(Path::new(SYSTEM_CA_FILE))?,
+        let roots = match &options.ca {
+            Some(pem) => load_roots(pem)?,
+            None => load_system_roots()?,
         };
-        let identity = match (&options.client_cert_file, &options.client_key_file) {
+        let identity = match (&options.client_cert, &options.client_key) {
             (Some(certificate), Some(key)) => Some(Arc::new(load_identity(certificate, key, &provider)?)),
             (None, None) => None,
             _ => return Err(TlsError::HalfIdentity),
@@ -280,11 +281,11 @@ impl fmt::Debug for Identity {
     }
 }
 
-fn load_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+fn load_roots(pem: &Pem) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for (index, certificate) in load_certificates(path)?.into_iter().enumerate() {
+    for (index, certificate) in load_certificates(pem)?.into_iter().enumerate() {
         roots.add(certificate).map_err(|error| TlsError::File {
-            path: path.to_owned(),
+            path: pem.path.clone(),
             problem: format!("certificate {} is no authority's: {error}", index + 1),
         })?;
     }
@@ -292,45 +293,44 @@ fn load_roots(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// Debian's bundle is not ours: a certificate in it that cannot be read is left out.
-fn load_system_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+fn load_system_roots() -> Result<RootCertStore, TlsError> {
+    let path = PathBuf::from(SYSTEM_CA_FILE);
+    let bytes = std::fs::read(&path)
+        .map_err(|error| TlsError::File { path: path.clone(), problem: error.to_string() })?;
+    let pem = Pem { path, pem: Secret::new(bytes) };
     let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(load_certificates(path)?);
+    let (added, _) = roots.add_parsable_certificates(load_certificates(&pem)?);
     if added == 0 {
         let problem = "no authority in it; name one with the processor's CA file".to_owned();
-        return Err(TlsError::File { path: path.to_owned(), problem });
+        return Err(TlsError::File { path: pem.path, problem });
     }
     Ok(roots)
 }
 
-fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn load_certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let problem = |error: &pem::Error| TlsError::File {
-        path: path.to_owned(),
+        path: pem.path.clone(),
         problem: describe(error, "no certificate in it (expected PEM: -----BEGIN CERTIFICATE-----)"),
     };
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(path).map_err(|error| problem(&error))?.collect();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.pem.expose()).collect();
     let certificates = certificates.map_err(|error| problem(&error))?;
     if certificates.is_empty() { Err(problem(&pem::Error::NoItemsFound)) } else { Ok(certificates) }
 }
 
-fn load_identity(
-    certificate: &Path,
-    key: &Path,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, TlsError> {
+fn load_identity(certificate: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain = load_certificates(certificate)?;
-    let der = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::File {
-        path: key.to_owned(),
+    let der = PrivateKeyDer::from_pem_slice(key.pem.expose()).map_err(|error| TlsError::File {
+        path: key.path.clone(),
         problem: describe(
             &error,
             "no private key in it (expected PEM: PKCS#8, PKCS#1 or SEC1, not encrypted)",
         ),
     })?;
     CertifiedKey::from_der(chain, der, provider).map_err(|error| TlsError::File {
-        path: key.to_owned(),
+        path: key.path.clone(),
         problem: match error {
             rustls::Error::InconsistentKeys(_) => {
-                format!("not the key of the certificate in {}", certificate.display())
+                format!("not the key of the certificate in {}", certificate.path.display())
             }
             _ => "a private key of a kind that is not known here, or a broken one".to_owned(),
         },
@@ -340,7 +340,6 @@ fn load_identity(
 /// In our own words: the crate's may show a line of the file.
 fn describe(error: &pem::Error, nothing: &str) -> String {
     match error {
-        pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => nothing.to_owned(),
         _ => "broken PEM".to_owned(),
     }

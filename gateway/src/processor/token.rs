@@ -4,26 +4,26 @@
 //! a token, and an attempt without one is not sent.
 
 use std::cell::RefCell;
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use galo_profile::{Auth, Secret, Tokens};
 use galo_shell::clock::Clock;
-use monoio::time::{sleep, timeout};
+use monoio::time::timeout;
 
 use super::client::{Client, ClientConfig};
 use super::connector::Connector;
+use crate::wake::Flag;
 
 /// How long the authorization server may take.
 const ASK_MS_MAX: u64 = 10_000;
-
-/// Between two looks whether it is time to ask.
-const LOOK_EVERY_MS: u64 = 200;
 
 /// See the module's documentation.
 pub(super) struct TokenKeeper {
     tokens: RefCell<Tokens>,
     connector: Connector,
+    /// It may be due sooner than it was, or never again.
+    stirred: Rc<Flag>,
 }
 
 impl TokenKeeper {
@@ -35,6 +35,7 @@ impl TokenKeeper {
         let connect_timeout = Duration::from_millis(config.connect_timeout_ms);
         Some(Self {
             tokens: RefCell::new(Tokens::new((**oauth2).clone())),
+            stirred: Rc::default(),
             connector: Connector::new(endpoint.clone(), connect_timeout, config.socket),
         })
     }
@@ -47,18 +48,33 @@ impl TokenKeeper {
     /// The processor did not accept a request with this token, which may have been replaced since.
     pub(super) fn refused(&self, token: &Secret) {
         self.tokens.borrow_mut().refused(token, Clock.now());
+        self.stir();
     }
 
     /// Goes on with what another keeper of the same account has.
     pub(super) fn inherit(&self, before: &Self) {
         *self.tokens.borrow_mut() = before.tokens.borrow().successor();
+        self.stir();
+    }
+
+    /// Has its task look at once.
+    pub(super) fn stir(&self) {
+        self.stirred.raise();
     }
 
     pub(super) fn connector(&self) -> &Connector {
         &self.connector
     }
 
-    async fn look(&self, name: &str) {
+    /// Asks if it is time to; how long until it is again.
+    async fn look(&self, name: &str) -> Duration {
+        self.ask_if_due(name).await;
+        // Nobody else asks, so there is a time.
+        let due_us = self.tokens.borrow().due_us().unwrap_or(0);
+        Duration::from_micros(due_us.saturating_sub(Clock.now().monotonic_us))
+    }
+
+    async fn ask_if_due(&self, name: &str) {
         let request = self.tokens.borrow_mut().needs(Clock.now()).map(|request| request.expose().to_vec());
         let Some(request) = request else { return };
         let asked = timeout(Duration::from_millis(ASK_MS_MAX), self.ask(request)).await;
@@ -91,11 +107,15 @@ impl TokenKeeper {
 
 /// Keeps a client's token fresh for as long as the client lives.
 pub(super) async fn keep(client: Weak<Client>) {
-    while let Some(client) = client.upgrade().filter(|client| !client.is_closing()) {
-        if let Some(tokens) = &client.tokens {
-            tokens.look(&client.config.profile.name).await;
-        }
+    while let Some(client) = client.upgrade().filter(|client| !client.is_closing())
+        && let Some(tokens) = &client.tokens
+    {
+        let wait = tokens.look(&client.config.profile.name).await;
+        let stirred = Rc::clone(&tokens.stirred);
+        // It must not be held by who waits for its token to end.
         drop(client);
-        sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
+        if timeout(wait, stirred.lowered()).await.is_err() {
+            tracing::trace!("it is time for another token");
+        }
     }
 }

@@ -399,11 +399,6 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         ),
         (
             "lookup",
-            "lookup = { path = \"/p/{id}\", method = \"POST\" }",
-            "7: processor.lookup.method = \"POST\": expected \"GET\"",
-        ),
-        (
-            "lookup",
             "lookup = { path = \"/p\", list = \"/data\" }",
             "7: processor.lookup.matches is missing: expected the pointer to the member of an entry that equals the payment's id",
         ),

@@ -223,18 +223,15 @@ fn windows_and_ages_are_kept() {
     let text = |window: &str| {
         own(&format!("request = {{ path = \"/{{key}}\" }}\nidempotency = {{ in = \"path\"{window} }}"), "")
     };
-    let may = |window: &str, age| one(&text(window)).idempotency.may_send_again(age);
-    assert!(may("", u64::MAX) && may(", window_s = \"for ever\"", u64::MAX));
-    assert!(!may(", window_s = 0", 0));
-    assert!(may(", window_s = 10", 9_999) && !may(", window_s = 10", 10_000));
+    let window_s = |window: &str| one(&text(window)).idempotency.window_s;
+    let written = ["", ", window_s = \"for ever\"", ", window_s = 0", ", window_s = 10"];
+    assert_eq!(written.map(window_s), [None, None, Some(0), Some(10)]);
     let none = one(&own("", LIST));
-    assert!(!none.idempotency.may_send_again(0) && !none.idempotency.has_key);
-    let lookup = none.lookup.as_ref().unwrap();
-    assert!(!lookup.not_found_proves(u64::MAX));
+    assert!(!none.idempotency.has_key);
+    assert_eq!(none.lookup.as_ref().unwrap().not_found_after_ms, None);
     let text = LIST.replace("margin_s = 10", "not_found_after_ms = 31_000");
     let processor = one(&own("", &text));
-    let lookup = processor.lookup.as_ref().unwrap();
-    assert!(!lookup.not_found_proves(30_999) && lookup.not_found_proves(31_000));
+    assert_eq!(processor.lookup.as_ref().unwrap().not_found_after_ms, Some(31_000));
 }
 
 #[test]

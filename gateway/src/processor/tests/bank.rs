@@ -1,10 +1,11 @@
 //! Processors that speak TLS: rustls's server side over the blocking sockets of these tests, and an authority of their own.
 
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use galo_profile::{Pem, Secret};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -16,10 +17,9 @@ use super::{Bench, Peer, Request, Server, whole_request};
 /// The name that these processors' certificates bear; the tests connect to a number.
 pub(super) const NAME: &str = "processor.test";
 
-/// An authority, and the folder in which it writes what a client needs.
+/// An authority.
 pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: PathBuf,
 }
 
 /// A certificate and its key.
@@ -33,14 +33,11 @@ impl Authority {
     pub(super) fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("galo-tls-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Two authorities of one name would be told apart by their signatures alone.
         params.distinguished_name.push(rcgen::DnType::CommonName, format!("authority {number}"));
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        Self { issuer, folder }
+        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
     pub(super) fn identity(&self, name: &str) -> Identity {
@@ -55,22 +52,15 @@ impl Authority {
         Identity { chain: vec![certificate.der().clone()], key, pem: certificate.pem() }
     }
 
-    /// Writes a file and says where.
-    pub(super) fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// Where a file is that was written.
-    pub(super) fn folder_file(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+    /// A file of this name, as a profile has it.
+    pub(super) fn file(&self, name: &str, text: &str) -> Pem {
+        Pem { path: Path::new("tls").join(name), pem: Secret::new(text.as_bytes()) }
     }
 
     /// What a client needs to trust this authority.
     pub(super) fn options(&self) -> TlsOptions {
         TlsOptions {
-            ca_file: Some(self.file("ca.pem", &self.issuer.pem())),
+            ca: Some(self.file("ca.pem", &self.issuer.pem())),
             server_name: Some(NAME.to_owned()),
             ..TlsOptions::default()
         }
@@ -79,8 +69,8 @@ impl Authority {
     /// As [`Authority::options`], with a certificate of the client's own.
     pub(super) fn options_as(&self, client: &Identity) -> TlsOptions {
         TlsOptions {
-            client_cert_file: Some(self.file("client.pem", &client.pem)),
-            client_key_file: Some(self.file("client.key", &client.key.serialize_pem())),
+            client_cert: Some(self.file("client.pem", &client.pem)),
+            client_key: Some(self.file("client.key", &client.key.serialize_pem())),
             ..self.options()
         }
     }
@@ -93,12 +83,6 @@ impl Authority {
     /// One that wants a client's certificate of this authority.
     pub(super) fn strict_config(&self, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
         server_config(&self.identity(NAME), versions, Some(self))
-    }
-}
-
-impl Drop for Authority {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.folder).unwrap();
     }
 }
 
@@ -238,7 +222,7 @@ pub(super) fn sealed_answering(
 /// The address of a server that speaks TLS.
 pub(super) fn secured(server: &Server, options: &TlsOptions) -> Endpoint {
     let url = format!("https://{}", server.address);
-    Endpoint::parse_and_resolve(&url).unwrap().secure(options).unwrap()
+    Endpoint::at(&url).secure(options).unwrap()
 }
 
 /// A client of such a server.

@@ -126,7 +126,7 @@ fn dispatch_cost() {
     on_both_drivers(|| async {
         let server = plain_server();
         for lanes in [1, 16, 64] {
-            let endpoint = Endpoint::parse_and_resolve(&server.url()).unwrap();
+            let endpoint = Endpoint::at(&server.url());
             let spent = cost(endpoint, lanes, WARM_UP, ATTEMPTS).await;
             println!(
                 "{lanes:3} lanes: {:.2} us CPU, {:.2} us wall per attempt",
@@ -155,7 +155,7 @@ fn dispatch_cost_under_tls() {
                     let endpoint = if is_sealed {
                         bank::secured(&sealed, &authority.options())
                     } else {
-                        Endpoint::parse_and_resolve(&plain.url()).unwrap()
+                        Endpoint::at(&plain.url())
                     };
                     let spent = cost(endpoint, lanes, 500, ATTEMPTS).await;
                     let cpu_us = per_attempt(spent.cpu_us, ATTEMPTS);
@@ -185,7 +185,7 @@ fn dispatch_cost_under_tls() {
 fn rustls_allocations(authority: &Authority, count: u32) -> u64 {
     let config = Arc::new(authority.server_config());
     let mut server = rustls::ServerConnection::new(config).unwrap();
-    let endpoint = Endpoint::parse_and_resolve(&format!("https://{NAME}.invalid")).unwrap();
+    let endpoint = Endpoint::at(&format!("https://{NAME}.invalid"));
     let endpoint = endpoint.secure(&authority.options()).unwrap();
     let mut client = endpoint.tls().unwrap().client(String::new()).connection().unwrap();
     let (mut request, mut answer) = (Vec::with_capacity(4096), Vec::with_capacity(4096));
@@ -236,7 +236,7 @@ fn an_attempt_allocates_what_rustls_does_and_no_more() {
     on_both_drivers(|| async {
         let authority = Authority::new();
         let (plain, sealed) = (plain_server(), sealed_server(&authority));
-        let endpoint = Endpoint::parse_and_resolve(&plain.url()).unwrap();
+        let endpoint = Endpoint::at(&plain.url());
         let of_plain = cost(endpoint, 4, 500, ATTEMPTS).await.allocations;
         assert!(of_plain < OTHERS, "{of_plain} in plain text");
         let endpoint = bank::secured(&sealed, &authority.options());

@@ -1,12 +1,12 @@
 //! Handshakes that fail, in each way that a processor or a configuration can make them: nothing was sent then, and the
 //! reason has a name.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use galo_engine::verdict::End;
+use galo_profile::Pem;
 
 use super::super::{Endpoint, TlsOptions, TlsProblem};
 use super::bank::{Authority, NAME, sealed_answering, sealed_bench, sealed_server, secured, server_config};
@@ -104,11 +104,8 @@ fn a_clients_certificate_is_given_where_it_is_wanted() {
     on_both_drivers(|| async {
         for version in VERSIONS {
             let server = sealed_answering(authority.strict_config(&[version]), no_request);
-            let options = TlsOptions {
-                client_cert_file: other.options_as(&other.identity("galo")).client_cert_file,
-                client_key_file: Some(other.folder_file("client.key")),
-                ..authority.options()
-            };
+            let TlsOptions { client_cert, client_key, .. } = other.options_as(&other.identity("galo"));
+            let options = TlsOptions { client_cert, client_key, ..authority.options() };
             is_refused(&server, &options, TlsProblem::Refused, "a stranger's").await;
         }
     });
@@ -327,13 +324,11 @@ fn files_that_are_not_right_are_named() {
     let cut = authority.file("cut.key", &client.key_pem()[..60]);
     let chain_as_key = authority.file("chain.key", client.pem());
     let bad_key = authority.file("bad.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
-    let missing = Path::new("/nonexistent/ca.pem").to_owned();
-    let endpoint = || Endpoint::parse_and_resolve("https://127.0.0.1").unwrap();
+    let endpoint = || Endpoint::at("https://127.0.0.1");
     assert!(endpoint().secure(&good).is_ok());
-    let with_ca = |path: &Path| TlsOptions { ca_file: Some(path.to_owned()), ..good.clone() };
-    let with_key = |path: &Path| TlsOptions { client_key_file: Some(path.to_owned()), ..good.clone() };
+    let with_ca = |pem: &Pem| TlsOptions { ca: Some(pem.clone()), ..good.clone() };
+    let with_key = |pem: &Pem| TlsOptions { client_key: Some(pem.clone()), ..good.clone() };
     let cases = [
-        (with_ca(&missing), "No such file"),
         (with_ca(&empty), "no certificate in it"),
         (with_ca(&broken), "broken PEM"),
         (with_ca(&nonsense), "certificate 1 is no authority's"),
@@ -341,20 +336,17 @@ fn files_that_are_not_right_are_named() {
         (with_key(&cut), "broken PEM"),
         (with_key(&chain_as_key), "no private key in it"),
         (with_key(&bad_key), "a private key of a kind that is not known"),
-        (TlsOptions { client_key_file: None, ..good.clone() }, "belong together"),
+        (TlsOptions { client_key: None, ..good.clone() }, "belong together"),
         (TlsOptions { server_name: Some("a b".to_owned()), ..good.clone() }, "\"a b\" is neither"),
     ];
     for (options, expected) in cases {
         let error = endpoint().secure(&options).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
-        let is_named = [&options.ca_file, &options.client_key_file]
+        let is_named = [&options.ca, &options.client_key]
             .into_iter()
             .flatten()
-            .any(|path| error.starts_with(&path.display().to_string()));
-        assert!(
-            is_named || !matches!(expected, "No such file" | "broken PEM" | "no certificate in it"),
-            "{error}"
-        );
+            .any(|pem| error.starts_with(&pem.path.display().to_string()));
+        assert!(is_named || !matches!(expected, "broken PEM" | "no certificate in it"), "{error}");
         // What a file holds is not shown.
         let secret = client.key_pem();
         assert!(

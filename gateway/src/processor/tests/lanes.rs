@@ -106,7 +106,7 @@ fn nothing_is_mixed_up() {
         let next = Rc::new(Cell::new(LANES));
         let config = ClientConfig {
             processor: Processor::DEFAULT,
-            endpoint: Endpoint::parse_and_resolve(&server.url()).unwrap(),
+            endpoint: Endpoint::at(&server.url()),
             profile: profile(&server.url()),
             token_endpoint: None,
             lanes_max: LANES as usize,

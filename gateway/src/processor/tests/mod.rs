@@ -269,7 +269,7 @@ fn profile(url: &str) -> Arc<Profile> {
 fn config(url: &str) -> ClientConfig {
     ClientConfig {
         processor: Processor::FALLBACK,
-        endpoint: Endpoint::parse_and_resolve(url).unwrap(),
+        endpoint: Endpoint::at(url),
         profile: profile(url),
         token_endpoint: None,
         lanes_max: 64,

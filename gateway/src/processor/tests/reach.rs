@@ -83,7 +83,7 @@ fn a_name_is_resolved_again_after_failures() {
         let server = Server::answering(|_, _, peer| peer.send(ANSWER_200));
         let port = server.address.port();
         for stale in [vec![dead(port)], vec![]] {
-            let endpoint = Endpoint::parse_and_resolve(&format!("http://localhost:{port}")).unwrap();
+            let endpoint = Endpoint::at(&format!("http://localhost:{port}"));
             assert!(endpoint.addresses().contains(&server.address));
             let bench =
                 Bench::with(&server.url(), |config| config.endpoint = endpoint.with_addresses(stale.clone()));

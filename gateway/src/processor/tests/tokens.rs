@@ -61,7 +61,7 @@ fn token(request: &Request) -> &str {
 fn bench(folder: &Folder, bank: &Server, authority: &Server, more: &str) -> Bench {
     Bench::with(&bank.url(), |config| {
         config.profile = folder.profile(&bank.url(), &authority.url(), more);
-        config.token_endpoint = Some(Endpoint::parse_and_resolve(&authority.url()).unwrap());
+        config.token_endpoint = Some(Endpoint::at(&authority.url()));
     })
 }
 
