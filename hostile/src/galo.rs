@@ -54,6 +54,13 @@ pub(crate) struct Recipe {
     descriptors_max: Option<u64>,
 }
 
+impl Recipe {
+    /// A program that needs nothing but its arguments.
+    pub(crate) const fn new(program: PathBuf, arguments: Vec<String>) -> Self {
+        Self { program, arguments, environment: Vec::new(), descriptors_max: None }
+    }
+}
+
 /// One Galo.
 pub(crate) struct Galo {
     folder: PathBuf,
@@ -111,7 +118,7 @@ impl Galo {
     /// Starts everything and waits until both gateways are ready.
     pub(crate) fn start(programs: &Programs, plan: &Plan<'_>, urls: [String; 2]) -> Result<Self, String> {
         let number = GALO_COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("galo-hostile-{}-{}", std::process::id(), plan.name));
+        let folder = folder_of(plan.name);
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         let mut galo = Self {
             folder,
@@ -535,7 +542,13 @@ pub(crate) fn sum(page: &str, series: &str) -> u64 {
         .sum()
 }
 
-fn free_port() -> Result<u16, String> {
+/// The folder of a Galo whose plan has this name.
+pub(crate) fn folder_of(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("galo-hostile-{}-{name}", std::process::id()))
+}
+
+/// A port that nobody has now.
+pub(crate) fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
     listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
 }

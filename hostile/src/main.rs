@@ -2,7 +2,7 @@
 //!
 //! Tables of cases: bytes that are no request, or two; bodies and bounds that are no payment and no instant; crowds of slow
 //! and idle clients; processors that cut, garble, delay or refuse their answers at every byte, that refuse single payments, limit
-//! rates, claim what is not so, or never answer; processes that stand still, die and are started twice; peers that are none;
+//! rates, claim what is not so, or never answer; every shipped profile against the program that speaks that provider's API; processes that stand still, die and are started twice; peers that are none;
 //! descriptors, disk, memory and CPU that run out. Each case says what must come of it, and after each the system must be alive and
 //! correct: an ordinary payment is taken, and in the end everything that was promised stands in a processor's book once, to the
 //! cent, and nothing else does.
@@ -24,6 +24,7 @@ mod outages;
 mod peer;
 mod peers;
 mod processor;
+mod providers;
 mod queries;
 mod refusals;
 mod resources;
@@ -48,7 +49,7 @@ use crate::world::World;
 #[derive(Debug, Parser)]
 #[command(name = "galo-hostile", version)]
 struct Arguments {
-    /// The folder of galo-gateway and galo-aggregator
+    /// The folder of galo-gateway, galo-aggregator and processor
     #[arg(long)]
     programs: PathBuf,
     /// HAProxy
@@ -98,6 +99,7 @@ fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     refusals::run(programs, tally);
     claims::run(programs, tally);
     slowness::run(programs, tally);
+    providers::run(programs, tally);
     stops::run(programs, tally)?;
     peers::run(programs, tally)?;
     // Last, since one of its groups moves to a mount namespace of its own.

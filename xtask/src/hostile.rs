@@ -1,6 +1,6 @@
 //! `cargo xtask hostile`: hostile clients and processors against the programs as they are shipped.
 //!
-//! Builds gateway, aggregator and `galo-hostile`, finds HAProxy, and runs the latter, which starts everything else in folders
+//! Builds gateway, aggregator, `processor` and `galo-hostile`, finds HAProxy, and runs the latter, which starts everything else in folders
 //! and on ports of its own. Must never touch a running Galo: it needs none, and knows of none.
 
 use std::path::PathBuf;
@@ -48,6 +48,8 @@ pub(crate) fn hostile(options: &Options) -> Fallible<()> {
             "galo-aggregator",
             "--package",
             "galo-hostile",
+            "--package",
+            "galo-simulator",
         ]);
         run(&mut command, "the build")?;
     }

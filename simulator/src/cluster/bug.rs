@@ -108,6 +108,8 @@ bugs! {
     RetryAfterIgnored = "retry-after-ignored",
     /// A payment's own refusal is read as one that asks to be left alone for a while.
     RefusalRests = "refusal-rests",
+    /// A name's new address is another processor's, and its books are believed.
+    AddressOfAnother = "address-of-another",
     /// No patience ends.
     PatienceForgotten = "patience-forgotten",
 }

@@ -62,6 +62,7 @@ impl World {
             7 if self.plan.clock_steps => self.step_clock(),
             8 if self.plan.purges && self.coverage.purges < 2 => self.purge(),
             9 if self.plan.power_loss.is_some() => self.lose_power(),
+            10 if self.plan.moves => self.move_processor(),
             _ if self.plan.bad_processors => self.change_processor(),
             _ => {}
         }
@@ -136,6 +137,7 @@ impl World {
 
     /// A processor is well again.
     pub(super) fn heal_processor(&mut self, processor: Processor) {
+        self.resolve(processor);
         let now_us = self.now_us;
         let upstream = &mut self.upstreams[processor.index()];
         upstream.down = false;

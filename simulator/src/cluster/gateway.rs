@@ -50,6 +50,8 @@ pub struct Gateway {
     pub refused: BTreeSet<CorrelationId>,
     /// When a processor said that it rests, and until when, by processor.
     pub rests_us: [(u64, u64); PROCESSORS_LEN_MAX],
+    /// Until when it knows a processor's former address, by processor.
+    pub stale_until_us: [u64; PROCESSORS_LEN_MAX],
 }
 
 impl Gateway {
@@ -73,6 +75,7 @@ impl Gateway {
             attempts_open: [0; PROCESSORS_LEN_MAX],
             refused: BTreeSet::new(),
             rests_us: [(0, 0); PROCESSORS_LEN_MAX],
+            stale_until_us: [0; PROCESSORS_LEN_MAX],
         }
     }
 
@@ -118,6 +121,7 @@ impl World {
         gateway.attempts_open = [0; PROCESSORS_LEN_MAX];
         gateway.refused.clear();
         gateway.rests_us = [(0, 0); PROCESSORS_LEN_MAX];
+        gateway.stale_until_us = [0; PROCESSORS_LEN_MAX];
         gateway.greeted = false;
         let connection = gateway.connection.take();
         self.trace(|| format!("gateway {number} dies"));

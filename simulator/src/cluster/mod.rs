@@ -9,6 +9,7 @@
 //! Must never: read a clock, draw ambient randomness, depend on a hash table's order, or tell a process what only the
 //! [`oracle`] knows.
 
+mod address;
 mod aggregator;
 mod bug;
 mod client;

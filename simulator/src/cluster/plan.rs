@@ -118,6 +118,8 @@ pub struct Plan {
     pub answer_fault: u64,
     /// Processors switch themselves into bad states.
     pub bad_processors: bool,
+    /// Processors' names lead to other addresses.
+    pub moves: bool,
     /// Wall clocks are set.
     pub clock_steps: bool,
     /// Somebody purges.
@@ -233,6 +235,7 @@ impl Plan {
             wire_fault: rough(dice, &[0, 5, 30, 150]),
             answer_fault: rough(dice, &[0, 5, 30, 150]),
             bad_processors: !calm && dice.one_in(2),
+            moves: !calm && dice.one_in(2),
             clock_steps: !calm && dice.one_in(4),
             purges: dice.one_in(25),
             snapshots: dice.pick(&[0, 20, 300]),

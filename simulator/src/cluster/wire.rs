@@ -14,6 +14,7 @@ use galo_engine::{CorrelationId, Outcome, Processor};
 use galo_wire::record::Completion;
 use uuid::Uuid;
 
+use super::address::{Former, Moved};
 use super::bug::Bug;
 use super::dice::Dice;
 use super::invariant::Invariant;
@@ -76,6 +77,8 @@ pub struct Upstream {
     pub limited_until_us: u64,
     /// It declines everything.
     pub declines: bool,
+    /// Its last change of address.
+    pub moved: Moved,
     /// Payments that it took to decide on later: when, and whether it declines them.
     results: BTreeMap<Uuid, (u64, bool)>,
     pending: BTreeMap<RequestId, usize>,
@@ -101,6 +104,7 @@ impl Upstream {
             seen_len: 0,
             limited_until_us: 0,
             declines: false,
+            moved: Moved::default(),
             results: BTreeMap::new(),
             pending: BTreeMap::new(),
             wakes_us: None,
@@ -201,15 +205,19 @@ impl World {
     /// What happens to a request on its way.
     fn send_request(&mut self, number: usize) {
         let delay_us = self.wire_delay_us();
-        let processor = self.requests[number].processor;
+        let Request { gateway, processor, .. } = self.requests[number];
+        let met = self.meets(gateway, processor);
         let wrong = self.troubled && self.dice.chance(self.plan.wire_fault);
         let fate = if wrong { self.dice.index(4) } else { usize::MAX };
-        if self.upstreams[processor.index()].down || fate == 0 {
+        if self.upstreams[processor.index()].down || met == Former::Refuses || fate == 0 {
             self.after(delay_us, Event::RequestEnds(number, Ending::NotSent));
             return;
         }
         let timeout_us = self.plan.attempt_timeout_us;
         self.after(timeout_us, Event::RequestEnds(number, Ending::TimedOut));
+        if met == Former::Hangs {
+            return;
+        }
         let arrives_after_us = match fate {
             // It breaks and never arrives.
             1 => {
@@ -231,7 +239,7 @@ impl World {
     }
 
     pub(super) fn request_arrives(&mut self, number: usize) {
-        let Request { processor, question, open, .. } = self.requests[number];
+        let Request { gateway, processor, question, open, .. } = self.requests[number];
         let upstream = &mut self.upstreams[processor.index()];
         upstream.on_the_way -= usize::from(self.requests[number].is_about_payment());
         let is_attempt = matches!(question, Question::Attempt { .. });
@@ -245,6 +253,12 @@ impl World {
         {
             self.trace(|| format!("{processor:?} answers request {number} in its own way: {ending:?}"));
             self.answer_leaves(number, ending);
+            return;
+        }
+        if let Question::Lookup { id, .. } = question
+            && self.is_unknown_there(gateway, processor, id)
+        {
+            self.answer_leaves(number, Ending::Answered(Answer::NotFound));
             return;
         }
         let upstream = &mut self.upstreams[processor.index()];

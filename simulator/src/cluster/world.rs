@@ -89,6 +89,8 @@ pub struct Coverage {
     pub drains: u64,
     /// Connections cut.
     pub cuts: u64,
+    /// Processors' changes of address.
+    pub moves: u64,
     /// Losses of power.
     pub power_losses: u64,
     /// Purges.
@@ -173,6 +175,7 @@ coverage!(
     aggregator_kills,
     drains,
     cuts,
+    moves,
     power_losses,
     purges,
     snapshots,
