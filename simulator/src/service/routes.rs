@@ -107,7 +107,8 @@ async fn post(service: &Service, request: Request<Incoming>) -> Result<AnswerRes
     };
     let payment = match service.on_terms(payment) {
         Ok(payment) => payment,
-        Err(answer) => return Ok(answer),
+        Err(StatusCode::TOO_MANY_REQUESTS) => return Ok(service.too_many()),
+        Err(status) => return Ok(empty(status)),
     };
     let answer = service.ask(|model, now_us| model.post(now_us, payment)).await;
     service.write(answer)
@@ -148,19 +149,19 @@ pub(super) async fn read_json(request: Request<Incoming>) -> Result<Bytes, Statu
 }
 
 impl Service {
-    /// The payment as it is to be stored, or what it is answered before the model sees it.
-    fn on_terms(&self, payment: Payment) -> Result<Payment, AnswerResponse> {
+    /// The payment as it is to be stored, or the status that it gets before the model sees it.
+    fn on_terms(&self, payment: Payment) -> Result<Payment, StatusCode> {
         if self.is_too_many() {
-            return Err(self.too_many());
+            return Err(StatusCode::TOO_MANY_REQUESTS);
         }
         let terms = self.terms.borrow();
         let (id, cents) = (Some(payment.correlation_id), payment.amount_cents);
         if terms.refuse.picks(id, cents) {
-            return Err(empty(StatusCode::BAD_REQUEST));
+            return Err(StatusCode::BAD_REQUEST);
         }
         let is_stored = |id| self.model.borrow().store().get(id).is_some();
         if terms.decline.picks(id, cents) && !is_stored(payment.correlation_id) {
-            return Err(empty(StatusCode::PAYMENT_REQUIRED));
+            return Err(StatusCode::PAYMENT_REQUIRED);
         }
         Ok(Payment { amount_cents: terms.stored_cents(id, cents), ..payment })
     }
