@@ -52,6 +52,9 @@ pub enum Does {
     Token,
 }
 
+/// A form's values lie at most so deep; what a name has beyond that is taken as it stands.
+const DEPTH_MAX: usize = 8;
+
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
@@ -266,7 +269,7 @@ impl Ask<'_> {
     pub(super) fn form(&self) -> Value {
         let mut fields = Map::new();
         for (name, value) in form_urlencoded::parse(self.body) {
-            let mut steps = name.split('[').map(|step| step.strip_suffix(']').unwrap_or(step));
+            let mut steps = name.splitn(DEPTH_MAX, '[').map(|step| step.strip_suffix(']').unwrap_or(step));
             let mut place =
                 fields.entry(steps.next().unwrap_or_default()).or_insert_with(|| Value::Object(Map::new()));
             for step in steps {
