@@ -149,6 +149,8 @@ struct Case<'a> {
     alive: [bool; 2],
     /// Ids that an operator settled as declined.
     by_hand: BTreeSet<String>,
+    /// How attempts ended, in the lives of gateways that were counted.
+    verdicts: BTreeMap<&'static str, u64>,
 }
 
 /// A payment in a processor's own books.
@@ -216,6 +218,7 @@ impl Case<'_> {
             accepted: BTreeMap::new(),
             alive: [true; 2],
             by_hand: BTreeSet::new(),
+            verdicts: BTreeMap::new(),
         })
     }
 
@@ -242,7 +245,21 @@ impl Case<'_> {
         Ok(format!("{} payments, settled {settled:.1?} after the last; {figures}", self.accepted.len()))
     }
 
+    /// Adds what this life of a gateway has counted.
+    fn count_verdicts(&mut self, gateway: usize) -> Result<(), String> {
+        let page = metrics(&self.galo.straight(gateway))?;
+        for verdict in ["unknown", "pending", "declined"] {
+            for (name, _) in PROCESSORS {
+                let labels = format!("{{processor=\"{name}\",verdict=\"{verdict}\"}}");
+                let count = sum(&page, &format!("galo_attempt_verdicts_total{labels}"));
+                *self.verdicts.entry(verdict).or_insert(0) += count;
+            }
+        }
+        Ok(())
+    }
+
     fn kill(&mut self, gateway: usize) -> Result<(), String> {
+        self.count_verdicts(gateway)?;
         self.alive[gateway] = false;
         self.galo.kill(&format!("gateway-{}", gateway + 1))
     }
@@ -407,7 +424,7 @@ impl Case<'_> {
     }
 
     /// What was to go wrong went wrong, and the ledger's sums balance.
-    fn check_faults(&self) -> Result<String, String> {
+    fn check_faults(&mut self) -> Result<String, String> {
         let page = metrics(&self.galo.aggregator())?;
         let total = |name: &str| sum(&page, &format!("galo_payments_{name}_total"));
         let [accepted, processed, declined] = ["accepted", "processed", "declined"].map(total);
@@ -418,20 +435,8 @@ impl Case<'_> {
         if contradictions > 0 {
             return Err(format!("{contradictions} contradictions"));
         }
-        let mut verdicts = BTreeMap::new();
-        for gateway in 0..2 {
-            let page = metrics(&self.galo.straight(gateway))?;
-            for verdict in ["unknown", "pending", "declined"] {
-                let count: u64 = PROCESSORS
-                    .iter()
-                    .map(|(name, _)| {
-                        let labels = format!("{{processor=\"{name}\",verdict=\"{verdict}\"}}");
-                        sum(&page, &format!("galo_attempt_verdicts_total{labels}"))
-                    })
-                    .sum();
-                *verdicts.entry(verdict).or_insert(0) += count;
-            }
-        }
+        (0..2).try_for_each(|gateway| self.count_verdicts(gateway))?;
+        let verdicts = &self.verdicts;
         let mut wanted = vec!["unknown"];
         wanted.extend(self.profile.pending.then_some("pending"));
         wanted.extend(self.profile.declines.then_some("declined"));
