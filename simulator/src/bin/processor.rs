@@ -56,16 +56,16 @@ struct Arguments {
     name: String,
 
     /// What callers must show: a bearer token (stripe, localstripe, mercadopago), an API key (adyen), an OAuth2 client's ID:SECRET
-    /// (pix, whose tokens come from /oauth/token). Without it anything of that form does [not with contest]
+    /// (pix, whose tokens come from /oauth/token). Without it anything of that form does (not with contest)
     #[arg(long, env = "PROCESSOR_CREDENTIAL", hide_env_values = true)]
     credential: Option<String>,
-    /// Seconds that an OAuth2 token holds [pix]
+    /// Seconds that an OAuth2 token holds (pix)
     #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..))]
     token_life_s: u32,
-    /// URL that is told of each payment that was decided on, http://host[:port][/path] [not with contest]
+    /// URL that is told of each payment that was decided on, such as http://127.0.0.1:9999/notifications/stripe (not with contest)
     #[arg(long, value_name = "URL")]
     notify: Option<Webhook>,
-    /// File with the secret that signs notifications [not with contest]
+    /// File with the secret that signs notifications (not with contest)
     #[arg(long, value_name = "FILE")]
     notify_secret_file: Option<PathBuf>,
 
@@ -75,7 +75,7 @@ struct Arguments {
     /// Payments that are declined for good
     #[arg(long, value_name = "WHICH", default_value = "none")]
     decline: Which,
-    /// Payments that are taken and decided on later; with pix all are [not with contest]
+    /// Payments that are taken and decided on later; with pix all are (not with contest)
     #[arg(long, value_name = "WHICH", default_value = "none")]
     later: Which,
     /// Milliseconds that this takes
@@ -84,10 +84,10 @@ struct Arguments {
     /// Payments that are stored with a cent more
     #[arg(long, value_name = "WHICH", default_value = "none")]
     other_amount: Which,
-    /// Payments of which nobody is told [not with contest]
+    /// Payments of which nobody is told (not with contest)
     #[arg(long, value_name = "WHICH", default_value = "none")]
     lose_notifications: Which,
-    /// Seconds that idempotency keys are kept, instead of as long as the provider keeps them [stripe, adyen, mercadopago]
+    /// Seconds that idempotency keys are kept, instead of as long as the provider keeps them (stripe, adyen, mercadopago)
     #[arg(long)]
     keys_s: Option<u64>,
     /// Requests that are taken in one second; the others get 429 and Retry-After
@@ -100,13 +100,13 @@ struct Arguments {
     /// Start with the failure switch on: 500 from the contest's, 503 from the others
     #[arg(long)]
     failing: bool,
-    /// Requests that run at once [contest]
+    /// Requests that run at once (contest)
     #[arg(long, default_value_t = 800, value_parser = positive)]
     running_max: usize,
-    /// Requests that wait for one of those [contest]
+    /// Requests that wait for one of those (contest)
     #[arg(long, default_value_t = 500)]
     waiting_max: usize,
-    /// Length of the health check's window in milliseconds [contest]
+    /// Length of the health check's window in milliseconds (contest)
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     health_window_ms: u32,
 
