@@ -81,7 +81,7 @@ impl Dispatcher {
         if self.texts.0.is_empty() {
             return None;
         }
-        let Some(Held { texts, is_told }) = self.texts.0.get_mut(&slot) else { return None };
+        let Held { texts, is_told } = self.texts.0.get_mut(&slot)?;
         match outcome {
             Outcome::Processed | Outcome::Unknown => {
                 *is_told = true;
