@@ -186,7 +186,7 @@ mod tests {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
                 proptest::collection::btree_map("[a-c \"\\\\]{0,3}", inner, 0..4)
-                    .prop_map(|map| serde_json::Value::from_iter(map)),
+                    .prop_map(serde_json::Value::from_iter),
             ]
         })
     }
