@@ -23,6 +23,7 @@ pub(crate) const SUMMARY_QUERY: u8 = 7;
 pub(crate) const LOOKUP_QUERY: u8 = 8;
 pub(crate) const HEALTH_REPORT: u8 = 10;
 pub(crate) const READY: u8 = 11;
+pub(crate) const PART: u8 = 16;
 pub(crate) const GRANT: u8 = 33;
 pub(crate) const ACKNOWLEDGEMENT: u8 = 35;
 pub(crate) const ASSIGNMENT: u8 = 36;

@@ -20,8 +20,8 @@ use crate::faults::view;
 use crate::galo::{Plan, Programs, metrics, sum};
 use crate::peer::{
     ACCEPT, ACKNOWLEDGEMENT, ASSIGNMENT, CLAIM, COMPLETION, GRANT, HEALTH_REPORT, INTENT, LOOKUP_QUERY,
-    LOOKUP_REPLY, OF_AGGREGATOR, Peer, READY, RELEASE, SUMMARY_QUERY, SUMMARY_REPLY, VERSION, WITHDRAWAL,
-    fingerprint, frame, header, hello, hello_of, id_bytes,
+    LOOKUP_REPLY, OF_AGGREGATOR, PART, Peer, READY, RELEASE, SUMMARY_QUERY, SUMMARY_REPLY, VERSION,
+    WITHDRAWAL, fingerprint, frame, header, hello, hello_of, id_bytes,
 };
 use crate::processor::{Act, Then, plain, processed};
 use crate::resources::descriptors;
@@ -101,7 +101,7 @@ fn broken() -> Vec<(String, bool, Vec<u8>, String)> {
     add("a count that does not fit", true, header(20, LOOKUP_QUERY, 0, 2), size);
     add("a size that does not fit", true, header(21, LOOKUP_QUERY, 0, 1), size);
     add("a reserved byte", true, header(20, LOOKUP_QUERY, 1, 1), "reserved header byte is 1");
-    for kind in [0, 14, 32, 45, 255] {
+    for kind in [0, 17, 32, 46, 255] {
         add(&format!("kind {kind}"), true, header(20, kind, 0, 1), &format!("unknown record kind {kind}"));
     }
     add("a good frame, then garbage", true, [lookup, vec![0xee; 9]].concat(), "unknown record kind 238");
@@ -114,6 +114,20 @@ fn broken() -> Vec<(String, bool, Vec<u8>, String)> {
         let line = format!("record 0 of kind {name} is invalid");
         add(&format!("{name} with a value of no meaning"), true, frame(kind, &[&record]), &line);
     }
+    let part = |attachment: u8, size: u8, text: u8| frame(PART, &[&[attachment, size], &[text; 48]]);
+    let release = frame(RELEASE, &[&[3; 16]]);
+    let line = "a text that belongs to nothing";
+    add("a text before what takes none", true, [part(0, 48, b'a'), release.clone()].concat(), line);
+    add("a text of no byte", true, part(1, 0, b'a'), line);
+    add("a text of more bytes than there are", true, part(1, 49, b'a'), line);
+    add("a text without an end", true, part(0, 48, b'a').repeat(43), line);
+    add(
+        "a text that is none",
+        true,
+        [part(0, 48, 0xff), frame(CLAIM, &[&claim(&[3; 16], 100, 0)])].concat(),
+        line,
+    );
+    add("a text of no kind", true, part(2, 1, b'a'), "record 0 of kind Part is invalid");
     for cents in [0, 100_000_000_000, u64::MAX] {
         for (name, kind, record) in
             [("Accept", ACCEPT, accept(&[3; 16], cents, 0)), ("Claim", CLAIM, claim(&[3; 16], cents, 0))]
