@@ -31,7 +31,7 @@ const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 /// An assignment in its frame. The most that healthy gateways are owed at once is a hand-over of every open payment.
 const ASSIGNMENT_SIZE: usize = 34;
 
-/// What else may wait for them. With 450,000 open payments 23 MiB for all gateways together, and twice the members' bound if there are so many: who lets more pile up does not read, and
+/// What else may wait for them. With 450,000 open payments 23 MiB for all gateways together, and twice what open payments' members have taken at most: who lets more pile up does not read, and
 /// whoever has most of it is let go.
 const ANSWERS_SIZE_MAX: usize = 8 << 20;
 
@@ -103,8 +103,10 @@ impl Outbox {
 pub struct Shared {
     coordinator: RefCell<Coordinator>,
     outboxes: RefCell<Vec<Option<Rc<Outbox>>>>,
-    /// Bytes that may wait in all of them together.
+    /// Bytes that may wait in all of them together, beside members.
     outboxes_size_max: usize,
+    /// The most that open payments' members have taken since the start: a hand-over sends them all, in parts.
+    members_bytes_most: Cell<usize>,
     /// When the next tick is planned.
     tick_at_us: Cell<u64>,
     /// Something is due before that.
@@ -121,13 +123,12 @@ impl Shared {
     /// Around a coordinator.
     #[must_use]
     pub fn new(coordinator: Coordinator, journal: Option<Rc<Journal>>, clock: Clock) -> Rc<Self> {
-        let ledger = coordinator.ledger();
-        let outboxes_size_max =
-            ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * ledger.open_len_max() + 2 * ledger.members_bytes_max();
+        let outboxes_size_max = ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * coordinator.ledger().open_len_max();
         let shared = Rc::new(Self {
             coordinator: RefCell::new(coordinator),
             outboxes: RefCell::default(),
             outboxes_size_max,
+            members_bytes_most: Cell::default(),
             tick_at_us: Cell::default(),
             due_earlier: Notify::default(),
             waits_for_company: Notify::default(),
@@ -169,6 +170,8 @@ impl Shared {
             self.due_earlier.notify_one();
         }
         self.pass_on(coordinator.settlements());
+        let members_bytes = coordinator.ledger().members_bytes();
+        self.members_bytes_most.set(self.members_bytes_most.get().max(members_bytes));
         let (entries, messages) = coordinator.decided();
         match &self.journal {
             Some(journal) => journal.push(entries, messages),
@@ -214,7 +217,8 @@ impl Shared {
             if outbox.closed.get() {
                 continue;
             }
-            if outbox.size() > OUTBOX_SIZE_SMALL && outboxes_size(&outboxes) > self.outboxes_size_max {
+            let size_max = self.outboxes_size_max + 2 * self.members_bytes_most.get();
+            if outbox.size() > OUTBOX_SIZE_SMALL && outboxes_size(&outboxes) > size_max {
                 let largest = outboxes.iter().flatten().filter(|outbox| !outbox.cut.get());
                 largest.max_by_key(|outbox| outbox.size()).expect("this one is there").cut();
                 if outbox.cut.get() {

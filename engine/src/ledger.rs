@@ -401,12 +401,6 @@ impl Ledger {
         bytes == 0 || self.attachments.members_bytes() + bytes <= self.config.members_bytes_max
     }
 
-    /// Bytes of open payments' members at most, but for what was claimed or is in the journal.
-    #[must_use]
-    pub fn members_bytes_max(&self) -> usize {
-        self.config.members_bytes_max
-    }
-
     /// Bytes of open payments' members.
     #[must_use]
     pub fn members_bytes(&self) -> usize {

@@ -135,8 +135,8 @@ pub struct Plan {
 impl Plan {
     /// Draws a plan.
     pub fn draw(dice: &mut Dice) -> Self {
-        // One seed in twenty has no fault but what processors do to single ids: whatever fails there is plainly wrong.
-        let calm = dice.one_in(20);
+        // One seed in ten has no fault but what processors do to single ids: whatever fails there is plainly wrong.
+        let calm = dice.one_in(10);
         let tight = dice.one_in(8);
         let mut plan = Self::draw_rest(dice, calm, tight);
         plan.draw_processors(dice, calm, tight);

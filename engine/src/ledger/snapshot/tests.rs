@@ -64,8 +64,9 @@ fn dump(ledger: &Ledger) -> impl PartialEq + std::fmt::Debug + use<> {
 /// A change that fits the ledger, with the texts that belong to it.
 fn next_entries(ledger: &Ledger, random: &mut Random, ids: &mut u64) -> Vec<Entry> {
     let entry = next_entry(ledger, random, ids);
-    let members =
-        || Some(format!("{{\"payer\":\"{}\"}}", "x".repeat(ids.wrapping_mul(37) as usize % 200)).into());
+    let members = || {
+        Some(format!("{{\"payer\":\"{}\"}}", "x".repeat(usize::try_from(*ids * 37 % 200).unwrap())).into())
+    };
     let reference = Some(format!("pi_{ids}").into());
     let texts = match (entry, random.below(4)) {
         (Entry::Accepted { .. }, 0) => Texts { members: members(), reference: None },
