@@ -343,14 +343,14 @@ impl Oracle {
         let truth = &mut self.truths[place];
         let attempt = (place, truth.sent.len());
         let sent_us = self.now_us;
-        truth.sent.push(Sent { processor, requested_at_ms, sent_us, refused: false });
+        // Another gateway may send once more what has been declined there; it will hear so, and nothing is stored by it.
+        let is_over = truth.result_declined[processor.index()];
+        truth.sent.push(Sent { processor, requested_at_ms, sent_us, refused: is_over });
         if !truth.is_promised() {
             return Some(attempt);
         }
         let written = truth.written;
         let same = |sent: &Sent| sent.processor == processor && sent.requested_at_ms == requested_at_ms;
-        // Another gateway may send once more what has been declined there; it will hear so.
-        let is_over = truth.result_declined[processor.index()];
         let other = truth.sent.iter().find(|sent| !sent.refused && !same(sent)).copied().filter(|_| !is_over);
         let first_us = truth.sent.iter().find(|sent| same(sent)).map_or(sent_us, |sent| sent.sent_us);
         let recorded = match written.progress {
