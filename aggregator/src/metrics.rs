@@ -179,6 +179,11 @@ impl Metrics {
                 "Payments that a processor has otherwise than the ledger: elsewhere, with another amount, or although declined; always 0.",
                 counters.contradictions + counters.other_amounts,
             ),
+            (
+                "galo_payments_past_deadline_total",
+                "Payments whose clients' deadlines passed before any processor had them.",
+                counters.past_deadline,
+            ),
             ("galo_payments_cancelled_total", "Payments that clients cancelled.", counters.cancelled),
             (
                 "galo_payments_settled_total",

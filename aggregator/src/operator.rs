@@ -17,7 +17,7 @@ use galo_engine::ledger::listing::{LISTED_LEN_MAX, Listed, Listing, Which};
 use galo_engine::money::{DECIMAL_TEXT_SIZE, write_decimal};
 use galo_engine::time::UnixMillis;
 use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
-use galo_engine::{STATUS_CANCELLED, STATUS_SETTLED};
+use galo_engine::{STATUS_CANCELLED, STATUS_EXPIRED, STATUS_SETTLED};
 use galo_shell::processors::Names;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
@@ -224,6 +224,7 @@ fn write_one(body: &mut String, names: &Names, which: Which, payment: &Listed, n
             let cause = match status {
                 STATUS_CANCELLED => "cancelled",
                 STATUS_SETTLED => "settled",
+                STATUS_EXPIRED => "expired",
                 _ => "refused",
             };
             let status =
@@ -231,7 +232,7 @@ fn write_one(body: &mut String, names: &Names, which: Which, payment: &Listed, n
             write!(
                 body,
                 r#"{{"correlationId":"{correlation_id}","amount":{amount},"cause":"{cause}","processor":{},"status":{status},"endedAt":{at},"ageMs":{age}}}"#,
-                name(cause != "cancelled"),
+                name(!matches!(cause, "cancelled" | "expired")),
             )
         }
     };

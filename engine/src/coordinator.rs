@@ -30,7 +30,7 @@ use galo_wire::record::{
 };
 use galo_wire::{
     Attached, CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Processor,
-    STATUS_CANCELLED, Stage,
+    STATUS_CANCELLED, STATUS_EXPIRED, Stage,
 };
 
 use crate::ledger::{Entry, Known, Ledger, LedgerConfig, OpenPayment};
@@ -127,6 +127,8 @@ pub struct CoordinatorCounters {
     pub unconfirmed_summaries: u64,
     /// Payments that clients cancelled.
     pub cancelled: u64,
+    /// Payments whose deadlines passed before any processor had them.
+    pub past_deadline: u64,
     /// Payments that an operator settled.
     pub settled: u64,
     /// Notifications passed on to a payment's owner, and those about no payment that somebody would look up.
@@ -146,6 +148,9 @@ struct Session {
     strayed: u64,
 }
 
+/// Deadlines are looked at as often as that, ms: the wall clock, which they are of, may be set.
+const DEADLINE_LOOK_MS: u64 = 1_000;
+
 /// See the module's documentation.
 pub struct Coordinator {
     config: CoordinatorConfig,
@@ -157,6 +162,8 @@ pub struct Coordinator {
     /// There may be payments that nobody works on.
     orphans: bool,
     next_lease_us: [u64; PROCESSORS_LEN_MAX],
+    /// When to look for deadlines that have passed.
+    deadline_due_us: u64,
     purge_generation: u32,
     summaries: Summaries,
     endings: Endings,
@@ -177,6 +184,7 @@ impl Coordinator {
             turn: 0,
             started_us: now.monotonic_us,
             orphans: false,
+            deadline_due_us: 0,
             next_lease_us: config.health_interval_us.map(|interval_us| now.monotonic_us + interval_us),
             purge_generation: 0,
             summaries: Summaries::default(),
@@ -365,7 +373,7 @@ impl Coordinator {
                 }
                 self.accept(session, accept, attached.members(), now);
             }
-            Message::Intent(intent) => self.intend(session, intent),
+            Message::Intent(intent) => self.intend(session, intent, now),
             Message::Completion(completion) => self.complete(session, completion, attached.reference()),
             Message::Claim(claim) => {
                 if AmountCents::new(claim.amount_cents).is_none() {
@@ -447,7 +455,15 @@ impl Coordinator {
         let leases = self.config.health_checked.iter().map(|it| self.next_lease_us[it.index()]);
         let round_us = self.summaries.until_us().unwrap_or(u64::MAX);
         let round_us = round_us.min(self.endings.until_us().unwrap_or(u64::MAX));
-        if self.orphans { 0 } else { leases.min().unwrap_or(u64::MAX).min(round_us) }
+        let due_us = leases.min().unwrap_or(u64::MAX).min(round_us).min(self.deadline_due_us);
+        if self.orphans { 0 } else { due_us }
+    }
+
+    /// When to look for payments whose deadlines have passed, µs of the monotonic clock. The wall clock, which they are of, may be set meanwhile.
+    fn deadline_due_us_of(&self, now: Now) -> u64 {
+        self.ledger.next_deadline_ms().map_or(u64::MAX, |deadline_ms| {
+            now.monotonic_us + 1_000 * deadline_ms.saturating_sub(now.unix_ms.0).min(DEADLINE_LOOK_MS)
+        })
     }
 
     /// To be called within 100 ms of [`Self::tick_due_us`]: gives out leases, payments that nobody works on, and answers that waited long enough.
@@ -466,10 +482,13 @@ impl Coordinator {
         self.hand_over(now);
         self.answer_summaries(now);
         self.end_settlements(now);
+        self.expire(now);
+        self.deadline_due_us = self.deadline_due_us_of(now);
     }
 
-    fn intend(&mut self, session: SessionId, intent: Intent) {
+    fn intend(&mut self, session: SessionId, intent: Intent, now: Now) {
         let Intent { slot, correlation_id, requested_at_ms, processor, reason, waited_for_ms } = intent;
+        self.expire_intended(session, correlation_id, now);
         match self.ledger.lookup(correlation_id) {
             // An owner that moves on from a recorded attempt says by that that it was refused or never sent.
             Known::Open(payment) if payment.owner == Some(session) && !payment.in_doubt => {
@@ -489,8 +508,10 @@ impl Coordinator {
                 self.withdraw(session, slot, correlation_id);
                 self.assign(session, correlation_id, payment);
             }
-            // Cancelled a moment ago: no gateway's mistake.
-            Known::Declined { status: STATUS_CANCELLED, .. } => self.withdraw(session, slot, correlation_id),
+            // Ended a moment ago: no gateway's mistake.
+            Known::Declined { status: STATUS_CANCELLED | STATUS_EXPIRED, .. } => {
+                self.withdraw(session, slot, correlation_id)
+            }
             Known::Open(_) | Known::Processed { .. } | Known::Declined { .. } | Known::Absent => {
                 self.stray(session);
                 self.withdraw(session, slot, correlation_id);
@@ -501,6 +522,10 @@ impl Coordinator {
     fn complete(&mut self, session: SessionId, completion: Completion, reference: Option<&str>) {
         let Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status } = completion;
         let entry = Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status };
+        if matches!(outcome, Outcome::Refused | Outcome::Absent) && self.ledger.next_deadline_ms().is_some() {
+            // Its deadline may have passed meanwhile.
+            self.deadline_due_us = 0;
+        }
         match (self.ledger.lookup(correlation_id), outcome) {
             (Known::Open(payment), Outcome::Processed) => {
                 if payment.stage != Stage::at(processor) {

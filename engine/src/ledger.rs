@@ -19,8 +19,8 @@ use std::collections::hash_map::Entry as Vacancy;
 use std::sync::Arc;
 
 use galo_wire::{
-    CorrelationId, History, Outcome, PROCESSORS_LEN_MAX, Processor, Reason, STATUS_CANCELLED, STATUS_SETTLED,
-    Stage,
+    CorrelationId, History, Outcome, PROCESSORS_LEN_MAX, Processor, Reason, STATUS_CANCELLED, STATUS_EXPIRED,
+    STATUS_SETTLED, Stage,
 };
 
 use crate::buckets::{BYTES_MAX_WORKABLE, Buckets};
@@ -59,7 +59,7 @@ pub struct LedgerConfig {
     /// Memory of all processors' time buckets together, bytes. Those of a processor that is in the books and not among `processors` take
     /// [`BYTES_MAX_WORKABLE`] more.
     pub bucket_bytes_max: usize,
-    /// Open payments' members, bytes, each payment's counted with 96 more; beyond it an accept with members is answered
+    /// Open payments' members, bytes, each payment's counted with 128 more; beyond it an accept with members is answered
     /// [`Full`](galo_wire::record::Admission::Full). Memory: as much, and as much again while a snapshot is taken.
     pub members_bytes_max: usize,
     /// The processors that there are: each has an equal share of that.
@@ -171,7 +171,7 @@ pub enum Known {
         ended_at_ms: u64,
         /// Who refused it last; of a cancelled one it means nothing.
         processor: Processor,
-        /// The HTTP status of that refusal, 0 if it is not known; or [`STATUS_CANCELLED`], [`STATUS_SETTLED`].
+        /// The HTTP status of that refusal, 0 if it is not known; or [`STATUS_CANCELLED`], [`STATUS_SETTLED`], [`STATUS_EXPIRED`].
         status: u16,
     },
 }
@@ -392,6 +392,17 @@ impl Ledger {
             Some(place) => self.attachments.has_ended_with(id, place, members),
             None => self.texts(id).and_then(|texts| texts.members.as_deref()) == members,
         }
+    }
+
+    /// The first deadline of an open payment that is to pass, ms.
+    #[must_use]
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.attachments.next_deadline_ms()
+    }
+
+    /// A payment whose deadline has passed: each is given once, and once more after each attempt that left it open.
+    pub fn take_expired(&mut self, now: UnixMillis) -> Option<CorrelationId> {
+        self.attachments.take_expired(now.0)
     }
 
     /// Whether members of so many bytes may be taken in.
@@ -630,8 +641,8 @@ impl Ledger {
         };
         self.keep_from_export(id, Some(before));
         self.resolve_texts(id, before, processor, outcome, reference);
-        // A client who cancels says nothing of the attempts before.
-        if outcome != Outcome::Declined || status != STATUS_CANCELLED {
+        // A client who cancels or sets a deadline says nothing of the attempts before.
+        if outcome != Outcome::Declined || !matches!(status, STATUS_CANCELLED | STATUS_EXPIRED) {
             self.histories.resolved(id, requested_at_ms, processor, outcome);
         }
         Ok(())

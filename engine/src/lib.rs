@@ -21,13 +21,13 @@ pub mod rate;
 pub mod recovery;
 pub mod retry;
 pub mod router;
-mod texts;
+pub mod texts;
 pub mod time;
 pub mod timestamp;
 pub mod verdict;
 
 pub use galo_wire::{
     Attached, AttemptState, CorrelationId, DECISIONS_LEN_MAX, History, Outcome, PROCESSORS_LEN_MAX,
-    PastDecision, Processor, Reason, STATUS_CANCELLED, STATUS_SETTLED, Stage,
+    PastDecision, Processor, Reason, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_SETTLED, Stage,
 };
 pub use texts::Texts;

@@ -9,6 +9,17 @@ use galo_wire::record::Part;
 use galo_wire::{Attached, Attachment, parts};
 
 use crate::ledger::Entry;
+use crate::time::UnixMillis;
+use crate::timestamp::{self, TIMESTAMP_TEXT_SIZE};
+
+const DEADLINE_PREFIX: &str = "{\"deadline\":\"";
+
+/// The members of a payment whose client has set a deadline, as they begin: more may follow behind a comma, then a brace.
+pub fn deadline_member(deadline: UnixMillis, out: &mut Vec<u8>) {
+    out.extend_from_slice(DEADLINE_PREFIX.as_bytes());
+    out.extend_from_slice(timestamp::write(deadline, &mut [0; TIMESTAMP_TEXT_SIZE]).as_bytes());
+    out.push(b'"');
+}
 
 /// See the module's documentation. To copy it copies no text.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -27,6 +38,16 @@ impl Texts {
             return Self::default();
         }
         Self { members: attached.members().map(Arc::from), reference: attached.reference().map(Arc::from) }
+    }
+
+    /// When no attempt of the payment shall begin any more, ms: its client's deadline, which stands first among the members and in one form,
+    /// as [`deadline_member`] writes it.
+    #[must_use]
+    pub fn deadline_ms(&self) -> Option<u64> {
+        let rest = self.members.as_deref()?.strip_prefix(DEADLINE_PREFIX)?;
+        let text =
+            rest.get(..TIMESTAMP_TEXT_SIZE).filter(|_| rest[TIMESTAMP_TEXT_SIZE..].starts_with('"'))?;
+        timestamp::parse(text).ok().map(|deadline| deadline.0)
     }
 
     /// Whether there are none.

@@ -15,7 +15,8 @@ use galo_engine::dispatcher::{Action, Answer, Dispatcher, ProcessorPolicy};
 use galo_engine::money::AmountCents;
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{
-    CorrelationId, History, PROCESSORS_LEN_MAX, Processor, STATUS_CANCELLED, STATUS_SETTLED, Stage,
+    CorrelationId, History, PROCESSORS_LEN_MAX, Processor, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_SETTLED,
+    Stage,
 };
 use galo_shell::clock::Clock;
 use galo_shell::processors::Names;
@@ -617,6 +618,7 @@ fn view(reply: &LookupReply, history: History, reference: Option<Reference>) -> 
             cause: match reply.status {
                 STATUS_CANCELLED => DeclineCause::Cancelled,
                 STATUS_SETTLED => DeclineCause::Settled,
+                STATUS_EXPIRED => DeclineCause::Expired,
                 status => DeclineCause::Refused {
                     processor: processor.unwrap_or(Processor::DEFAULT),
                     status: (status != 0).then_some(status),

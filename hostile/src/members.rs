@@ -1,5 +1,5 @@
 //! Members of clients' POSTs that a processor wants: they go with every attempt, whoever was killed before it, and what does not fit
-//! is refused; and what the processor calls a payment is shown.
+//! is refused; what the processor calls a payment is shown; and a client's deadline, which stands among them, ends a payment that nobody has.
 
 use std::fs;
 
@@ -8,6 +8,8 @@ use crate::galo::{Galo, Plan, Programs};
 use crate::processor::{Act, Processor, Then, plain};
 use crate::scene::refusal;
 use crate::tally::Tally;
+
+use jiff::{SignedDuration, Timestamp};
 
 /// Room for two payments with long members, and for one with short ones.
 const MEMBERS_BYTES_MAX: &str = "4500";
@@ -22,11 +24,12 @@ const PROGRAMS: [&str; 3] = ["aggregator", "gateway-1", "gateway-2"];
 pub(crate) fn run(programs: &Programs, tally: &mut Tally) {
     if tally.begin("members and references") {
         tally.case("members through kills, conflicts, bounds and a reference", play(programs));
+        tally.case("deadlines, through a kill of the aggregator", deadlines(programs));
     }
 }
 
 /// A Galo whose processors' file names a member and a reference, and the processors.
-fn start(programs: &Programs) -> Result<(Galo, Processor, Processor), String> {
+fn start(programs: &Programs, name: &'static str) -> Result<(Galo, Processor, Processor), String> {
     let (default, fallback) = (Processor::start()?, Processor::start()?);
     let processor = |name: &str, url: String| {
         format!(
@@ -39,13 +42,13 @@ fn start(programs: &Programs) -> Result<(Galo, Processor, Processor), String> {
         processor("default", default.url()),
         processor("fallback", fallback.url())
     );
-    let file = std::env::temp_dir().join(format!("galo-hostile-{}-members.toml", std::process::id()));
+    let file = std::env::temp_dir().join(format!("galo-hostile-{}-{name}.toml", std::process::id()));
     fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
     let environment = vec![
         ("GALO_PROCESSORS", file.display().to_string()),
         ("MEMBERS_BYTES_MAX", MEMBERS_BYTES_MAX.to_owned()),
     ];
-    let plan = Plan { name: "members", environment, ..Plan::default() };
+    let plan = Plan { name, environment, ..Plan::default() };
     Ok((Galo::start(programs, &plan, [default.url(), fallback.url()])?, default, fallback))
 }
 
@@ -96,7 +99,7 @@ fn check_conflicts(galo: &Galo, id: &str) -> Result<(), String> {
 }
 
 fn play(programs: &Programs) -> Result<(), String> {
-    let (mut galo, default, fallback) = start(programs)?;
+    let (mut galo, default, fallback) = start(programs, "members")?;
     let processors = [&default, &fallback];
     processors.iter().for_each(|processor| processor.set_mood(Some(refusal(500, ""))));
     let [short, long_1, long_2, long_3, without] = [(); 5].map(|()| galo.fresh_id());
@@ -147,7 +150,9 @@ fn play(programs: &Programs) -> Result<(), String> {
         }
         let seen = galo.straight(1).ask("GET", &format!("/payments/{id}"), "")?.text();
         let reference = format!(r#","reference":"ref-\"{}","decisions""#, &id[..8]);
-        if !seen.contains(&reference) || !seen.contains(r#""state":"processed""#) {
+        // One whose end was not written before the kill was looked up afterwards, and look-ups name none here.
+        let was_lost = !seen.contains("reference") && seen.contains(r#""wasInDoubt":true"#);
+        if !(seen.contains(&reference) || was_lost) || !seen.contains(r#""state":"processed""#) {
             return Err(format!("no {reference} in {seen}"));
         }
     }
@@ -156,6 +161,61 @@ fn play(programs: &Programs) -> Result<(), String> {
         return Err("members of payments that have ended are kept".to_owned());
     }
     let accepted = expected.iter().map(|(id, _)| ((*id).clone(), 1_990)).collect();
+    galo.reconcile(&accepted, processors)?;
+    galo.stop()
+}
+
+fn post_by(galo: &Galo, gateway: usize, id: &str, deadline: &str) -> Result<Answer, String> {
+    let body = format!(r#"{{"correlationId":"{id}","deadline":{deadline},"amount":19.90}}"#);
+    galo.straight(gateway).ask("POST", "/payments", &body)
+}
+
+/// While nobody takes payments, one whose deadline passes ends, though the aggregator is killed before, and is charged nowhere; others go on.
+fn deadlines(programs: &Programs) -> Result<(), String> {
+    let (mut galo, default, fallback) = start(programs, "deadlines")?;
+    let processors = [&default, &fallback];
+    processors.iter().for_each(|processor| processor.set_mood(Some(refusal(500, ""))));
+    let [soon, later, without] = [(); 3].map(|()| galo.fresh_id());
+    let now = Timestamp::now();
+    let (deadline, hour) = (now + SignedDuration::from_secs(2), now + SignedDuration::from_hours(1));
+    let text = |at: Timestamp| format!("\"{at:.3}\"");
+    expect(&post_by(&galo, 0, &soon, &text(deadline))?, 202, false)?;
+    expect(&post_by(&galo, 1, &later, &text(hour))?, 202, false)?;
+    expect(&post(&galo, 0, &without, None)?, 202, false)?;
+    // The same instant, otherwise written, is the same deadline.
+    let elsewhere = format!("{:.3}", hour + SignedDuration::from_hours(2)).replace('Z', "+02:00");
+    expect(&post_by(&galo, 0, &later, &format!("\"{elsewhere}\""))?, 202, true)?;
+    post_by(&galo, 1, &later, &text(deadline + SignedDuration::from_hours(3)))?.problem(
+        422,
+        "conflicting-payment",
+        true,
+    )?;
+    post(&galo, 1, &later, None)?.problem(422, "conflicting-payment", true)?;
+    for wrong in ["\"tomorrow\"", "5", "null", &text(now)] {
+        post_by(&galo, 0, &galo.fresh_id(), wrong)?.problem(422, "invalid-field", true)?;
+    }
+    // A gateway that is killed leaves its attempt in doubt, which no deadline ends.
+    galo.kill("aggregator")?;
+    galo.respawn("aggregator")?;
+    galo.until_up()?;
+    let way = galo.straight(1);
+    let seen = galo.until("the payment has ended", || {
+        let seen = way.ask("GET", &format!("/payments/{soon}"), "")?.text();
+        Ok(seen.contains(r#""state":"declined""#).then_some(seen))
+    })?;
+    if !seen.contains(r#""cause":"expired""#) {
+        return Err(format!("it ended otherwise than by its deadline: {seen}"));
+    }
+    if Timestamp::now() < deadline {
+        return Err("it ended before its deadline".to_owned());
+    }
+    processors.iter().for_each(|processor| processor.heal());
+    galo.settle()?;
+    let late = |sent: &crate::processor::Payment| sent.requested_at_ms >= deadline.as_millisecond();
+    if processors.iter().any(|processor| processor.posts(&soon).iter().any(late)) {
+        return Err("an attempt began behind the deadline".to_owned());
+    }
+    let accepted = [later, without].into_iter().map(|id| (id, 1_990)).collect();
     galo.reconcile(&accepted, processors)?;
     galo.stop()
 }

@@ -437,7 +437,7 @@ records! {
         /// There were others, which are not kept.
         decisions_forgotten: bool,
         /// Of a declined payment the HTTP status of the last refusal, 0 where it is not known; or
-        /// [`STATUS_CANCELLED`](crate::STATUS_CANCELLED), [`STATUS_SETTLED`](crate::STATUS_SETTLED).
+        /// [`STATUS_CANCELLED`](crate::STATUS_CANCELLED), [`STATUS_SETTLED`](crate::STATUS_SETTLED), [`STATUS_EXPIRED`](crate::STATUS_EXPIRED).
         status: u16,
     }
     /// Aggregator, before a [`LookupReply`], oldest first: one decision about the payment, and what came of it.

@@ -59,6 +59,9 @@ pub const STATUS_CANCELLED: u16 = 1;
 /// Likewise: an operator settled a payment in doubt as one that no processor has.
 pub const STATUS_SETTLED: u16 = 2;
 
+/// Likewise: the deadline that its client had set passed before any processor had the payment.
+pub const STATUS_EXPIRED: u16 = 3;
+
 /// How many processors a Galo can have: a processor's number takes three bits where ids are remembered.
 pub const PROCESSORS_LEN_MAX: usize = 8;
 

@@ -1,8 +1,11 @@
-//! Payments that people end: clients cancel what no processor can have, operators settle what is in doubt.
+//! Payments that people end: clients cancel what no processor can have, or set a deadline, operators settle what is in doubt.
 //!
 //! **A cancellation** is decided here alone, and at once. A payment that waits, with no attempt recorded and none in doubt, ends; its owner
 //! is told, and if its [`Intent`](galo_wire::record::Intent) is on its way already, that is answered with a withdrawal. An intent that came before has
 //! made the payment one that a processor may have.
+//!
+//! **A deadline** is a cancellation that comes by itself: at that moment of the aggregator's clock, or when an attempt that was under way or in doubt then
+//! has turned out to have charged nothing. No attempt is recorded afterwards.
 //!
 //! **A settlement** must not meet an attempt that is on its way: the person has looked at what the processor had before. So every gateway is asked to
 //! [`Yield`] the payment, and answers whether it is idle; the owner has dropped the payment then, and sends it no more. When all are idle the
@@ -15,10 +18,11 @@
 
 use galo_wire::journal::NOTE_SIZE;
 use galo_wire::record::{ANY_SLOT, Withdrawal, Yield, Yielded};
-use galo_wire::{CorrelationId, Outcome, Processor, STATUS_CANCELLED, STATUS_SETTLED, Stage};
+use galo_wire::{CorrelationId, Outcome, Processor, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_SETTLED, Stage};
 
 use super::{Coordinator, SessionId};
 use crate::ledger::{Entry, Known, OpenPayment};
+use crate::texts::Texts;
 use crate::time::Now;
 
 /// The longest reason of a settlement, bytes.
@@ -162,23 +166,58 @@ impl Endings {
 }
 
 impl Coordinator {
-    /// Ends a payment that no processor can have; any other stays as it is.
+    /// A client cancels a payment.
     pub(super) fn cancel(&mut self, correlation_id: CorrelationId, now: Now) {
-        let Known::Open(payment) = self.ledger.lookup(correlation_id) else { return };
-        if payment.stage != Stage::Waiting || payment.in_doubt {
+        if self.end_unsent(correlation_id, STATUS_CANCELLED, now) {
+            self.counters.cancelled += 1;
+        }
+    }
+
+    /// Ends payments whose deadlines have passed. What a processor may have goes on; if it turns out that none has it, it ends then.
+    pub(super) fn expire(&mut self, now: Now) {
+        while let Some(correlation_id) = self.ledger.take_expired(now.unix_ms) {
+            if self.end_unsent(correlation_id, STATUS_EXPIRED, now) {
+                self.counters.past_deadline += 1;
+            }
+        }
+    }
+
+    /// A gateway is about to send a payment: not behind its deadline.
+    pub(super) fn expire_intended(&mut self, session: SessionId, correlation_id: CorrelationId, now: Now) {
+        let deadline_ms = self.ledger.texts(correlation_id).and_then(Texts::deadline_ms);
+        if deadline_ms.is_none_or(|deadline_ms| now.unix_ms.0 < deadline_ms) {
             return;
+        }
+        if let Known::Open(payment) = self.ledger.lookup(correlation_id)
+            && let (Some(processor), false) = (payment.stage.processor(), payment.in_doubt)
+            && payment.owner == Some(session)
+        {
+            // By moving on from the recorded attempt it says that this was refused or never sent.
+            let (requested_at_ms, outcome) = (payment.requested_at_ms, Outcome::Refused);
+            self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status: 0 });
+        }
+        if self.end_unsent(correlation_id, STATUS_EXPIRED, now) {
+            self.counters.past_deadline += 1;
+        }
+    }
+
+    /// Ends a payment that no processor can have; any other stays as it is.
+    fn end_unsent(&mut self, correlation_id: CorrelationId, status: u16, now: Now) -> bool {
+        let Known::Open(payment) = self.ledger.lookup(correlation_id) else { return false };
+        if payment.stage != Stage::Waiting || payment.in_doubt {
+            return false;
         }
         self.apply(Entry::Resolved {
             correlation_id,
             processor: Processor::DEFAULT,
             requested_at_ms: now.unix_ms.0,
             outcome: Outcome::Declined,
-            status: STATUS_CANCELLED,
+            status,
         });
-        self.counters.cancelled += 1;
         if let Some(owner) = payment.owner {
             self.send(owner, Withdrawal { slot: ANY_SLOT, correlation_id });
         }
+        true
     }
 
     /// An operator settles a payment in doubt. What becomes of that is among [`Self::settlements`], now or later, under the number returned.

@@ -14,7 +14,7 @@
 //!
 //! Texts come part by part, before the entry that they belong to ([`Entry::Attached`](super::Entry::Attached)), and are gathered here.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub(super) const REFERENCES_BYTES_MAX: usize = 8 << 20;
 /// What a reference takes beside its text.
 const REFERENCE_OVERHEAD: usize = 16;
 
-/// What a payment's members take beside their text: the entry in the table, its slack, and the allocator's.
-pub(super) const MEMBERS_OVERHEAD: usize = 96;
+/// What a payment's members take beside their text: the entry in the table, its slack, and the allocator's; and a deadline's place, of 24 bytes and slack.
+pub(super) const MEMBERS_OVERHEAD: usize = 128;
 
 /// What is kept of an ended payment's members.
 pub(super) type Digest = [u8; 8];
@@ -45,6 +45,8 @@ const OUT_OF_ORDER: Misfit = Misfit("what is kept of an ended payment stands beh
 pub(super) struct Attachments {
     open: HashMap<Texts>,
     members_bytes: usize,
+    /// When the deadlines of open payments pass, ms. One that has passed is taken out, and comes back when an attempt has ended without the payment being processed.
+    deadlines: BTreeSet<(u64, CorrelationId)>,
     digests: VecDeque<(u64, Digest)>,
     references: References,
     /// Of the entry that comes next.
@@ -66,6 +68,7 @@ impl Attachments {
         Self {
             open: HashMap::with_hasher(hash),
             members_bytes: 0,
+            deadlines: BTreeSet::new(),
             digests: VecDeque::new(),
             references: References::default(),
             gathered: Attached::NOTHING,
@@ -119,6 +122,7 @@ impl Attachments {
             return;
         }
         self.members_bytes += size_of_members(&texts);
+        self.deadlines.extend(texts.deadline_ms().map(|deadline_ms| (deadline_ms, id)));
         self.open.insert(id, texts);
     }
 
@@ -134,6 +138,7 @@ impl Attachments {
         }
         if let Some(texts) = self.open.get_mut(&id) {
             texts.reference = None;
+            self.deadlines.extend(texts.deadline_ms().map(|deadline_ms| (deadline_ms, id)));
             if texts.is_empty() {
                 self.open.remove(&id);
             }
@@ -145,6 +150,9 @@ impl Attachments {
         let texts = if self.open.is_empty() { None } else { self.open.remove(&id) };
         if let Some(texts) = &texts {
             self.members_bytes -= size_of_members(texts);
+            if let Some(deadline_ms) = texts.deadline_ms() {
+                self.deadlines.remove(&(deadline_ms, id));
+            }
         }
         if let Some(members) = texts.and_then(|texts| texts.members) {
             self.digests.push_back((place, digest(id, &members)));
@@ -152,6 +160,19 @@ impl Attachments {
         if let Some(reference) = reference {
             self.references.push(place, &reference);
         }
+    }
+
+    /// The first deadline that is to pass, ms.
+    pub(super) fn next_deadline_ms(&self) -> Option<u64> {
+        self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
+    }
+
+    /// Takes out a payment whose deadline has passed.
+    pub(super) fn take_expired(&mut self, now_ms: u64) -> Option<CorrelationId> {
+        if self.next_deadline_ms()? > now_ms {
+            return None;
+        }
+        self.deadlines.pop_first().map(|(_, id)| id)
     }
 
     /// Ids before this place are forgotten.

@@ -44,7 +44,7 @@ pub enum Entry {
         requested_at_ms: u64,
         /// How.
         outcome: Outcome,
-        /// The HTTP status behind a decline, or [`STATUS_CANCELLED`](galo_wire::STATUS_CANCELLED), [`STATUS_SETTLED`](galo_wire::STATUS_SETTLED); else 0.
+        /// The HTTP status behind a decline, or [`STATUS_CANCELLED`](galo_wire::STATUS_CANCELLED), [`STATUS_SETTLED`](galo_wire::STATUS_SETTLED), [`STATUS_EXPIRED`](galo_wire::STATUS_EXPIRED); else 0.
         status: u16,
     },
     /// Everything was forgotten, but for the processors' names.

@@ -4,13 +4,17 @@
 //! tokens. So the same POST makes the same text at every gateway, and the ledger can tell by the text whether an id came with the same members. Nothing
 //! in a value is changed: a number keeps its digits, a string its escapes, an object the order of its members.
 //!
+//! A `deadline` is Galo's own: it stands first, as the instant in UTC with milliseconds, whoever names it.
+//!
 //! The body has been found to be JSON before. Bounded: [`MEMBERS_SIZE_MAX`] bytes, beyond which the payment is refused.
 
 use std::sync::Arc;
 
+use galo_engine::texts::deadline_member;
+use galo_engine::time::UnixMillis;
 use galo_wire::MEMBERS_SIZE_MAX;
 
-use super::payment::string_size;
+use super::payment::{DEADLINE, string_size};
 use super::problem::{self, Refusal};
 
 /// Cuts members out of one body after the other.
@@ -36,14 +40,22 @@ impl Cutter {
         Ok(())
     }
 
-    /// What was found, if anything was.
-    pub(super) fn cut(&mut self, names: &[String], body: &[u8]) -> Result<Option<Arc<str>>, Refusal> {
-        if self.found.is_empty() {
+    /// What was found, behind the deadline, if there is anything.
+    pub(super) fn cut(
+        &mut self,
+        names: &[String],
+        deadline: Option<UnixMillis>,
+        body: &[u8],
+    ) -> Result<Option<Arc<str>>, Refusal> {
+        if self.found.is_empty() && deadline.is_none() {
             return Ok(None);
         }
         self.found.sort_unstable();
         self.text.clear();
-        for (number, value_at) in &self.found {
+        if let Some(deadline) = deadline {
+            deadline_member(deadline, &mut self.text);
+        }
+        for (number, value_at) in self.found.iter().filter(|(number, _)| names[*number] != DEADLINE) {
             self.text.push(if self.text.is_empty() { b'{' } else { b',' });
             self.text.push(b'"');
             for byte in names[*number].bytes() {
@@ -153,6 +165,33 @@ mod tests {
         ] {
             assert_eq!(cut(&with(members), list), Ok(expected.map(str::to_owned)), "{members}");
         }
+    }
+
+    #[test]
+    fn a_deadline_stands_first_as_an_instant() {
+        let at = "2026-11-30T12:34:56.789Z";
+        for (members, list, expected) in [
+            (r#""deadline":"2026-11-30T12:34:56.789Z""#, &[][..], format!(r#"{{"deadline":"{at}"}}"#)),
+            (
+                r#""a":1,"dead\u006cine" : "2026-11-30T09:34:56.789-03:00""#,
+                &["a"],
+                format!(r#"{{"deadline":"{at}","a":1}}"#),
+            ),
+            // Whoever wants it sent, names it, and it stands there once.
+            (
+                r#""deadline":"2026-11-30T12:34:56.789Z","a":1"#,
+                &["a", "deadline"],
+                format!(r#"{{"deadline":"{at}","a":1}}"#),
+            ),
+        ] {
+            assert_eq!(cut(&with(members), list), Ok(Some(expected)), "{members}");
+        }
+        for wrong in [r#""tomorrow""#, "5", "null", r#""""#, r#"["2026-11-30T12:34:56.789Z"]"#] {
+            let body = with(&format!(r#""deadline":{wrong}"#));
+            assert_eq!(cut(&body, &[]), Err(&problem::DEADLINE_INVALID), "{wrong}");
+        }
+        let twice = with(&format!(r#""deadline":"{at}","deadline":"{at}""#));
+        assert_eq!(cut(&twice, &[]), Err(&problem::DEADLINE_TWICE));
     }
 
     #[test]

@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 use galo_engine::CorrelationId;
 use galo_engine::money::{AmountCents, AmountError};
+use galo_engine::time::UnixMillis;
+use galo_engine::timestamp;
 use simd_json::{Buffers, ErrorType, Node, StaticNode, Tape};
 
 use super::framing::REQUEST_SIZE_MAX;
@@ -36,9 +38,14 @@ pub(super) struct Posted {
     pub(super) id: CorrelationId,
     /// How much.
     pub(super) amount: AmountCents,
-    /// What goes to a processor with it.
+    /// The moment from which on no attempt may begin.
+    pub(super) deadline: Option<UnixMillis>,
+    /// What goes to processors, and the deadline.
     pub(super) members: Option<Arc<str>>,
 }
+
+/// The member of a POST that sets a deadline.
+pub(super) const DEADLINE: &str = "deadline";
 
 /// Reads payments, one after the other.
 pub(super) struct PaymentReader {
@@ -92,7 +99,7 @@ fn read_nodes(
     let Some((Node::Object { len, .. }, mut members)) = nodes.split_first() else {
         return Err(&problem::NOT_AN_OBJECT);
     };
-    let (mut id, mut amount) = (None, None);
+    let (mut id, mut amount, mut deadline) = (None, None, None);
     for _ in 0..*len {
         // An object's tape has a key and a value for each member. Were it ever otherwise, a refusal is better than a panic.
         let [Node::String(key), value, ..] = members else { return Err(&problem::MALFORMED_JSON) };
@@ -122,6 +129,13 @@ fn read_nodes(
                     return Err(&problem::AMOUNT_TWICE);
                 }
             }
+            DEADLINE => {
+                let Node::String(text) = value else { return Err(&problem::DEADLINE_INVALID) };
+                let parsed = timestamp::parse(text).map_err(|_| &problem::DEADLINE_INVALID)?;
+                if deadline.replace(parsed).is_some() {
+                    return Err(&problem::DEADLINE_TWICE);
+                }
+            }
             _ => {}
         }
         let size = match value {
@@ -131,7 +145,9 @@ fn read_nodes(
         members = members.get(1 + size..).unwrap_or_default();
     }
     match (id, amount) {
-        (Some(id), Some(amount)) => Ok(Posted { id, amount, members: cutter.cut(names, body)? }),
+        (Some(id), Some(amount)) => {
+            Ok(Posted { id, amount, deadline, members: cutter.cut(names, deadline, body)? })
+        }
         (None, _) => Err(&problem::ID_MISSING),
         (Some(_), None) => Err(&problem::AMOUNT_MISSING),
     }

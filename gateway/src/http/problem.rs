@@ -131,6 +131,11 @@ problems! {
         "amount must have at most two decimals";
     AMOUNT_TOO_LARGE = 422 "invalid-field" "Invalid field" field "amount": "amount must be at most 999999999.99";
     AMOUNT_TWICE = 422 "invalid-field" "Invalid field" field "amount": "amount is given twice";
+    DEADLINE_INVALID = 422 "invalid-field" "Invalid field" field "deadline":
+        "deadline must be a string with an instant, such as 2026-11-29T12:34:56.789Z (RFC 3339)";
+    DEADLINE_TWICE = 422 "invalid-field" "Invalid field" field "deadline": "deadline is given twice";
+    DEADLINE_PASSED = 422 "invalid-field" "Invalid field" field "deadline":
+        "deadline has passed; this request changed nothing, and GET /payments/{correlationId} tells what became of an earlier one";
     NOT_AN_OBJECT = 422 "invalid-body" "Invalid body": "the body must be a JSON object";
     NUMBER_OUT_OF_RANGE = 422 "invalid-body" "Invalid body": "a number is beyond what 64 bits can hold";
     MEMBER_TWICE = 422 "invalid-body" "Invalid body": "a member that goes to processors is given twice";

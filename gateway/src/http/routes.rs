@@ -21,6 +21,7 @@ use galo_engine::money::{DECIMAL_TEXT_SIZE, write_decimal};
 use galo_engine::time::UnixMillis;
 use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
 use galo_engine::{AttemptState, CorrelationId, History, Reason, Stage};
+use galo_shell::clock::Clock;
 use galo_shell::processors::Names;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -139,10 +140,14 @@ pub(super) async fn answer<S: Service>(
 
 /// Answers `POST /payments`, whose body was this payment or is refused.
 pub(super) async fn pay<S: Service>(service: &S, payment: Result<Posted, Refusal>) -> Answer {
-    let Posted { id, amount, members } = match payment {
+    let Posted { id, amount, deadline, members } = match payment {
         Ok(payment) => payment,
         Err(problem) => return answer::refuse(problem),
     };
+    if deadline.is_some_and(|deadline| deadline <= Clock.now().unix_ms) {
+        return answer::refuse(&problem::DEADLINE_PASSED);
+    }
+    let has_members = members.is_some();
     match service.accept(id, amount, members).await {
         Accepted::Granted => answer::empty(StatusCode::ACCEPTED),
         Accepted::Replayed => answer::with_header(
@@ -150,7 +155,9 @@ pub(super) async fn pay<S: Service>(service: &S, payment: Result<Posted, Refusal
             REPLAYED,
             HeaderValue::from_static("true"),
         ),
-        Accepted::Conflict if service.client_members().is_some() => answer::refuse(&problem::OTHER_PAYMENT),
+        Accepted::Conflict if has_members || service.client_members().is_some() => {
+            answer::refuse(&problem::OTHER_PAYMENT)
+        }
         Accepted::Conflict => answer::refuse(&problem::CONFLICT),
         Accepted::QueueFull => answer::refuse(&problem::QUEUE_FULL),
         Accepted::LedgerUnreachable => answer::refuse(&problem::LEDGER_UNREACHABLE),
@@ -259,6 +266,7 @@ impl std::fmt::Display for Maybe<'_> {
             DeclineCause::Refused { processor, status } => ("refused", Some(names.of(processor)), status),
             DeclineCause::Cancelled => ("cancelled", None, None),
             DeclineCause::Settled => ("settled", None, None),
+            DeclineCause::Expired => ("expired", None, None),
         };
         write!(f, r#","declined":{{"cause":"{cause}","processor":{},"status":"#, Quoted(processor))?;
         match status {

@@ -91,6 +91,8 @@ pub enum DeclineCause {
     Cancelled,
     /// An operator found that no processor has it.
     Settled,
+    /// Its deadline passed before any processor had it.
+    Expired,
 }
 
 /// One payment as the ledger knows it.
