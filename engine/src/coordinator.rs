@@ -101,13 +101,13 @@ pub enum Rejection {
 /// Counts of what happened, for metrics.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct CoordinatorCounters {
-    /// Accepts answered [`Admission::Replayed`].
+    /// Accepts answered [`Admission::Replayed`](galo_wire::record::Admission::Replayed).
     pub replayed: u64,
-    /// Accepts answered [`Admission::Conflict`].
+    /// Accepts answered [`Admission::Conflict`](galo_wire::record::Admission::Conflict).
     pub conflicts: u64,
-    /// Accepts answered [`Admission::Full`].
+    /// Accepts answered [`Admission::Full`](galo_wire::record::Admission::Full).
     pub full: u64,
-    /// Accepts answered [`Admission::Expired`].
+    /// Accepts answered [`Admission::Expired`](galo_wire::record::Admission::Expired).
     pub expired: u64,
     /// Payments handed to another gateway.
     pub handed_over: u64,
