@@ -233,11 +233,14 @@ impl World {
     }
 
     fn aggregator_told(&mut self, connection: usize, message: Message, attached: &Attached) {
-        let now = if self.has(Bug::ClockIsStale) {
+        let mut now = if self.has(Bug::ClockIsStale) {
             self.aggregator.ticked
         } else {
             self.aggregator.clock.now(self.now_us)
         };
+        if self.has(Bug::DeadlineMissed) && matches!(message, Message::Intent(_)) {
+            now.unix_ms.0 = 0;
+        }
         let gateway = self.connections[connection].gateway;
         self.trace(|| format!("the aggregator hears from gateway {gateway}: {message:?}"));
         let mut greeting = None;
@@ -317,9 +320,10 @@ impl World {
 
     /// Takes the entries that were just decided.
     fn collect(&mut self, claimed: bool) {
+        let now_ms = self.aggregator.clock.now(self.now_us).unix_ms.0;
         let Some(coordinator) = &mut self.aggregator.coordinator else { return };
         for entry in coordinator.entries().drain(..) {
-            self.oracle.decided(entry, claimed);
+            self.oracle.decided(entry, claimed, now_ms);
             self.aggregator.waiting.entries.push(entry);
         }
     }

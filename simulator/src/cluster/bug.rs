@@ -60,6 +60,8 @@ bugs! {
     RetryHidesDoubt = "retry-hides-doubt",
     /// A closed connection does not reach the coordinator.
     HandOverForgotten = "hand-over-forgotten",
+    /// An attempt is recorded whatever the payment's deadline.
+    DeadlineMissed = "deadline-missed",
     /// What a dead gateway had on its way counts as refused.
     DeathIsRefusal = "death-is-refusal",
     /// The gateway never says that it is ready.

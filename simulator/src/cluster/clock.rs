@@ -5,7 +5,7 @@ use galo_engine::time::{Now, UnixMillis};
 use super::dice::Dice;
 
 /// Where the wall clocks begin: some time in 2026.
-const EPOCH_MS: u64 = 1_790_000_000_000;
+pub const EPOCH_MS: u64 = 1_790_000_000_000;
 
 /// How long the host had been up.
 const BOOTED_BEFORE_US: u64 = 1 << 40;

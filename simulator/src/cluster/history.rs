@@ -3,7 +3,9 @@
 //! Must never: take part in what the engine decides, or share code with it.
 
 use galo_engine::ledger::Entry;
-use galo_engine::{AttemptState, DECISIONS_LEN_MAX, History, Outcome, PastDecision, Reason, Stage};
+use galo_engine::{
+    AttemptState, DECISIONS_LEN_MAX, History, Outcome, PastDecision, Reason, STATUS_EXPIRED, Stage,
+};
 use galo_wire::record::{LookupReply, Standing};
 
 /// All decisions about one payment since it was accepted.
@@ -36,6 +38,8 @@ impl Story {
                 }
                 self.push(requested_at_ms, waited_for_ms, Stage::at(processor), reason);
             }
+            // That a deadline passed says nothing of the attempts before.
+            Entry::Resolved { status: STATUS_EXPIRED, outcome: Outcome::Declined, .. } => {}
             Entry::Resolved { processor, requested_at_ms, outcome, .. } => {
                 let is_settled = |it: &PastDecision| match it.attempt {
                     AttemptState::Processed | AttemptState::Declined => true,

@@ -53,6 +53,8 @@ invariants! {
     OneAmount = "one amount per id",
     /// Each attempt carries the members with which its payment was accepted, and those are a client's.
     MembersGoAlong = "members go along",
+    /// No attempt is recorded behind a client's deadline, and what ends at it is nowhere.
+    DeadlineIsKept = "deadline is kept",
     /// What its processor calls a payment that was processed is known.
     ReferenceIsKept = "reference is kept",
     /// 9. Queue, places and ledger stay within their bounds.

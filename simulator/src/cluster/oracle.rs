@@ -10,7 +10,7 @@ pub mod texts;
 use galo_engine::dispatcher::Answer;
 use galo_engine::ledger::{Entry, Ledger, Tally};
 use galo_engine::router::ProcessorSet;
-use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, STATUS_EXPIRED, Stage};
 
 use self::texts::Gathered;
 use super::dice::Dice;
@@ -83,6 +83,8 @@ pub struct Truth {
     decided: Record,
     /// As the disk has it.
     written: Record,
+    /// Its client's deadline, as the aggregator has decided.
+    deadline_ms: Option<u64>,
     /// With which members the disk says that it was accepted.
     members: Option<String>,
     /// What was decided about it.
@@ -223,6 +225,7 @@ impl Oracle {
             said_duplicate: Default::default(),
             decided: ABSENT,
             written: ABSENT,
+            deadline_ms: None,
             members: None,
             story: Story::default(),
             purged: false,
@@ -523,7 +526,7 @@ impl Oracle {
     }
 
     /// The coordinator decided `entry`; `claimed` if on a claim.
-    pub fn decided(&mut self, entry: Entry, claimed: bool) {
+    pub fn decided(&mut self, entry: Entry, claimed: bool, now_ms: u64) {
         let members = self.members_decided.take_in(entry);
         let Some(id) = id_of(entry) else {
             if entry == Entry::Purged {
@@ -553,6 +556,7 @@ impl Oracle {
         match entry {
             Entry::Accepted { amount_cents, .. } => {
                 add(&mut self.books.accepted, amount_cents);
+                self.note_deadline(place, &members);
                 self.truths[place].free_us = self.now_us;
                 // A restarted aggregator does not know any more that there was a purge.
                 if claimed && !self.purge_forgotten {
@@ -579,10 +583,15 @@ impl Oracle {
                     });
                 }
             }
-            Entry::Resolved { outcome: Outcome::Declined, .. } => {
+            Entry::Intended { .. } => self.attempt_recorded(place, now_ms),
+            Entry::Resolved { outcome: Outcome::Declined, status, .. } => {
                 add(&mut self.books.declined, before.amount_cents);
                 self.remember(place);
-                self.ended_declined(place);
+                if status == STATUS_EXPIRED {
+                    self.ended_at_deadline(place, now_ms);
+                } else {
+                    self.ended_declined(place);
+                }
             }
             Entry::Resolved { processor, requested_at_ms, outcome: Outcome::Absent, .. } => {
                 self.absent_count += 1;
@@ -593,8 +602,7 @@ impl Oracle {
             {
                 self.believed_absent(place, processor, requested_at_ms);
             }
-            Entry::Intended { .. }
-            | Entry::Resolved { .. }
+            Entry::Resolved { .. }
             | Entry::Purged
             | Entry::Named { .. }
             | Entry::Attached { .. }
