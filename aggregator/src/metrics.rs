@@ -133,7 +133,7 @@ impl Metrics {
         );
         page.gauge(
             "galo_ledger_members_bytes",
-            "Members of open payments, bytes, each payment's counted with 96 more.",
+            "Members of open payments, bytes, each payment's counted with 128 more.",
             ledger.members_bytes(),
         );
         page.gauge("galo_ledger_bucket_bytes", "Memory of the time buckets.", ledger.bucket_bytes());

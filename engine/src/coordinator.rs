@@ -184,7 +184,7 @@ impl Coordinator {
             turn: 0,
             started_us: now.monotonic_us,
             orphans: false,
-            deadline_due_us: 0,
+            deadline_due_us: u64::MAX,
             next_lease_us: config.health_interval_us.map(|interval_us| now.monotonic_us + interval_us),
             purge_generation: 0,
             summaries: Summaries::default(),
@@ -199,7 +199,8 @@ impl Coordinator {
     #[must_use]
     pub fn recovered(config: CoordinatorConfig, ledger: Ledger, now: Now) -> Self {
         let orphans = ledger.conservation().open.count > 0;
-        Self { ledger, orphans, ..Self::new(config, now) }
+        let deadline_due_us = if ledger.next_deadline_ms().is_some() { 0 } else { u64::MAX };
+        Self { ledger, orphans, deadline_due_us, ..Self::new(config, now) }
     }
 
     /// The ledger, to write a snapshot of it. Changes of its state are made by [`Self::handle`] alone.

@@ -277,7 +277,7 @@ fn members_go_with_every_attempt_whoever_makes_it() {
         world.restart(coordinator);
         let ledger = world.coordinator.ledger();
         assert_eq!(ledger.texts(id(3)).and_then(|it| it.members.as_deref()), Some(&*long));
-        assert_eq!(ledger.members_bytes(), PAYER.len() + long.len() + 2 * 96);
+        assert_eq!(ledger.members_bytes(), PAYER.len() + long.len() + 2 * 128);
         if memory_is_lost {
             world.journal.clear();
         }
@@ -333,7 +333,7 @@ fn the_same_id_with_other_members_is_a_conflict_for_as_long_as_it_is_known() {
 
 #[test]
 fn beyond_their_bound_payments_with_members_are_refused_and_others_are_not() {
-    let mut world = World::new(config(2 * (PAYER.len() + 96), 100));
+    let mut world = World::new(config(2 * (PAYER.len() + 128), 100));
     assert_eq!(world.post(0, 1, Some(PAYER)), Answer::Granted);
     assert_eq!(world.post(0, 2, Some(PAYER)), Answer::Granted);
     assert_eq!(world.post(0, 3, Some(PAYER)), Answer::Full);
