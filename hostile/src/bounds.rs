@@ -91,23 +91,24 @@ fn too_long() -> Vec<(String, Vec<u8>, Statuses, Statuses)> {
             &[413],
             &[413],
         ),
+        // HAProxy takes such bytes out of its buffer as they come: whether they fill it or never end is a matter of pieces.
         (
             "zeros of a chunk's size without an end".into(),
             format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n{}", "0".repeat(200_000)),
             &[413],
-            &[400, 413],
+            &[400, 408, 413],
         ),
         (
             "a chunk's extension without an end".into(),
             format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n1;{}", "x".repeat(200_000)),
             &[400],
-            &[400, 413],
+            &[400, 408, 413],
         ),
         (
             "trailers without an end".into(),
             format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n0\r\n{}", "a: b\r\n".repeat(50_000)),
             &[400],
-            &[400, 413],
+            &[400, 408, 413],
         ),
     ];
     for (length, straight, front) in [
