@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
@@ -555,10 +555,17 @@ pub(crate) fn folder_of(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("galo-hostile-{}-{name}", std::process::id()))
 }
 
-/// A port that nobody has now.
+/// A port that nobody has now, below those that the kernel gives to outgoing connections: between this and its use none of these takes it.
 pub(crate) fn free_port() -> Result<u16, String> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| error.to_string())?;
-    listener.local_addr().map(|address| address.port()).map_err(|error| error.to_string())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = u16::try_from(std::process::id() % 8_000).unwrap_or_default();
+    for _ in 0..1_000 {
+        let port = 20_000 + (base + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no port from 20,000 to 29,999 is free".to_owned())
 }
 
 #[cfg(test)]
