@@ -2,7 +2,7 @@
 //!
 //! The real dispatchers and the real coordinator, records in queues between them, and processors that are books: what the fuzzer
 //! chooses is who is heard next, how attempts end, when connections are cut, who dies, and what the clocks say. Afterwards all is made
-//! well, and within simulated minutes every payment that was answered 202 must stand in one book, once, as the ledger has it, or in
+//! well, and within simulated minutes, in which other payments come by, every one that was answered 202 must stand in one book, once, as the ledger has it, or in
 //! none and be declined. Only where a processor has stored another amount under its id does a payment stay open: that is a person's to settle.
 //!
 //! Held against the books: a payment in two, one that no client sent, one with other cents or another `requestedAt`, and one that
@@ -26,6 +26,8 @@ use galo_wire::{Message, PROTOCOL_VERSION};
 
 const STEPS_MAX: usize = 256;
 const IDS: u8 = 12;
+/// Payments that come when all is well. With the others they are fewer than the ledger remembers.
+const LATE_IDS: u32 = 60;
 const START_US: u64 = 1_000_000_000;
 const UNIX_MS: u64 = 1_700_000_000_000;
 
@@ -541,7 +543,7 @@ impl World {
         }
         let is_open = |known: Known| matches!(known, Known::Open(_));
         // Ten minutes, in steps of 50 ms: patience is half a minute, backoff and breaker are seconds.
-        for _ in 0..12_000 {
+        for step in 0..12_000 {
             for number in [0, 1] {
                 self.connect(number);
                 self.hear_gateway(number, usize::MAX);
@@ -573,6 +575,11 @@ impl World {
             });
             if is_quiet && is_settled && held == disputed_count {
                 return;
+            }
+            // A processor that declined a payment has to show that it takes others: one comes by every five seconds.
+            if step % 100 == 99 && step / 100 < LATE_IDS {
+                let late = u8::try_from(step / 100).expect("a few");
+                self.post(usize::from(late % 2), IDS + late, 1);
             }
             self.pass(50_000);
         }
