@@ -162,7 +162,8 @@ pub struct Coordinator {
     /// There may be payments that nobody works on.
     orphans: bool,
     next_lease_us: [u64; PROCESSORS_LEN_MAX],
-    /// When to look for deadlines that have passed.
+    /// The first deadline that is to pass, as far as this has looked, and when to look again.
+    deadline_ms: Option<u64>,
     deadline_due_us: u64,
     purge_generation: u32,
     summaries: Summaries,
@@ -184,6 +185,7 @@ impl Coordinator {
             turn: 0,
             started_us: now.monotonic_us,
             orphans: false,
+            deadline_ms: None,
             deadline_due_us: u64::MAX,
             next_lease_us: config.health_interval_us.map(|interval_us| now.monotonic_us + interval_us),
             purge_generation: 0,
@@ -460,13 +462,6 @@ impl Coordinator {
         if self.orphans { 0 } else { due_us }
     }
 
-    /// When to look for payments whose deadlines have passed, µs of the monotonic clock. The wall clock, which they are of, may be set meanwhile.
-    fn deadline_due_us_of(&self, now: Now) -> u64 {
-        self.ledger.next_deadline_ms().map_or(u64::MAX, |deadline_ms| {
-            now.monotonic_us + 1_000 * deadline_ms.saturating_sub(now.unix_ms.0).min(DEADLINE_LOOK_MS)
-        })
-    }
-
     /// To be called within 100 ms of [`Self::tick_due_us`]: gives out leases, payments that nobody works on, and answers that waited long enough.
     pub fn tick(&mut self, now: Now) {
         for processor in self.config.health_checked.iter() {
@@ -484,7 +479,11 @@ impl Coordinator {
         self.answer_summaries(now);
         self.end_settlements(now);
         self.expire(now);
-        self.deadline_due_us = self.deadline_due_us_of(now);
+        self.deadline_ms = self.ledger.next_deadline_ms();
+        // The wall clock, which deadlines are of, may be set meanwhile.
+        self.deadline_due_us = self.deadline_ms.map_or(u64::MAX, |deadline_ms| {
+            now.monotonic_us + 1_000 * deadline_ms.saturating_sub(now.unix_ms.0).min(DEADLINE_LOOK_MS)
+        });
     }
 
     fn intend(&mut self, session: SessionId, intent: Intent, now: Now) {
@@ -523,10 +522,6 @@ impl Coordinator {
     fn complete(&mut self, session: SessionId, completion: Completion, reference: Option<&str>) {
         let Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status } = completion;
         let entry = Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status };
-        if matches!(outcome, Outcome::Refused | Outcome::Absent) && self.ledger.next_deadline_ms().is_some() {
-            // Its deadline may have passed meanwhile.
-            self.deadline_due_us = 0;
-        }
         match (self.ledger.lookup(correlation_id), outcome) {
             (Known::Open(payment), Outcome::Processed) => {
                 if payment.stage != Stage::at(processor) {
@@ -683,6 +678,13 @@ impl Coordinator {
     fn apply(&mut self, entry: Entry) {
         self.ledger.apply(entry);
         self.entries.push(entry);
+        // One that is sooner than was known, or has passed while an attempt was under way.
+        let deadline_ms = self.ledger.next_deadline_ms();
+        if deadline_ms
+            .is_some_and(|deadline_ms| self.deadline_ms.is_none_or(|known_ms| deadline_ms < known_ms))
+        {
+            (self.deadline_ms, self.deadline_due_us) = (deadline_ms, 0);
+        }
     }
 
     fn send(&mut self, to: SessionId, message: impl Into<Message>) {

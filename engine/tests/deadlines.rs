@@ -124,6 +124,19 @@ fn an_attempt_that_was_under_way_may_still_process_it() {
 }
 
 #[test]
+fn the_last_attempt_of_the_only_payment_has_its_deadline_looked_at() {
+    let mut coordinator = coordinator();
+    let one = join(&mut coordinator, 1);
+    accept(&mut coordinator, one, 1, Stage::At0);
+    tick(&mut coordinator, DEADLINE_MS);
+    assert_eq!(coordinator.ledger().next_deadline_ms(), None, "it has passed, and the attempt goes on");
+    late(&mut coordinator, one, completion(1, Processor::DEFAULT, Outcome::Refused));
+    assert_eq!(coordinator.tick_due_us(), 0, "at once, not with the next lease");
+    tick(&mut coordinator, DEADLINE_MS);
+    assert!(is_expired(&coordinator, 1));
+}
+
+#[test]
 fn no_attempt_is_recorded_behind_the_deadline() {
     let mut coordinator = coordinator();
     let one = join(&mut coordinator, 1);

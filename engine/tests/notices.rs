@@ -3,19 +3,19 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "tests; what they share is more than each needs")]
 
 mod field;
+mod gateways;
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use field::*;
-use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+use galo_engine::coordinator::{Coordinator, SessionId};
 use galo_engine::dispatcher::{DispatcherConfig, DoubtPolicy, Stored, Verification};
-use galo_engine::ledger::LedgerConfig;
 use galo_engine::rate::RateLimit;
 use galo_engine::router::ProcessorSet;
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::verdict::Verdict;
-use galo_engine::{Outcome, PROCESSORS_LEN_MAX, Processor, Reason, Stage};
+use galo_engine::{Outcome, Processor, Reason, Stage};
 use galo_wire::record::{Accept, Completion, Hello, Notice, Notified, Purged, Ready, Role};
 use galo_wire::{Message, PROTOCOL_VERSION};
 
@@ -181,21 +181,9 @@ fn at(monotonic_us: u64) -> Now {
 }
 
 fn coordinator() -> (Coordinator, SessionId, SessionId) {
-    let config = CoordinatorConfig {
-        processors_fingerprint: 0,
-        health_checked: ProcessorSet::EMPTY,
-        ledger: LedgerConfig {
-            open_len_max: 2_000,
-            known_len_max: 2_000,
-            bucket_bytes_max: 1 << 20,
-            members_bytes_max: 1 << 20,
-            processors: ProcessorSet::PAIR,
-            hash_seed: 1,
-        },
-        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
-        claim_grace_us: 300_000,
-        incarnation: 1,
-    };
+    let mut config = gateways::coordinator_config();
+    config.health_checked = ProcessorSet::EMPTY;
+    (config.ledger.open_len_max, config.ledger.known_len_max) = (2_000, 2_000);
     let mut coordinator = Coordinator::new(config, at(0));
     let [first, second] = [1, 2].map(|instance| {
         let (protocol_version, role, incarnation) = (PROTOCOL_VERSION, Role::Gateway, u64::from(instance));

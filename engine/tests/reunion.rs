@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+#[allow(dead_code, reason = "each test file uses its part")]
+mod gateways;
+
+use galo_engine::coordinator::{Coordinator, SessionId};
 use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig, ProcessorPolicy, Verification};
-use galo_engine::ledger::{Conservation, Entry, LedgerConfig};
+use galo_engine::ledger::{Conservation, Entry};
 use galo_engine::money::AmountCents;
-use galo_engine::router::{ProcessorSet, RouterConfig};
+use galo_engine::router::RouterConfig;
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::verdict::{End, Verdict};
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor};
@@ -21,21 +24,8 @@ fn id(number: u8) -> CorrelationId {
 }
 
 fn coordinator(now: Now, journal: &[Entry]) -> Coordinator {
-    let config = CoordinatorConfig {
-        processors_fingerprint: 0,
-        health_checked: ProcessorSet::PAIR,
-        ledger: LedgerConfig {
-            open_len_max: 100,
-            known_len_max: 100,
-            bucket_bytes_max: 1 << 20,
-            members_bytes_max: 1 << 20,
-            processors: ProcessorSet::PAIR,
-            hash_seed: 1,
-        },
-        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
-        claim_grace_us: 300_000,
-        incarnation: 1,
-    };
+    let mut config = gateways::coordinator_config();
+    config.ledger.known_len_max = 100;
     let mut coordinator = Coordinator::new(config, now);
     journal.iter().for_each(|entry| coordinator.restore(*entry));
     coordinator

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
-use galo_engine::ledger::LedgerConfig;
-use galo_engine::router::ProcessorSet;
+#[allow(dead_code, reason = "each test file uses its part")]
+mod gateways;
+
+use galo_engine::coordinator::{Coordinator, SessionId};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::record::{Accept, Completion, Flush, Flushed, Hello, Ready, Role, SummaryQuery};
@@ -19,22 +20,11 @@ struct Cluster {
 
 impl Cluster {
     fn new(gateway_count: u8) -> (Self, Vec<SessionId>) {
-        let config = CoordinatorConfig {
-            processors_fingerprint: 0,
-            health_checked: ProcessorSet::PAIR,
-            ledger: LedgerConfig {
-                open_len_max: 100,
-                known_len_max: 100,
-                bucket_bytes_max: 1 << 20,
-                members_bytes_max: 1 << 20,
-                processors: ProcessorSet::PAIR,
-                hash_seed: 1,
-            },
-            // No leases in between.
-            health_interval_us: [u64::MAX / 2; PROCESSORS_LEN_MAX],
-            claim_grace_us: 0,
-            incarnation: 1,
-        };
+        let mut config = gateways::coordinator_config();
+        config.ledger.known_len_max = 100;
+        // No leases in between.
+        config.health_interval_us = [u64::MAX / 2; PROCESSORS_LEN_MAX];
+        config.claim_grace_us = 0;
         let start = Now { monotonic_us: START_US, unix_ms: UnixMillis(0) };
         let mut cluster = Self { coordinator: Coordinator::new(config, start), now_us: START_US };
         let sessions = (1..=gateway_count).map(|instance| cluster.join(instance)).collect();

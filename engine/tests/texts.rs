@@ -3,15 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[allow(dead_code, reason = "each test file uses its part")]
+mod gateways;
+
 use std::sync::Arc;
 
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::dispatcher::{
     Action, Answer, Dispatcher, DispatcherConfig, DoubtPolicy, ProcessorPolicy, Stored, Verification,
 };
-use galo_engine::ledger::{Entry, Known, LedgerConfig};
+use galo_engine::ledger::{Entry, Known};
 use galo_engine::money::AmountCents;
-use galo_engine::router::{ProcessorSet, RouterConfig};
+use galo_engine::router::RouterConfig;
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::verdict::{End, Verdict};
 use galo_engine::{Attached, CorrelationId, PROCESSORS_LEN_MAX};
@@ -28,21 +31,10 @@ fn id(number: u8) -> CorrelationId {
 }
 
 fn config(members_bytes_max: usize, known_len_max: usize) -> CoordinatorConfig {
-    CoordinatorConfig {
-        processors_fingerprint: 0,
-        health_checked: ProcessorSet::PAIR,
-        ledger: LedgerConfig {
-            open_len_max: 100,
-            known_len_max,
-            bucket_bytes_max: 1 << 20,
-            members_bytes_max,
-            processors: ProcessorSet::PAIR,
-            hash_seed: 1,
-        },
-        health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
-        claim_grace_us: 0,
-        incarnation: 1,
-    }
+    let mut config = gateways::coordinator_config();
+    (config.ledger.members_bytes_max, config.ledger.known_len_max) = (members_bytes_max, known_len_max);
+    config.claim_grace_us = 0;
+    config
 }
 
 struct Gateway {

@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[allow(dead_code, reason = "each test file uses its part")]
+mod gateways;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId, Settled, SettledAs, Settlement};
+use galo_engine::coordinator::{Coordinator, SessionId, Settled, SettledAs, Settlement};
 use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig, ProcessorPolicy, Verification};
-use galo_engine::ledger::{Known, LedgerConfig};
+use galo_engine::ledger::Known;
 use galo_engine::money::AmountCents;
 use galo_engine::random::Random;
 use galo_engine::router::{ProcessorSet, RouterConfig};
@@ -259,21 +262,10 @@ const PAYMENTS: u8 = 12;
 
 impl World {
     fn new(seed: u64) -> Self {
-        let config = CoordinatorConfig {
-            processors_fingerprint: 0,
-            health_checked: ProcessorSet::EMPTY,
-            ledger: LedgerConfig {
-                open_len_max: 100,
-                known_len_max: 100,
-                bucket_bytes_max: 1 << 20,
-                members_bytes_max: 1 << 20,
-                processors: ProcessorSet::PAIR,
-                hash_seed: 1,
-            },
-            health_interval_us: [5_000_000; PROCESSORS_LEN_MAX],
-            claim_grace_us: 0,
-            incarnation: 1,
-        };
+        let mut config = gateways::coordinator_config();
+        config.health_checked = ProcessorSet::EMPTY;
+        config.ledger.known_len_max = 100;
+        config.claim_grace_us = 0;
         let gateway = |seed| Gateway {
             dispatcher: dispatcher(seed),
             session: None,

@@ -132,9 +132,6 @@ impl Coordinator {
     /// The texts of the entry that is applied next.
     pub(super) fn attach(&mut self, texts: &Texts) {
         texts.entries().for_each(|part| self.apply(part));
-        if texts.deadline_ms().is_some() {
-            self.deadline_due_us = 0;
-        }
     }
 
     /// A payment in doubt, or pending, has got a name from the processor that may have it.
