@@ -18,7 +18,7 @@ use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_engine::{CorrelationId, Processor};
 use galo_gateway::http::service::{
-    Accepted, Notified, PaymentView, PurgeError, Service, Summary, Unreachable,
+    Accepted, NotificationAnswer, PaymentView, PurgeError, Service, Summary, Unreachable,
 };
 use galo_gateway::http::{HttpConfig, Server};
 use galo_shell::processors::Names;
@@ -64,7 +64,7 @@ impl Service for Granting {
         Err(Unreachable)
     }
 
-    fn count_notification(&self, _end: Notified) {}
+    fn count_notification(&self, _end: NotificationAnswer) {}
 
     async fn purge(&self) -> Result<(), PurgeError> {
         Ok(())

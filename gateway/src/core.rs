@@ -30,8 +30,8 @@ use crate::beat::Beat;
 use crate::config::{Config, Reached};
 use crate::http::Service;
 use crate::http::service::{
-    Accepted, DeclineCause, Notified, PaymentState, PaymentView, PurgeError, Reference, Summary, Totals,
-    Unreachable,
+    Accepted, DeclineCause, NotificationAnswer, PaymentState, PaymentView, PurgeError, Reference, Summary,
+    Totals, Unreachable,
 };
 use crate::metrics::{Board, Latencies, Snapshot};
 use crate::pace::Pacer;
@@ -99,7 +99,7 @@ pub struct Core {
     reply_wait: Duration,
     purge_allowed: bool,
     /// By what became of them.
-    notifications: Cell<[u64; Notified::COUNT]>,
+    notifications: Cell<[u64; NotificationAnswer::COUNT]>,
 }
 
 impl Core {
@@ -569,7 +569,7 @@ impl Service for Front {
         Ok(())
     }
 
-    fn count_notification(&self, end: Notified) {
+    fn count_notification(&self, end: NotificationAnswer) {
         let mut counts = self.0.notifications.get();
         counts[end as usize] += 1;
         self.0.notifications.set(counts);

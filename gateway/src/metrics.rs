@@ -14,7 +14,7 @@ use galo_engine::{PROCESSORS_LEN_MAX, Processor};
 use galo_shell::metrics::{Exposition, Seconds};
 use galo_shell::processors::Names;
 
-use crate::http::service::Notified;
+use crate::http::service::NotificationAnswer;
 use crate::processor::{ClientStats, TlsProblem};
 
 /// Upper bounds of the latency histogram, µs: a step of about 1.3, so that a percentile read from it is off by 15 % at
@@ -78,7 +78,7 @@ pub struct Snapshot {
     /// The HTTP front's.
     pub latencies: Latencies,
     /// Processors' notifications, by what became of them.
-    pub notifications: [u64; Notified::COUNT],
+    pub notifications: [u64; NotificationAnswer::COUNT],
 }
 
 /// What does not change after the start.
@@ -201,7 +201,7 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
         "galo_notifications_total",
         "counter",
         "Processors' notifications by what became of them.",
-        Notified::NAMES.iter().enumerate().map(|(index, answer)| {
+        NotificationAnswer::NAMES.iter().enumerate().map(|(index, answer)| {
             (format!("answer=\"{answer}\""), sum(&|thread| thread.notifications[index]))
         }),
     );

@@ -16,7 +16,7 @@ use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_engine::{CorrelationId, Processor};
 use galo_gateway::http::service::{
-    Accepted, Notified, PaymentView, PurgeError, Service, Summary, Unreachable,
+    Accepted, NotificationAnswer, PaymentView, PurgeError, Service, Summary, Unreachable,
 };
 use galo_gateway::http::{HttpConfig, Server};
 use galo_shell::processors::Names;
@@ -59,7 +59,7 @@ impl Service for Healthy {
         Err(Unreachable)
     }
 
-    fn count_notification(&self, _end: Notified) {}
+    fn count_notification(&self, _end: NotificationAnswer) {}
 
     async fn purge(&self) -> Result<(), PurgeError> {
         Err(PurgeError::NotAllowed)

@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::answer::{self, Answer};
 use super::problem;
-use super::service::{Notified, Service, Unreachable};
+use super::service::{NotificationAnswer, Service, Unreachable};
 
 /// RFC 9110 wants a 401 to say what would do.
 const SIGNED: HeaderValue = HeaderValue::from_static("HMAC");
@@ -28,26 +28,26 @@ pub(super) fn take<S: Service>(service: &S, name: &str, headers: &HeaderMap, bod
     let end = hear(service, name, headers, body);
     service.count_notification(end);
     match end {
-        Notified::Taken => answer::empty(StatusCode::OK),
-        Notified::Nobody => answer::refuse(&problem::NOBODY_NOTIFIES),
-        Notified::NotSigned => unsigned(&problem::NOT_SIGNED),
-        Notified::BadSignature => unsigned(&problem::BAD_SIGNATURE),
-        Notified::NoId => answer::refuse(&problem::NO_ID),
-        Notified::LedgerUnreachable => answer::refuse(&problem::LEDGER_UNREACHABLE),
+        NotificationAnswer::Taken => answer::empty(StatusCode::OK),
+        NotificationAnswer::Nobody => answer::refuse(&problem::NOBODY_NOTIFIES),
+        NotificationAnswer::NotSigned => unsigned(&problem::NOT_SIGNED),
+        NotificationAnswer::BadSignature => unsigned(&problem::BAD_SIGNATURE),
+        NotificationAnswer::NoId => answer::refuse(&problem::NO_ID),
+        NotificationAnswer::LedgerUnreachable => answer::refuse(&problem::LEDGER_UNREACHABLE),
     }
 }
 
-fn hear<S: Service>(service: &S, name: &str, headers: &HeaderMap, body: &[u8]) -> Notified {
-    let Some((processor, profile)) = service.notifier(name) else { return Notified::Nobody };
-    let Some(notification) = &profile.notification else { return Notified::Nobody };
+fn hear<S: Service>(service: &S, name: &str, headers: &HeaderMap, body: &[u8]) -> NotificationAnswer {
+    let Some((processor, profile)) = service.notifier(name) else { return NotificationAnswer::Nobody };
+    let Some(notification) = &profile.notification else { return NotificationAnswer::Nobody };
     match notification.notified(&Head(headers), body) {
         Ok(id) => match service.notice(processor, id) {
-            Ok(()) => Notified::Taken,
-            Err(Unreachable) => Notified::LedgerUnreachable,
+            Ok(()) => NotificationAnswer::Taken,
+            Err(Unreachable) => NotificationAnswer::LedgerUnreachable,
         },
-        Err(Refusal::NoSignature) => Notified::NotSigned,
-        Err(Refusal::BadSignature) => Notified::BadSignature,
-        Err(Refusal::NoId) => Notified::NoId,
+        Err(Refusal::NoSignature) => NotificationAnswer::NotSigned,
+        Err(Refusal::BadSignature) => NotificationAnswer::BadSignature,
+        Err(Refusal::NoId) => NotificationAnswer::NoId,
     }
 }
 

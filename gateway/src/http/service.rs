@@ -134,7 +134,7 @@ impl Reference {
 
 /// What became of a processor's notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notified {
+pub enum NotificationAnswer {
     /// The payment's next look-up comes sooner, if it waits for one.
     Taken = 0,
     /// There is no such processor, or its profile says nothing of notifications.
@@ -149,7 +149,7 @@ pub enum Notified {
     LedgerUnreachable = 5,
 }
 
-impl Notified {
+impl NotificationAnswer {
     /// The number of variants.
     pub const COUNT: usize = 6;
 
@@ -220,7 +220,7 @@ pub trait Service: 'static {
     fn notice(&self, processor: Processor, id: CorrelationId) -> Result<(), Unreachable>;
 
     /// Called once for each notification.
-    fn count_notification(&self, end: Notified);
+    fn count_notification(&self, end: NotificationAnswer);
 
     /// Clears everything, for tests.
     ///

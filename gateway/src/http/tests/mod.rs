@@ -31,8 +31,8 @@ use galo_shell::processors::Names;
 use monoio::io::AsyncReadRent;
 
 use super::service::{
-    Accepted, DeclineCause, Notified, PaymentState, PaymentView, PurgeError, Service, Summary, Totals,
-    Unreachable,
+    Accepted, DeclineCause, NotificationAnswer, PaymentState, PaymentView, PurgeError, Service, Summary,
+    Totals, Unreachable,
 };
 use super::*;
 use client::{Client, Reply};
@@ -73,7 +73,7 @@ struct Record {
     cancelled: Vec<String>,
     /// By processor.
     notices: Vec<(usize, String)>,
-    notifications: Vec<Notified>,
+    notifications: Vec<NotificationAnswer>,
 }
 
 /// How the service answers what does not depend on an amount.
@@ -224,7 +224,7 @@ impl Service for Recorder {
         Ok(())
     }
 
-    fn count_notification(&self, end: Notified) {
+    fn count_notification(&self, end: NotificationAnswer) {
         self.record.lock().unwrap().notifications.push(end);
     }
 

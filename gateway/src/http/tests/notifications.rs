@@ -35,7 +35,7 @@ fn a_signed_one_is_taken_and_its_payment_named() {
         notify(&front, "open", None, BODY);
         let record = front.record.lock().unwrap();
         assert_eq!(record.notices, [0, 0, 1].map(|number| (number, ID.to_owned())));
-        assert_eq!(record.notifications, [Notified::Taken; 3]);
+        assert_eq!(record.notifications, [NotificationAnswer::Taken; 3]);
     }
 }
 
@@ -68,7 +68,12 @@ fn nobody_else_is_heard() {
         let record = front.record.lock().unwrap();
         assert_eq!(record.notices, [], "nothing reached the service");
         let count = |end| record.notifications.iter().filter(|it| **it == end).count();
-        let ends = [Notified::Nobody, Notified::NotSigned, Notified::BadSignature, Notified::NoId];
+        let ends = [
+            NotificationAnswer::Nobody,
+            NotificationAnswer::NotSigned,
+            NotificationAnswer::BadSignature,
+            NotificationAnswer::NoId,
+        ];
         assert_eq!(ends.map(count), [4, 2, 2, 7]);
     }
 }
@@ -81,6 +86,6 @@ fn without_a_ledger_the_processor_is_to_say_it_again() {
         let reply = notify(&front, "open", None, BODY);
         reply.is_problem(503, "ledger-unreachable");
         assert_eq!(reply.header("retry-after"), Some("1"));
-        assert_eq!(front.record.lock().unwrap().notifications, [Notified::LedgerUnreachable]);
+        assert_eq!(front.record.lock().unwrap().notifications, [NotificationAnswer::LedgerUnreachable]);
     }
 }
