@@ -106,6 +106,21 @@ fn a_refused_payment_that_is_alone_comes_back_by_itself() {
     assert_eq!(field.outcomes(1).last(), Some(&Outcome::Processed));
 }
 
+/// In an outage each try leaves one more payment that pauses: the clock is asked for no more often because of them.
+#[test]
+fn a_payment_that_pauses_wakes_nobody_more_often() {
+    let mut field = poisoned(&[1], refused());
+    field.pay(1);
+    pay_others(&mut field, 2);
+    let before = field.tries_of(1).len();
+    for _ in 0..4_000 {
+        field.wait(5 * MS);
+        let wait_us = field.dispatcher.tick_wait_us();
+        assert!(field.gauges().deferred == 0 || wait_us == Some(25 * MS), "{wait_us:?}");
+    }
+    assert!(field.tries_of(1).len() > before + 3, "it comes back all the same");
+}
+
 #[test]
 fn what_is_cancelled_leaves_the_queues_too() {
     // Everything is refused: one after the other finds that out and is put off, the others wait.

@@ -11,29 +11,26 @@ use crate::time::Now;
 const TICK_NEAR_US: u64 = 5_000;
 
 /// Between two ticks while something is held: POSTs that wait for a grant, of which the first to be given up has waited for a second; a
-/// queue whose processors are not to be asked yet, by back-offs of 50 ms and more; payments whose next try is further away than this.
+/// queue whose processors are not to be asked yet, by back-offs of 50 ms and more; payments that left it, whose pauses are no shorter.
 const TICK_US: u64 = 25_000;
 
-/// When payments that left the queue are due, as of the last look at them, µs; never: in the far future.
+/// When those in doubt are due, as of the last look at them, µs; never: in the far future.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NextDue {
     looked_us: u64,
     doubtful_us: u64,
-    deferred_us: u64,
 }
 
 impl NextDue {
-    pub(super) const NEVER: Self = Self { looked_us: 0, doubtful_us: u64::MAX, deferred_us: u64::MAX };
+    pub(super) const NEVER: Self = Self { looked_us: 0, doubtful_us: u64::MAX };
 }
 
 impl Dispatcher {
     /// How long it may be until the next [`Self::tick`], µs, if no event comes before; `None` when time alone changes nothing.
     #[must_use]
     pub fn tick_wait_us(&self) -> Option<u64> {
-        let NextDue { looked_us, doubtful_us, deferred_us } = self.next_due;
-        // Without a ledger nobody comes back to the queue, however long that was due.
-        let deferred_us = if self.connected { deferred_us } else { u64::MAX };
-        let is_near = self.is_paced || doubtful_us.min(deferred_us) <= looked_us.saturating_add(TICK_US);
+        let NextDue { looked_us, doubtful_us } = self.next_due;
+        let is_near = self.is_paced || doubtful_us <= looked_us.saturating_add(TICK_US);
         let is_held = !(self.waiting.is_empty()
             && self.deadlines.is_empty()
             && self.deferred.is_empty()
@@ -56,18 +53,14 @@ impl Dispatcher {
         is_held || self.next_due.doubtful_us <= self.next_due.looked_us
     }
 
-    /// Notes when payments that left the queue are due, once all have had their turn that were.
+    /// Notes when those in doubt are due, once all have had their turn that were.
     pub(super) fn note_next_due(&mut self, now: Now) {
         let due_us = |heap: &BinaryHeap<Reverse<(u64, u32)>>, outlook: &Outlook| {
             heap.peek().map(|first| first.0.0.max(outlook.next_token_us()))
         };
         let heaps = self.doubtful.iter().zip(&self.outlooks).chain(self.looked_up.iter().zip(&self.outlooks));
         let doubtful_us = heaps.filter_map(|(heap, outlook)| due_us(heap, outlook)).min();
-        self.next_due = NextDue {
-            looked_us: now.monotonic_us,
-            doubtful_us: doubtful_us.unwrap_or(u64::MAX),
-            deferred_us: self.deferred.peek().map_or(u64::MAX, |first| first.0.0),
-        };
+        self.next_due = NextDue { looked_us: now.monotonic_us, doubtful_us: doubtful_us.unwrap_or(u64::MAX) };
     }
 
     /// Whether any payment may be in doubt.
