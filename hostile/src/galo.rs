@@ -7,11 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::PipeReader;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
@@ -20,6 +23,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::client::{Connection, Way};
+use crate::mounts::Bind;
 use crate::processor::{Payment, Processor};
 
 /// How long anything that should happen soon may take on a machine that is busy with other things.
@@ -45,6 +49,24 @@ pub(crate) struct Plan<'a> {
     pub(crate) descriptors_max: Vec<(&'static str, u64)>,
     /// The journal's folder, unless it is to be one in Galo's own.
     pub(crate) journal: Option<PathBuf>,
+    /// What the gateways see as /etc/hosts.
+    pub(crate) hosts: Option<&'a Path>,
+    /// Where aggregator and gateways write their lines.
+    pub(crate) log: Log,
+}
+
+/// What a process's stdout and stderr are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// A file, [`Galo::said`].
+    #[default]
+    File,
+    /// A file on a disk without room.
+    Full,
+    /// A pipe whose reader has gone.
+    Gone,
+    /// A pipe whose reader stands still.
+    Still,
 }
 
 /// What a process is started with.
@@ -54,12 +76,21 @@ pub(crate) struct Recipe {
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(&'static str, String)>,
     descriptors_max: Option<u64>,
+    hosts: Option<PathBuf>,
+    log: Log,
 }
 
 impl Recipe {
     /// A program that needs nothing but its arguments.
     pub(crate) const fn new(program: PathBuf, arguments: Vec<String>) -> Self {
-        Self { program, arguments, environment: Vec::new(), descriptors_max: None }
+        Self {
+            program,
+            arguments,
+            environment: Vec::new(),
+            descriptors_max: None,
+            hosts: None,
+            log: Log::File,
+        }
     }
 }
 
@@ -72,6 +103,8 @@ pub(crate) struct Galo {
     stats: Option<SocketAddr>,
     number: u64,
     next_id: AtomicU64,
+    /// The ends of pipes from which nobody reads.
+    still: Mutex<Vec<PipeReader>>,
 }
 
 /// What both gateways have counted.
@@ -130,6 +163,7 @@ impl Galo {
             stats: None,
             number,
             next_id: AtomicU64::new(0),
+            still: Mutex::default(),
         };
         let socket = |galo: &Self, name: &str| galo.socket(name).display().to_string();
         let mut shared = plan.environment.clone();
@@ -148,7 +182,8 @@ impl Galo {
             environment.extend(shared.iter().cloned());
             let limit = plan.descriptors_max.iter().find(|(of, _)| *of == name);
             let descriptors_max = limit.map(|(_, count)| *count);
-            Recipe { program, arguments: Vec::new(), environment, descriptors_max }
+            let hosts = plan.hosts.filter(|_| name.starts_with("gateway")).map(Path::to_owned);
+            Recipe { program, arguments: Vec::new(), environment, descriptors_max, hosts, log: plan.log }
         };
         galo.spawn("aggregator", recipe("aggregator", programs.folder.join("galo-aggregator"), aggregator))?;
         for instance in 1..=2 {
@@ -174,7 +209,7 @@ impl Galo {
             let config = programs.haproxy_config.display().to_string();
             let arguments = ["-db", "-f", &config].map(str::to_owned).to_vec();
             let program = programs.haproxy.clone();
-            galo.spawn("haproxy", Recipe { program, arguments, environment, descriptors_max: None })?;
+            galo.spawn("haproxy", Recipe { environment, ..Recipe::new(program, arguments) })?;
             galo.front = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, api)));
             galo.stats = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, stats)));
         }
@@ -207,17 +242,31 @@ impl Galo {
     /// Starts a process whose log has this name, and leaves it to the caller.
     pub(crate) fn start_process(&self, log: &str, recipe: &Recipe) -> Result<Child, String> {
         let path = self.log(log);
+        let hosts =
+            recipe.hosts.as_deref().map(|file| Bind::new(file, Path::new("/etc/hosts"))).transpose()?;
         let start = || -> std::io::Result<Child> {
-            let log = File::options().create(true).append(true).open(&path)?;
+            let log: OwnedFd = match recipe.log {
+                Log::File => File::options().create(true).append(true).open(&path)?.into(),
+                Log::Full => File::options().write(true).open("/dev/full")?.into(),
+                Log::Gone => std::io::pipe()?.1.into(),
+                Log::Still => {
+                    let (reader, writer) = std::io::pipe()?;
+                    self.still.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+                    writer.into()
+                }
+            };
             let mut command = Command::new(&recipe.program);
             command.args(&recipe.arguments).envs(recipe.environment.iter().cloned()).stdin(Stdio::null());
             command.stdout(log.try_clone()?).stderr(log);
             let descriptors_max = recipe.descriptors_max;
-            // SAFETY: both calls are async-signal-safe, and the closure touches no memory of the parent.
+            // SAFETY: all of these are system calls and nothing else, and the closure touches no memory of the parent.
             unsafe {
                 command.pre_exec(move || {
                     if let Some(count) = descriptors_max {
                         setrlimit(Resource::RLIMIT_NOFILE, count, count)?;
+                    }
+                    if let Some(hosts) = &hosts {
+                        hosts.enter()?;
                     }
                     prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
                 });

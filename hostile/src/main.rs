@@ -13,6 +13,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod addresses;
+mod authority;
 mod bodies;
 mod bounds;
 mod claims;
@@ -21,7 +23,9 @@ mod crowds;
 mod faults;
 mod galo;
 mod load;
+mod logs;
 mod members;
+mod mounts;
 mod notices;
 mod outages;
 mod peer;
@@ -107,7 +111,9 @@ fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     members::run(programs, tally);
     slowness::run(programs, tally);
     providers::run(programs, tally);
+    addresses::run(programs, tally);
     stops::run(programs, tally)?;
+    logs::run(programs, tally)?;
     peers::run(programs, tally)?;
     // Last, since one of its groups moves to a mount namespace of its own.
     resources::run(programs, tally)

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use crate::authority::Authority;
 use crate::client::{Connection, Way};
 use crate::faults::view;
 use crate::galo::{Galo, Plan, Programs, Recipe, folder_of, free_port, metrics, sum};
@@ -52,6 +53,10 @@ const LATER: [char; 2] = ['4', '5'];
 const CREDENTIAL: &str = "sk_test_galo";
 const CLIENT: &str = "galo";
 
+/// Flags of a processor that wants to see certificates, and their files.
+const MUTUAL: [(&str, &str); 3] =
+    [("--tls-certificate", "server.pem"), ("--tls-key", "server.key"), ("--tls-client-ca", "ca.pem")];
+
 /// A shipped profile, and what is special about it.
 struct Profile {
     name: &'static str,
@@ -63,6 +68,8 @@ struct Profile {
     pending: bool,
     /// Nothing but a charge ends a doubt there: what is in doubt and charged nowhere is for people.
     is_settled_by_hand: bool,
+    /// It wants to see a certificate of who calls.
+    is_mutual: bool,
 }
 
 const PROFILES: [Profile; 6] = [
@@ -72,6 +79,7 @@ const PROFILES: [Profile; 6] = [
         declines: false,
         pending: false,
         is_settled_by_hand: false,
+        is_mutual: false,
     },
     Profile {
         name: "stripe",
@@ -80,6 +88,7 @@ const PROFILES: [Profile; 6] = [
         declines: true,
         pending: true,
         is_settled_by_hand: false,
+        is_mutual: false,
     },
     Profile {
         name: "adyen",
@@ -89,6 +98,7 @@ const PROFILES: [Profile; 6] = [
         // It has no look-up: what is taken and decided on later is told by a notification alone.
         pending: false,
         is_settled_by_hand: true,
+        is_mutual: false,
     },
     Profile {
         name: "mercadopago",
@@ -97,15 +107,18 @@ const PROFILES: [Profile; 6] = [
         declines: true,
         pending: true,
         is_settled_by_hand: true,
+        is_mutual: false,
     },
     Profile {
         name: "pix",
-        own: "auth.token_url = \"http://127.0.0.1:{port}/oauth/token\"\nauth.client_id = \"galo\"\n\
+        own: "auth.token_url = \"https://127.0.0.1:{port}/oauth/token\"\nauth.client_id = \"galo\"\n\
+              tls.ca_file = \"ca.pem\"\ntls.client_cert_file = \"client.pem\"\ntls.client_key_file = \"client.key\"\n\
               auth.client_secret_file = \"credential\"\nrequest.body.chave = \"galo@example.com\"\n\
               lookup.every_ms = 200\nlookup.not_found_after_ms = 2_000\n",
         declines: true,
         pending: true,
         is_settled_by_hand: false,
+        is_mutual: true,
     },
     Profile {
         name: "localstripe",
@@ -114,6 +127,7 @@ const PROFILES: [Profile; 6] = [
         declines: true,
         pending: true,
         is_settled_by_hand: false,
+        is_mutual: false,
     },
 ];
 
@@ -141,6 +155,8 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) {
 /// A profile with all its processes, and what was accepted.
 struct Case<'a> {
     profile: &'a Profile,
+    /// Of those that are called over TLS.
+    authority: Option<Authority>,
     galo: Galo,
     addresses: [SocketAddr; 2],
     /// Cents by id.
@@ -200,19 +216,26 @@ impl Case<'_> {
         };
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         write("credential", &format!("{CREDENTIAL}\n"))?;
+        let authority = profile.is_mutual.then(|| Authority::in_folder(&folder)).transpose()?;
         let file = write("processors.toml", &processors_toml(profile, ports))?;
         let environment = vec![("GALO_PROCESSORS", file)];
         let plan = Plan { name: &name, environment, ..Plan::default() };
         // The file says where they are; these variables do nothing beside it.
         let mut galo = Galo::start(programs, &plan, [String::new(), String::new()])?;
         for ((name, _), port) in PROCESSORS.into_iter().zip(ports) {
-            let arguments = processor_flags(profile, name, port);
+            let mut arguments = processor_flags(profile, name, port);
+            if profile.is_mutual {
+                for (flag, file) in MUTUAL {
+                    arguments.extend([flag.to_owned(), folder.join(file).display().to_string()]);
+                }
+            }
             galo.spawn(name, Recipe::new(programs.folder.join("processor"), arguments))?;
             galo.until_said(name, 0, "listening on")?;
         }
         let addresses = ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Ok(Case {
             profile,
+            authority,
             galo,
             addresses,
             accepted: BTreeMap::new(),
@@ -346,11 +369,19 @@ impl Case<'_> {
 
     /// An answer of a processor's own paths.
     fn admin(&self, processor: usize, path: &str) -> Result<String, String> {
-        let mut connection = Connection::open(&Way::Front(self.addresses[processor]))?;
+        let address = self.addresses[processor];
         // HTTP/1.0: an answer that ends with its connection.
-        connection.send(format!("GET {path} HTTP/1.0\r\nX-Rinha-Token: 123\r\n\r\n").as_bytes());
-        let answer = connection.answer(false)?;
-        if answer.status == 200 { Ok(answer.text()) } else { Err(format!("{path} says {}", answer.status)) }
+        let request = format!("GET {path} HTTP/1.0\r\nX-Rinha-Token: 123\r\n\r\n");
+        let (status, body) = match &self.authority {
+            Some(authority) => authority.ask(address, &request)?,
+            None => {
+                let mut connection = Connection::open(&Way::Front(address))?;
+                connection.send(request.as_bytes());
+                let answer = connection.answer(false)?;
+                (answer.status, answer.text())
+            }
+        };
+        if status == 200 { Ok(body) } else { Err(format!("{path} says {status}")) }
     }
 
     /// Each id is charged once, where Galo says and with its cents, or nowhere and declined; nothing else is charged. Gives what
@@ -460,8 +491,9 @@ fn processors_toml(profile: &Profile, ports: [u16; 2]) -> String {
     let mut text = "[routing]\nprofile = \"steady\"\n".to_owned();
     for ((name, basis_points), port) in PROCESSORS.into_iter().zip(ports) {
         let own = profile.own.replace("{port}", &port.to_string());
+        let scheme = if profile.is_mutual { "https" } else { "http" };
         text.push_str(&format!(
-            "\n[[processor]]\nname = \"{name}\"\nprofile = \"{}\"\nurl = \"http://127.0.0.1:{port}\"\n\
+            "\n[[processor]]\nname = \"{name}\"\nprofile = \"{}\"\nurl = \"{scheme}://127.0.0.1:{port}\"\n\
              cost.basis_points = {basis_points}\nconnect_timeout_ms = 500\nattempt_timeout_ms = 1_000\n{own}",
             profile.name
         ));

@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use crate::client::{Connection, PATIENCE, Way};
 use crate::galo::{Plan, Programs, metrics, sum};
 use crate::load::Load;
+use crate::mounts;
 use crate::peer::Peer;
 use crate::processor::{Act, Then, plain};
 use crate::tally::Tally;
@@ -357,11 +358,7 @@ struct SmallDisk {
 impl SmallDisk {
     fn mount(path: &Path) -> Result<Self, String> {
         fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        // SAFETY: takes a number alone. What was opened before stays open.
-        if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
-            return Err(std::io::Error::last_os_error().to_string());
-        }
-        mount(None, Path::new("/"), libc::MS_REC | libc::MS_PRIVATE, "")?;
+        mounts::unshare().map_err(|error| error.to_string())?;
         let disk = Self { path: path.to_owned() };
         disk.mount_again(0)?;
         Ok(disk)
@@ -369,7 +366,7 @@ impl SmallDisk {
 
     /// With these flags: 0 the first time.
     fn mount_again(&self, flags: libc::c_ulong) -> Result<(), String> {
-        mount(Some("tmpfs"), &self.path, flags, &format!("size={DISK_BYTES},mode=0700"))
+        mounts::mount("tmpfs", &self.path, flags, &format!("size={DISK_BYTES},mode=0700"))
     }
 
     /// Writes until nothing more fits.
@@ -396,18 +393,6 @@ impl Drop for SmallDisk {
         let Ok(path) = CString::new(self.path.as_os_str().as_encoded_bytes()) else { return };
         // SAFETY: the string outlives the call. A failure leaves it to the namespace's end, which is ours.
         unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
-    }
-}
-
-fn mount(kind: Option<&str>, at: &Path, flags: libc::c_ulong, data: &str) -> Result<(), String> {
-    let text = |text: &[u8]| CString::new(text).map_err(|error| error.to_string());
-    let (at, data) = (text(at.as_os_str().as_encoded_bytes())?, text(data.as_bytes())?);
-    let kind = kind.map(|kind| text(kind.as_bytes())).transpose()?;
-    let kind = kind.as_ref().map_or(std::ptr::null(), |kind| kind.as_ptr());
-    // SAFETY: every string outlives the call; null stands for what a change of propagation ignores.
-    match unsafe { libc::mount(kind, at.as_ptr(), kind, flags, data.as_ptr().cast()) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error().to_string()),
     }
 }
 

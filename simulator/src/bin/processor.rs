@@ -15,7 +15,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use galo_simulator::processor::{Config, Faults, Fee, Processor, Terms, Which};
 use galo_simulator::provider::Dialect;
-use galo_simulator::service::{Provider, Service, Webhook, serve};
+use galo_simulator::service::{Provider, Service, Tls, TlsError, Webhook, serve};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,6 +54,16 @@ struct Arguments {
     /// How the processor calls itself in its one line
     #[arg(long, env = "PROCESSOR_NAME", default_value = "default")]
     name: String,
+
+    /// Serve over TLS with this certificate and its chain, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Callers must show a certificate that one of these vouches for, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_client_ca: Option<PathBuf>,
 
     /// What callers must show: a bearer token (stripe, localstripe, mercadopago), an API key (adyen), an OAuth2 client's ID:SECRET
     /// (pix, whose tokens come from /oauth/token). Without it anything of that form does (not with contest)
@@ -218,6 +228,13 @@ impl Arguments {
         Ok(Some(provider))
     }
 
+    fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        let Some((certificate, key)) = self.tls_certificate.as_deref().zip(self.tls_key.as_deref()) else {
+            return Ok(None);
+        };
+        Tls::from_files(certificate, key, self.tls_client_ca.as_deref()).map(Some)
+    }
+
     fn config(&self) -> Config {
         Config {
             fee: self.fee,
@@ -249,9 +266,10 @@ fn main() -> ExitCode {
             return exit_on_broken_pipe(error.print());
         }
         Err(error) => {
-            // clap's first line names the flag, the value and what was wrong; the rest is advice.
+            // clap's first paragraph names the flag, the value and what was wrong; the rest is advice.
             let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
+            let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
+            let line = lines.collect::<Vec<_>>().join(" ");
             eprintln!("processor: {}", line.trim_start_matches("error: "));
             return ExitCode::from(EXIT_CONFIGURATION);
         }
@@ -264,7 +282,14 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
-    match run(&arguments, terms, provider) {
+    let tls = match arguments.tls() {
+        Ok(tls) => tls,
+        Err(error) => {
+            eprintln!("processor: {error}");
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    match run(&arguments, terms, provider, tls) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("processor {}: {reason}", arguments.name);
@@ -277,7 +302,12 @@ fn exit_on_broken_pipe(printed: io::Result<()>) -> ExitCode {
     if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(arguments: &Arguments, terms: Terms, provider: Option<Provider>) -> Result<(), String> {
+fn run(
+    arguments: &Arguments,
+    terms: Terms,
+    provider: Option<Provider>,
+    tls: Option<Tls>,
+) -> Result<(), String> {
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -298,11 +328,10 @@ fn run(arguments: &Arguments, terms: Terms, provider: Option<Provider>) -> Resul
         announce(&format!("processor {}: listening on {address}, fee {}", arguments.name, arguments.fee));
 
         tokio::select! {
-            () = serve(listener, service) => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            ended = serve(listener, service, tls) => ended.map_err(|error| format!("cannot move: {error}")),
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
         }
-        Ok(())
     })
 }
 

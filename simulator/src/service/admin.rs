@@ -9,23 +9,26 @@
 //! | `PUT /admin/configurations/failure` `{"failure":bool}` | 200, likewise |
 //! | `PUT /admin/configurations/faults` [`Faults`] | 200, likewise; 400 with a reason in plain text |
 //! | `PUT /admin/configurations/terms` [`Terms`] | 200, likewise; 400 with a reason in plain text |
+//! | `PUT /admin/configurations/address` `{"address":"IP:PORT"}` | 200, likewise; then it hangs up on everybody and listens there, once nobody else does |
 //! | `POST /admin/purge-payments` | 200 `{"message":"All payments purged."}` |
 //! | `GET /admin/payments-summary?from&to` | 200, four numbers |
 //! | `GET /admin/payments?cursor&limit` | 200, one JSON object a line; `X-Next-Cursor` holds the cursor for what comes after |
 //! | `GET /admin/statistics` | 200, [`Statistics`](crate::processor::Statistics) |
 //!
-//! The last two, the faults and the terms are this model's own; the rest is the contest's. With another provider's API they are about
+//! The last two, the faults, the terms and the address are this model's own; the rest is the contest's. With another provider's API they are about
 //! its books: a summary is of what is charged, by the time of creation; a listing has each payment's `state` too.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::Service;
 use super::body::{AnswerBody, Listing};
+use super::listener::Move;
 use super::provider::unix_ms;
 use super::routes::{AnswerResponse, empty, not_allowed, read_json};
 use crate::processor::{Decimal, Faults, Terms, parse_ms, parse_ms_from};
@@ -53,6 +56,11 @@ struct FailureRequest {
     failure: bool,
 }
 
+#[derive(Deserialize)]
+struct AddressRequest {
+    address: SocketAddr,
+}
+
 #[derive(Serialize)]
 struct Changed<Value> {
     config: &'static str,
@@ -68,6 +76,7 @@ pub(super) async fn route(service: Rc<Service>, request: Request<Incoming>) -> A
         ("/admin/configurations/failure", Method::PUT) => service.set_failure(request).await,
         ("/admin/configurations/faults", Method::PUT) => service.set_faults(request).await,
         ("/admin/configurations/terms", Method::PUT) => service.set_terms(request).await,
+        ("/admin/configurations/address", Method::PUT) => service.set_address(request).await,
         ("/admin/purge-payments", Method::POST) => service.purge(&request),
         ("/admin/payments-summary", Method::GET) => service.summary(&request),
         ("/admin/payments", Method::GET) => service.list(&request),
@@ -77,7 +86,8 @@ pub(super) async fn route(service: Rc<Service>, request: Request<Incoming>) -> A
             | "/admin/configurations/delay"
             | "/admin/configurations/failure"
             | "/admin/configurations/faults"
-            | "/admin/configurations/terms",
+            | "/admin/configurations/terms"
+            | "/admin/configurations/address",
             _,
         ) => return not_allowed("PUT"),
         ("/admin/purge-payments", _) => return not_allowed("POST"),
@@ -156,6 +166,16 @@ impl Service {
         }
         let was = self.terms.replace(is.clone());
         Ok(self.json_of(&Changed { config: "terms", was, is }))
+    }
+
+    async fn set_address(&self, request: Request<Incoming>) -> Outcome {
+        let AddressRequest { address: is } = self.read(request).await?;
+        let was = *self.address.borrow();
+        let mut response = self.json_of(&Changed { config: "address", was, is: Some(is) });
+        // It leaves once this answer has, which ends its connection.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.extensions_mut().insert(Move(is));
+        Ok(response)
     }
 
     fn check_terms(&self, terms: &Terms) -> Result<(), &'static str> {

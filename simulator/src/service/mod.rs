@@ -1,6 +1,6 @@
 //! The model processor behind HTTP/1.1 over TCP.
 //!
-//! [`serve`] accepts connections and drives the [`Processor`]: it passes the time in, waits for the model's deadlines and takes
+//! [`serve`] accepts connections, over TLS if asked to, and drives the [`Processor`]: it passes the time in, waits for the model's deadlines and takes
 //! answers to whoever asked. Everything runs on one thread, so the model needs no lock and a request costs no
 //! hand-over; a request that can be answered at once is answered without a task or a channel of its own.
 //!
@@ -15,27 +15,25 @@
 
 mod admin;
 mod body;
+mod listener;
 mod provider;
 mod routes;
+mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::error::Error;
-use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::processor::{Answer, Processor, RateLimit, RequestId, Step, Terms};
 
+pub use listener::serve;
 pub use provider::{Provider, Webhook, WebhookError};
+pub use tls::{Tls, TlsError};
 
 /// What a caller gets instead of HTTP when a fault says `garbage`.
 pub const GARBAGE: &[u8] = b"\x16\x03\x01\x02\x00\x01\xfc\xff this is no HTTP \0\r\n\r\n{]";
@@ -68,6 +66,8 @@ pub struct Service {
     rate: RefCell<RateLimit>,
     /// Whose public API this is, unless it is the contest's.
     provider: Option<Rc<Provider>>,
+    /// Where it listens, or is about to. Whoever watches it hangs up when it changes.
+    address: watch::Sender<Option<SocketAddr>>,
 }
 
 impl Service {
@@ -91,6 +91,7 @@ impl Service {
             terms: RefCell::new(terms),
             rate: RefCell::default(),
             provider: provider.map(Rc::new),
+            address: watch::Sender::new(None),
         })
     }
 
@@ -157,59 +158,6 @@ impl Drop for Place<'_> {
                 model.caller_gone(now_us, self.request);
             });
         }
-    }
-}
-
-/// Serves the processor on this listener until the returned future is dropped.
-///
-/// Must run inside a [`tokio::task::LocalSet`], as its connections are tasks of that set.
-pub async fn serve(listener: TcpListener, service: Rc<Service>) {
-    let clock = Rc::clone(&service);
-    tokio::task::spawn_local(async move { clock.keep_time().await });
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let service = Rc::clone(&service);
-                tokio::task::spawn_local(async move { serve_connection(stream, service).await });
-            }
-            // A caller that left before it was accepted, or no descriptor free: let others finish first.
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    }
-}
-
-fn http1() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // Answers are small: one copy into one buffer is cheaper than a vector of three.
-    builder.header_read_timeout(None).writev(false);
-    builder
-}
-
-async fn serve_connection(stream: TcpStream, service: Rc<Service>) {
-    // Each write leaves as a segment of its own, which is what makes a late last chunk visible.
-    if stream.set_nodelay(true).is_err() {
-        return; // The peer has gone already.
-    }
-    let mut connection = http1().serve_connection(
-        TokioIo::new(stream),
-        service_fn(|request| {
-            let service = Rc::clone(&service);
-            // Boxed, since hyper gives the socket back only from a connection that it may move.
-            Box::pin(routes::route(service, request))
-        }),
-    );
-    let Err(error) = poll_fn(|context| connection.poll_without_shutdown(context)).await else {
-        return;
-    };
-    let Some(severed) = error.source().and_then(|source| source.downcast_ref::<Severed>()) else {
-        return; // Malformed HTTP, which hyper has answered, or a connection that the caller ended.
-    };
-    let mut stream = connection.into_parts().io.into_inner();
-    // If the caller is quicker to leave than we are, the fault has no witness; nothing to do about that.
-    match severed {
-        Severed::Closed => {}
-        Severed::Reset => stream.set_zero_linger().unwrap_or_default(),
-        Severed::Garbage => stream.write_all(GARBAGE).await.unwrap_or_default(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper::service::service_fn;
 
+use super::listener::http1;
 use super::*;
 use crate::processor::Config;
 
