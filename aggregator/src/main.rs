@@ -21,7 +21,7 @@ use galo_shell::arguments::{self, Asked};
 use galo_shell::clock::{self, Clock};
 use galo_shell::env::Env;
 use galo_shell::socket::SocketFile;
-use galo_shell::{exit, healthcheck, limits, log, socket, uring};
+use galo_shell::{exit, healthcheck, limits, log, socket, stop, uring};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Config;
@@ -60,8 +60,13 @@ fn main() -> ExitCode {
     if asked == Asked::Healthcheck {
         return healthcheck::run(PROGRAM, &config.http_socket);
     }
-    if let Err(error) = log::start(&env) {
-        return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
+    let _last_lines = match log::start(&env) {
+        Ok(flush) => flush,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
+    };
+    // What comes may take a while, a long journal above all.
+    if let Err(error) = stop::at_once_until_serving() {
+        return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT);
     }
     let sockets = [("AGGREGATOR_SOCKET", &config.socket), ("AGGREGATOR_HTTP_SOCKET", &config.http_socket)];
     if let Some(error) = sockets.iter().find_map(|(name, path)| socket::check(name, path).err()) {
@@ -138,6 +143,7 @@ async fn run(
     let clock = Clock;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    stop::serving();
     // Gateways read the processors' file again at a SIGHUP; whoever sends it to all of Galo does not mean to end the ledger.
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::task::spawn_local(async move {

@@ -56,6 +56,7 @@ impl Metrics {
             render_journal(&mut page, journal);
         }
         page.allocations();
+        page.log_lines_lost();
         let ledger = coordinator.ledger();
         let books = ledger.conservation();
         // Those that are configured, and those that have processed something and are not any more.

@@ -15,6 +15,8 @@ use std::time::Duration;
 use galo_engine::coordinator::{Coordinator, Rejection, SESSION_COUNT_MAX, SessionId, Settled, Settlement};
 use galo_engine::time::Now;
 use galo_shell::clock::Clock;
+use galo_shell::log::Repeats;
+use galo_wire::record::Hello;
 use galo_wire::{
     Attached, AttachedError, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message,
     decode_frames,
@@ -40,6 +42,9 @@ const OUTBOX_SIZE_SMALL: usize = ANSWERS_SIZE_MAX / SESSION_COUNT_MAX;
 
 /// Between two ticks, however much is due: who has no gateway to give it to tries no more often.
 const TICK_US_MIN: u64 = 50_000;
+
+/// How often in a minute the log says the same of connections: gateways that are killed now and then are each time worth a line.
+const SAID_MAX: u32 = 10;
 
 /// How long what can wait for company waits for it. Those are acknowledgements, which nobody is in need of but a gateway that stops.
 const COMPANY_WAIT: Duration = Duration::from_millis(100);
@@ -116,6 +121,8 @@ pub struct Shared {
     journal: Option<Rc<Journal>>,
     /// Settlements that are under way, by their numbers.
     settlements: RefCell<HashMap<u32, (String, oneshot::Sender<Settled>)>>,
+    /// What was said of connections lately.
+    repeats: RefCell<Repeats>,
     clock: Clock,
 }
 
@@ -134,6 +141,7 @@ impl Shared {
             waits_for_company: Notify::default(),
             journal,
             settlements: RefCell::default(),
+            repeats: RefCell::default(),
             clock,
         });
         // What it decided before it was shared.
@@ -248,6 +256,39 @@ impl Shared {
         self.coordinator.borrow_mut().disconnect(session, self.now());
         self.publish();
     }
+
+    /// For the log, unless it was said again and again.
+    fn say_info(&self, text: String) {
+        if let Some(line) = self.repeats.borrow_mut().line(text, SAID_MAX) {
+            tracing::info!("{line}");
+        }
+    }
+
+    /// Likewise, of a connection that never became a gateway's.
+    fn say_refused(&self, end: &End) {
+        // Only another start of theirs changes that, and they come back a hundred times a second.
+        let is_lasting = matches!(
+            end,
+            End::Rejected(Rejection::Version { .. } | Rejection::Processors | Rejection::Role(_))
+        );
+        let said_max = if is_lasting { 1 } else { SAID_MAX };
+        if let Some(line) =
+            self.repeats.borrow_mut().line(format!("a connection was let go: {end}"), said_max)
+        {
+            tracing::warn!("{line}");
+        }
+    }
+
+    /// Of a gateway with the number of another.
+    fn say_namesake(&self, hello: Hello) {
+        let text = format!(
+            "two processes are connected as gateway {}; if neither is about to end, give each a GATEWAY_INSTANCE of its own",
+            hello.instance
+        );
+        if let Some(line) = self.repeats.borrow_mut().line(text, 1) {
+            tracing::warn!("{line}");
+        }
+    }
 }
 
 /// Of those that are not being let go already.
@@ -341,10 +382,10 @@ async fn attend(mut read: ReadHalf, write: WriteHalf, outbox: Rc<Outbox>, shared
         Some(session) => {
             let hello = shared.look(|coordinator| coordinator.session_hello(session));
             let (instance, thread) = hello.map_or((0, 0), |hello| (hello.instance, hello.thread));
-            tracing::info!("gateway {instance}, thread {thread}: connection ended: {end}");
+            shared.say_info(format!("gateway {instance}, thread {thread}: connection ended: {end}"));
             shared.leave(session);
         }
-        None => tracing::warn!("a connection was let go: {end}"),
+        None => shared.say_refused(&end),
     }
     outbox.close();
     let written = match tokio::time::timeout(FAREWELL_TIMEOUT, &mut writer).await {
@@ -450,7 +491,10 @@ fn take_in(
                 let (_, greeting) = coordinator.messages().pop().expect("who connects is greeted");
                 outbox.frames.borrow_mut().push(greeting);
                 outbox.wake.notify_one();
-                tracing::info!("gateway {}, thread {}: connected", hello.instance, hello.thread);
+                shared.say_info(format!("gateway {}, thread {}: connected", hello.instance, hello.thread));
+                if coordinator.has_namesake(new) {
+                    shared.say_namesake(hello);
+                }
             }),
             (None, message) => Err(Rejection::Unexpected(Box::new(message))),
         };

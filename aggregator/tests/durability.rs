@@ -11,11 +11,35 @@ use std::time::{Duration, Instant};
 use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, id, outcome};
 use galo_wire::record::{Admission, Claim, Standing};
 use galo_wire::{AttemptState, Message, Outcome, PastDecision, Processor, Reason, Stage};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Exit status: the journal could not be written, or not be believed.
 const JOURNAL: Option<i32> = Some(74);
 
 const SMALL: &[(&str, &str)] = &[("SEGMENT_BYTES", "16384"), ("SNAPSHOT_EVERY_BYTES", "65536")];
+
+/// Whatever it does before it serves: here it reads a segment that never comes to its end, since it is a pipe.
+#[test]
+fn a_start_is_broken_off_at_once() {
+    let folder = Folder::new("stopped-start");
+    let first = folder.start(&[]);
+    drop(folder.connect(1));
+    first.terminate();
+    let segment = folder.files(".journal").pop().expect("a journal has a segment");
+    std::fs::remove_file(&segment).unwrap();
+    let made = Command::new("mkfifo").arg(&segment).status().unwrap();
+    assert!(made.success());
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut child = folder.command(&[]).spawn().unwrap();
+        // It opens the pipe, which returns as soon as both have it open.
+        let writer = std::fs::File::options().write(true).open(&segment).unwrap();
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(0), "{signal}: {status}");
+        drop(writer);
+    }
+}
 
 /// Everything that a gateway was told, and must find again.
 #[derive(Default)]

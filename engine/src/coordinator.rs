@@ -321,6 +321,15 @@ impl Coordinator {
         self.sessions.get(usize::from(session.0)).copied().flatten().map(|session| session.hello)
     }
 
+    /// Whether another process is connected whose gateway has the same number.
+    #[must_use]
+    pub fn has_namesake(&self, session: SessionId) -> bool {
+        let Some(hello) = self.session_hello(session) else { return false };
+        let is_other =
+            |other: Hello| other.instance == hello.instance && other.incarnation != hello.incarnation;
+        self.sessions.iter().flatten().any(|other| is_other(other.hello))
+    }
+
     /// How often a session named a payment as its own that is another's, processed or unknown. A gateway that comes back late does.
     #[must_use]
     pub fn session_strayed(&self, session: SessionId) -> u64 {

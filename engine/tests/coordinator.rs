@@ -478,6 +478,9 @@ fn a_connection_is_dead_once_its_gateway_has_another() {
     // A process that was started anew is another one: the end of its forerunner's connection says when that is over.
     let next = coordinator.connect(Hello { incarnation: 9, ..hello(1) }).unwrap();
     assert_ne!(next, new);
+    assert!(
+        coordinator.has_namesake(next) && coordinator.has_namesake(new) && !coordinator.has_namesake(other)
+    );
     coordinator.messages().clear();
     assert_eq!(accept(&mut coordinator, new, 3, 100, Stage::Waiting), Admission::Granted);
 }

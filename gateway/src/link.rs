@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use galo_shell::log::Repeats;
 use galo_wire::record::{Hello, Role};
 use galo_wire::{
     Attached, AttachedError, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message,
@@ -25,6 +26,9 @@ const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 
 /// Between two tries to connect: an aggregator that was killed is back within a few of them.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// How often in a minute the log says the same of the link: an aggregator that is killed now and then is each time worth a line.
+const SAID_MAX: u32 = 10;
 
 /// Why the link broke, for the log.
 #[derive(Debug, thiserror::Error)]
@@ -50,27 +54,26 @@ enum Break {
 
 /// Keeps the link up for as long as the thread lives.
 pub async fn maintain(core: Rc<Core>, socket: &Path, hello: Hello) {
-    let mut tries = 0_u32;
+    // A link that breaks is tried again at once, and may break for the same reason each time.
+    let mut repeats = Repeats::default();
     loop {
-        match UnixStream::connect(socket).await {
+        let (trouble, said_max) = match UnixStream::connect(socket).await {
             Ok(stream) => {
-                tries = 0;
-                let broken = converse(stream, &core, hello).await;
-                tracing::warn!("the link to the aggregator broke: {broken}");
+                let broken = converse(stream, &core, hello, &mut repeats).await;
+                // Only another build changes that.
+                let said_max = if matches!(broken, Break::Version(_)) { 1 } else { SAID_MAX };
+                (format!("the link to the aggregator broke: {broken}"), said_max)
             }
-            Err(error) => {
-                // Once when it begins, then every ten seconds.
-                if tries.is_multiple_of(1_000) {
-                    tracing::warn!("no aggregator at {}: {error}; trying again", socket.display());
-                }
-                tries = tries.wrapping_add(1);
-            }
+            Err(error) => (format!("no aggregator at {}: {error}; trying again", socket.display()), 1),
+        };
+        if let Some(line) = repeats.line(trouble, said_max) {
+            tracing::warn!("{line}");
         }
         monoio::time::sleep(RETRY).await;
     }
 }
 
-async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
+async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello, repeats: &mut Repeats) -> Break {
     // SAFETY: the stream is open and owned here.
     let duplicated = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }.try_clone_to_owned();
     let mut socket = match duplicated {
@@ -102,7 +105,9 @@ async fn converse(stream: UnixStream, core: &Rc<Core>, hello: Hello) -> Break {
                 if theirs.protocol_version != PROTOCOL_VERSION || theirs.role != Role::Aggregator {
                     refusal = Some(Break::Version(theirs.protocol_version));
                 } else if let (Some(writer), Some(socket)) = (writer.take(), socket.take()) {
-                    tracing::info!("connected to the aggregator");
+                    if let Some(line) = repeats.line("connected to the aggregator".to_owned(), SAID_MAX) {
+                        tracing::info!("{line}");
+                    }
                     monoio::spawn(write_out(writer, Rc::clone(core), core.link_number()));
                     core.connected(socket);
                 }

@@ -54,9 +54,10 @@ fn main() -> ExitCode {
     if asked == Asked::Healthcheck {
         return healthcheck::run(PROGRAM, &config.socket);
     }
-    if let Err(error) = log::start(&env) {
-        return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION);
-    }
+    let _last_lines = match log::start(&env) {
+        Ok(flush) => flush,
+        Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::CONFIGURATION),
+    };
     // The aggregator may come later, but where it is to be must be possible: waiting for ever would hide the mistake.
     if let Err(error) = socket::check("AGGREGATOR_SOCKET", &config.aggregator_socket) {
         return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT);

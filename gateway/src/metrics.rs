@@ -149,6 +149,7 @@ impl BoardSeed {
 fn render(identity: &Identity, threads: &[Snapshot]) -> String {
     let mut page = Exposition::default();
     page.allocations();
+    page.log_lines_lost();
     let sum = |read: &dyn Fn(&Snapshot) -> u64| threads.iter().map(read).sum::<u64>();
     let by_processor = |read: &dyn Fn(&Snapshot, usize) -> u64| {
         let of_one = |(processor, name): (Processor, &str)| {

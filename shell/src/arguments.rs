@@ -4,6 +4,7 @@
 //! mistake and is named; a program must never start to serve with an argument that it did not understand.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use crate::exit;
@@ -30,15 +31,18 @@ pub fn read(
     match understand(arguments) {
         Ok(Argument::None) => Ok(Asked::Serve),
         Ok(Argument::Healthcheck) => Ok(Asked::Healthcheck),
-        Ok(Argument::Help) => {
-            println!("{}", help(program, purpose));
-            Err(ExitCode::SUCCESS)
-        }
-        Ok(Argument::Version) => {
-            println!("{program} {version}");
-            Err(ExitCode::SUCCESS)
-        }
+        Ok(Argument::Help) => Err(print(&help(program, purpose))),
+        Ok(Argument::Version) => Err(print(&format!("{program} {version}"))),
         Err(reason) => Err(exit::refuse_to_start(program, reason, exit::CONFIGURATION)),
+    }
+}
+
+/// For a person who may have gone: then the status says that nothing was read.
+fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -11,6 +11,8 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use crate::log;
+
 /// The environment failed.
 pub const ENVIRONMENT: u8 = 71;
 /// The journal could not be written.
@@ -21,7 +23,7 @@ pub const CONFIGURATION: u8 = 78;
 /// Says in one line on stderr why the process does not start.
 #[must_use]
 pub fn refuse_to_start(program: &str, reason: impl Display, status: u8) -> ExitCode {
-    eprintln!("{program}: {reason}");
+    log::say(format_args!("{program}: {reason}"));
     ExitCode::from(status)
 }
 
@@ -29,5 +31,6 @@ pub fn refuse_to_start(program: &str, reason: impl Display, status: u8) -> ExitC
 /// supervisor restarts us, and the ledger and the other gateway know what to do.
 pub fn fatal(reason: impl Display, status: u8) -> ! {
     tracing::error!("fatal: {reason}");
+    log::flush();
     std::process::exit(i32::from(status))
 }

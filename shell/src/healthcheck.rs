@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::log;
+
 /// Longer than any healthy answer by a factor of a hundred, shorter than a container's health check may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -16,11 +18,11 @@ pub fn run(program: &str, socket: &Path) -> ExitCode {
     match ask(socket) {
         Ok(status) if status == "200" => ExitCode::SUCCESS,
         Ok(status) => {
-            eprintln!("{program}: not ready: {} answered {status}", socket.display());
+            log::say(format_args!("{program}: not ready: {} answered {status}", socket.display()));
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("{program}: not ready: {}: {error}", socket.display());
+            log::say(format_args!("{program}: not ready: {}: {error}", socket.display()));
             ExitCode::FAILURE
         }
     }

@@ -14,4 +14,5 @@ pub mod log;
 pub mod metrics;
 pub mod processors;
 pub mod socket;
+pub mod stop;
 pub mod uring;

@@ -27,6 +27,15 @@ impl Exposition {
         }
     }
 
+    /// Lines of the log that nobody got.
+    pub fn log_lines_lost(&mut self) {
+        self.counter(
+            "galo_log_lines_lost_total",
+            "Lines of the log that could not be written, or for which its queue had no room.",
+            crate::log::lines_lost(),
+        );
+    }
+
     /// A gauge without labels.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "gauge", help, [("", value)]);

@@ -104,8 +104,9 @@ fn a_request_that_does_not_get_whole_in_time_gets_408() {
             "GET /health HTTP/1.1\r\nHost: a\r\n",
             "POST /payments HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n1234",
         ] {
-            let mut client = front.connect();
+            // Before it connects, which is when the server's time begins.
             let started = Instant::now();
+            let mut client = front.connect();
             client.send(start.as_bytes());
             let reply = client.reply();
             reply.is_problem(408, "request-timeout");
