@@ -12,6 +12,7 @@ use std::process::Command;
 
 use clap::{Args, CommandFactory, Parser};
 
+use crate::out::outln;
 use crate::process::Identity;
 use crate::repo::{self, Fallible};
 use crate::{rinha, table, tools, up};
@@ -150,7 +151,7 @@ pub(crate) fn chaos(options: &Options) -> Fallible<()> {
     // Whatever came out of that.
     let played = if options.contest { contest(&up) } else { Ok(()) };
     let stopped = up::down(&up.home);
-    println!("logs {}", up.home().path().join("logs").display());
+    outln!("logs {}", up.home().path().join("logs").display());
     result.and(played).and(stopped)
 }
 
@@ -172,7 +173,7 @@ fn contest(up: &up::Options) -> Fallible<()> {
             verdict.to_owned(),
         ]);
     }
-    println!("{}", table::aligned(&rows));
+    outln!("{}", table::aligned(&rows));
     let same = if before == after { Ok(()) } else { Err("a process died in the contest's run".to_owned()) };
     result.and(same)
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use clap::Args;
 
+use crate::out::outln;
 use crate::repo::{self, Fallible};
 
 /// The version that `fuzz/` was tried with.
@@ -80,18 +81,18 @@ pub(crate) fn fuzz(options: &Options) -> Fallible<()> {
         match run(target, options) {
             Ok(seen) => {
                 passed += 1;
-                println!("PASS  {target}: {seen}");
+                outln!("PASS  {target}: {seen}");
             }
             Err(error) => {
                 failed += 1;
-                println!("FAIL  {target}: {error}");
+                outln!("FAIL  {target}: {error}");
             }
         }
         if options.minimize {
-            println!("      {}", minimize(target, options)?);
+            outln!("      {}", minimize(target, options)?);
         }
     }
-    println!("{passed} passed, {failed} failed");
+    outln!("{passed} passed, {failed} failed");
     if failed == 0 { Ok(()) } else { Err("a fuzz target failed (above)".to_owned()) }
 }
 
@@ -116,7 +117,7 @@ fn build() -> Fallible<()> {
     let by_hand = format!("cargo-fuzz is missing: cargo install --locked cargo-fuzz@{CARGO_FUZZ_VERSION}");
     let version = Command::new(&cargo).args(["fuzz", "--version"]).stderr(Stdio::null()).output();
     if !version.is_ok_and(|output| output.status.success()) {
-        println!("cargo-fuzz is missing; installing it from crates.io");
+        outln!("cargo-fuzz is missing; installing it from crates.io");
         let package = format!("cargo-fuzz@{CARGO_FUZZ_VERSION}");
         let status = Command::new(&cargo).args(["install", "--quiet", "--locked", &package]).status();
         if !status.is_ok_and(|status| status.success()) {

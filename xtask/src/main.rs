@@ -3,6 +3,7 @@
 //! Each command lives in a module of its name. They drive real processes (Galo's, HAProxy, k6) and never stand in for
 //! them. A command that fails prints one line (or the failing step's own words) and exits with status 1.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "panics where nobody reads; see out.rs")]
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod bench;
@@ -16,6 +17,7 @@ mod lab;
 mod limits;
 mod metrics;
 mod microbench;
+mod out;
 mod process;
 mod repo;
 mod rinha;
@@ -31,6 +33,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use out::errln;
 
 /// The commands of Galo's developers.
 #[derive(Debug, Parser)]
@@ -127,7 +131,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask: {error}");
+            errln!("xtask: {error}");
             ExitCode::FAILURE
         }
     }

@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::bench::machine;
+use crate::out::outln;
 use crate::repo::{self, Fallible};
 use crate::{table, up};
 
@@ -108,7 +109,7 @@ pub(crate) fn microbench(options: &Options) -> Fallible<()> {
     let has_changed = |row: &&Row| row.verdict(NOISE_PERCENT).is_some_and(|verdict| verdict != Verdict::Same);
     let doubtful: Vec<&str> = rows.iter().filter(has_changed).map(|row| row.name.as_str()).collect();
     if !doubtful.is_empty() {
-        println!("measuring again what seems to have changed: {}", doubtful.join(", "));
+        outln!("measuring again what seems to have changed: {}", doubtful.join(", "));
         let filter = format!("^({})$", doubtful.join("|"));
         let is_among = |program: &str| doubtful.iter().any(|name| name.split('/').next() == Some(program));
         let programs: Vec<_> = programs.into_iter().filter(|(program, _)| is_among(program)).collect();
@@ -117,10 +118,10 @@ pub(crate) fn microbench(options: &Options) -> Fallible<()> {
     }
     let commit = format!("{} ({})", machine.commit, machine.date);
     let report = Report { against: against.to_owned(), machine, loads, rows };
-    println!("\n{}", report.text());
+    outln!("\n{}", report.text());
     if options.publish {
         repo::write_atomically(&repo::root().join(REPORT), report.markdown().as_bytes())?;
-        println!("wrote {REPORT}");
+        outln!("wrote {REPORT}");
     }
     report.judge_strictly(options)?;
     let last = (!options.discard).then_some(LAST);
@@ -194,7 +195,7 @@ fn run(
         }
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = load.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
-        println!("{name}: {:.0} s, load average {load}", started.elapsed().as_secs_f64());
+        outln!("{name}: {:.0} s, load average {load}", started.elapsed().as_secs_f64());
         Ok(load)
     };
     programs.iter().map(run_one).collect()

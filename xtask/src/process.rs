@@ -5,7 +5,10 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -142,13 +145,36 @@ pub(crate) fn check_port_free(port: u16, purpose: &str) -> Result<(), String> {
     // A plain bind, without SO_REUSEPORT: HAProxy binds with it, so a second HAProxy would share the port in silence.
     match TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
             let holder = port_holder(port)
                 .map_or_else(String::new, |(pid, command)| format!(" by {command} (pid {pid})"));
             Err(format!("port {port} ({purpose}) is taken{holder}"))
         }
         Err(error) => Err(format!("port {port} ({purpose}) cannot be used: {error}")),
     }
+}
+
+/// Ports that are this process's for as long as it lives, whether or not anybody listens there yet.
+///
+/// Two that start at the same moment both find the ports free, and HAProxy would share them in silence. The names in the kernel's
+/// abstract namespace go with the network namespace, as ports do, and with the process, however it ends.
+#[derive(Debug)]
+pub(crate) struct PortClaims {
+    _names: Vec<UnixListener>,
+}
+
+/// Claims ports, each with what it is for.
+pub(crate) fn claim_ports(ports: &[(u16, &str)]) -> Result<PortClaims, String> {
+    let claim = |&(port, purpose): &(u16, &str)| {
+        let name = SocketAddrUnix::from_abstract_name(format!("galo-port-{port}"));
+        name.and_then(|name| UnixListener::bind_addr(&name)).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                format!("port {port} ({purpose}) is another Galo's, which is starting or runs")
+            }
+            _ => format!("port {port} ({purpose}) cannot be claimed: {error}"),
+        })
+    };
+    Ok(PortClaims { _names: ports.iter().map(claim).collect::<Result<_, _>>()? })
 }
 
 /// Who listens on a TCP port.
@@ -221,5 +247,15 @@ mod tests {
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
         drop(listener);
         assert_eq!(check_port_free(port, "API"), Ok(()));
+    }
+
+    #[test]
+    fn a_port_is_claimed_once_and_free_again_with_its_holder() {
+        // Nobody's: port 0 is never listened at.
+        let claims = claim_ports(&[(0, "API")]).expect("nobody has it");
+        let error = claim_ports(&[(0, "stats")]).expect_err("it is claimed");
+        assert!(error.contains("port 0 (stats) is another Galo's"), "{error}");
+        drop(claims);
+        claim_ports(&[(0, "API")]).expect("free again");
     }
 }

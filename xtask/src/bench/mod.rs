@@ -27,6 +27,7 @@ use clap::{Args, ValueEnum};
 use galo_bench::report;
 use galo_bench::results::{BudgetRun, FLOOR, K6Run, Outcome, Results, Run, SyscallRun};
 
+use crate::out::outln;
 use crate::repo::{self, Fallible};
 use crate::{rinha, tools, up};
 use meter::Reading;
@@ -140,7 +141,7 @@ pub(crate) fn bench(options: &Options) -> Fallible<()> {
         return write_report(options, &home, &results);
     }
     if up::running(&options.home)?.is_some() {
-        println!("stopping what an earlier benchmark left behind in {}", home.path().display());
+        outln!("stopping what an earlier benchmark left behind in {}", home.path().display());
         up::down(&options.home)?;
     }
     let sides = sides(options);
@@ -159,7 +160,7 @@ pub(crate) fn bench(options: &Options) -> Fallible<()> {
         },
     };
     bench.run_all(&sides)?;
-    println!("raw results {}", bench.raw.display());
+    outln!("raw results {}", bench.raw.display());
     write_report(options, &home, &bench.results)
 }
 
@@ -168,9 +169,9 @@ fn write_report(options: &Options, home: &repo::Home, results: &Results) -> Fall
         Some(name) => (repo::root().join("docs/measurements"), name.as_str()),
         None => (home.path().join("report"), "report"),
     };
-    println!("\n{}", report::markdown(results));
+    outln!("\n{}", report::markdown(results));
     for file in report::write(results, &folder, name)? {
-        println!("wrote {}", file.display());
+        outln!("wrote {}", file.display());
     }
     Ok(())
 }
@@ -228,7 +229,7 @@ impl Bench<'_> {
                 // Each round and rate begins with another side.
                 for side in in_turn(sides, round as usize + index) {
                     let run = with(side, |processes| self.open_loop(side, *rate, round, processes))?;
-                    println!("round {round}, {rate}/s, {}: {}", side.name, one_line(&run.outcome));
+                    outln!("round {round}, {rate}/s, {}: {}", side.name, one_line(&run.outcome));
                     self.results.runs.push(run);
                     self.keep()?;
                 }
@@ -236,10 +237,7 @@ impl Bench<'_> {
             if let Some(k6) = &k6 {
                 for side in in_turn(sides, round as usize) {
                     let run = with(side, |processes| self.k6(side, round, processes, k6))?;
-                    println!(
-                        "round {round}, k6, {}: p50 {} µs, p99 {} µs",
-                        side.name, run.p50_us, run.p99_us
-                    );
+                    outln!("round {round}, k6, {}: p50 {} µs, p99 {} µs", side.name, run.p50_us, run.p99_us);
                     self.results.k6.push(run);
                     self.keep()?;
                 }
@@ -282,7 +280,7 @@ impl Bench<'_> {
             // The floor's gateways are no gateways: where its time goes is HAProxy's to say.
             for side in sides.iter().filter(|side| !side.up.floor) {
                 let run = with(side, |processes| self.budget(side, *rate, processes))?;
-                println!("budget, {rate}/s, {}: {}", side.name, one_line(&run.outcome));
+                outln!("budget, {rate}/s, {}: {}", side.name, one_line(&run.outcome));
                 self.results.budget.push(run);
                 self.keep()?;
             }
@@ -360,7 +358,7 @@ impl Bench<'_> {
         let options = rinha::Options {
             script: self.options.script.clone(),
             runs: 1,
-            max_requests: 500,
+            max_requests: Some(500),
             duration_s: self.options.k6_seconds,
             audit_s: 10,
             keep_going: true,

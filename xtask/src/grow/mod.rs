@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use crate::bench::machine;
 use crate::limits::{self, Cgroup};
 use crate::metrics::Samples;
+use crate::out::outln;
 use crate::repo::{self, Fallible};
 use crate::rinha::{Processor, Totals};
 use crate::up;
@@ -132,7 +133,7 @@ pub(crate) fn grow(options: &Options) -> Fallible<()> {
             ledger.loads.push(loads.collect::<Fallible<_>>()?);
             ledger.rss_bytes = ledger.galo.rss_bytes()[2];
         }
-        println!("round {} of {}: ledgers", round + 1, options.runs);
+        outln!("round {} of {}: ledgers", round + 1, options.runs);
     }
     // Stopped, so that they take no CPU beside what follows.
     for ledger in &mut ledgers {
@@ -145,17 +146,17 @@ pub(crate) fn grow(options: &Options) -> Fallible<()> {
         .collect();
     for round in 1..=options.runs {
         measure_backlogs(options, ledgers.len(), &mut backlogs)?;
-        println!("round {round} of {}: backlogs", options.runs);
+        outln!("round {round} of {}: backlogs", options.runs);
     }
     let machine = format!("{machine}, load {load_average} before, {} at the end", report::load_average());
     let text = report::markdown(options, &machine, &ledgers, &backlogs);
-    println!("\n{text}");
+    outln!("\n{text}");
     let path = match &options.publish {
         Some(name) => repo::root().join("docs/measurements").join(format!("{name}.md")),
         None => repo::root().join(&options.home).join("report.md"),
     };
     fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    println!("wrote {}", path.display());
+    outln!("wrote {}", path.display());
     Ok(())
 }
 
@@ -200,7 +201,7 @@ fn fill_ledgers(options: &Options) -> Fallible<Vec<Ledger>> {
             _ if payments <= known => format!("{}, all ids known", up::grouped(payments)),
             _ => format!("{}, {} ids known", up::grouped(payments), up::grouped(known)),
         };
-        println!("{name}: the summary is exact");
+        outln!("{name}: the summary is exact");
         ledgers.push(Ledger {
             name,
             payments,
@@ -306,7 +307,7 @@ impl Galo {
     fn start(options: &Options, index: usize, variables: &[(&str, &str)]) -> Fallible<Self> {
         let up = options.up(index);
         if up::running(&up.home)?.is_some() {
-            println!("stopping what an interrupted run left behind in {}", up.home().path().display());
+            outln!("stopping what an interrupted run left behind in {}", up.home().path().display());
             up::stop(&up.home)?;
         }
         up::start_detached(&up, variables)?;

@@ -7,6 +7,7 @@
 //!
 //! Must never change the contest's script (only its imports' addresses) nor leave the processors' admin token changed.
 
+mod interrupt;
 mod score;
 mod script;
 mod sides;
@@ -22,24 +23,28 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde_json::json;
 
+use crate::out::outln;
 use crate::repo::{self, Fallible};
 use crate::{tools, up};
 pub(crate) use score::{Latency, Score};
 use script::Script;
 pub(crate) use sides::{ADMIN_TOKEN, Processor, Reading, Sides, Totals};
 
+/// Users of our own script, as in the contest.
+const USERS: u32 = 500;
+
 /// What is run, how often, against what.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// The contest's own rinha.js, or a checkout of the contest that holds it; without it, our k6/rinha.js
+    /// A script of the contest's own, or a checkout of the contest or a folder that holds one; without it, our k6/rinha.js
     #[arg(long)]
     pub(crate) script: Option<PathBuf>,
     /// How many runs, one after the other
     #[arg(long, default_value_t = 1)]
     pub(crate) runs: u32,
-    /// Users at the end of the ramp, each posting one payment a second
-    #[arg(long, default_value_t = 500)]
-    pub(crate) max_requests: u32,
+    /// Users at the end of the ramp, each posting one payment a second [default: 500, or what the contest's script has]
+    #[arg(long)]
+    pub(crate) max_requests: Option<u32>,
     /// Length of a run in seconds (the contest's script has its own)
     #[arg(long, default_value_t = 60)]
     pub(crate) duration_s: u32,
@@ -65,7 +70,7 @@ pub(crate) fn rinha(options: &Options) -> Fallible<()> {
     let started_here = found.is_none();
     let target = found.unwrap_or_else(|| options.up.clone());
     if started_here {
-        println!("no Galo runs in {}; starting one for the runs", options.up.home().path().display());
+        outln!("no Galo runs in {}; starting one for the runs", options.up.home().path().display());
         up::start_detached(&target, &[])?;
     }
     let result = run_all(options, &target, &k6);
@@ -84,7 +89,7 @@ pub(crate) fn play(target: &up::Options, runs: u32) -> Fallible<()> {
     let options = Options {
         script: None,
         runs,
-        max_requests: 500,
+        max_requests: None,
         duration_s: 60,
         audit_s: 10,
         keep_going: true,
@@ -99,9 +104,9 @@ fn run_all(options: &Options, target: &up::Options, k6: &Path) -> Fallible<()> {
     let mut bad = Vec::new();
     let mut rows = Vec::new();
     for run in 1..=options.runs {
-        println!("run {run} of {}", options.runs);
+        outln!("run {run} of {}", options.runs);
         let outcome = run_once(options, target, k6, &results)?;
-        println!("{}", outcome.describe());
+        outln!("{}", outcome.describe());
         if !outcome.complaints.is_empty() {
             bad.push(format!("run {run}: {}", outcome.complaints.join(", ")));
         }
@@ -110,7 +115,7 @@ fn run_all(options: &Options, target: &up::Options, k6: &Path) -> Fallible<()> {
             break;
         }
     }
-    println!("\n{}", Score::table(rows.iter().map(|row| &row.score)));
+    outln!("\n{}", Score::table(rows.iter().map(|row| &row.score)));
     if bad.is_empty() { Ok(()) } else { Err(format!("not clean: {}", bad.join("; "))) }
 }
 
@@ -159,8 +164,14 @@ pub(crate) fn run_once(
     if !std::io::stdout().is_terminal() {
         command.arg("--quiet");
     }
+    let max_requests = match options.script {
+        Some(_) => options.max_requests,
+        None => Some(options.max_requests.unwrap_or(USERS)),
+    };
+    if let Some(users) = max_requests {
+        command.env("MAX_REQUESTS", users.to_string());
+    }
     command
-        .env("MAX_REQUESTS", options.max_requests.to_string())
         .env("TOKEN", &token)
         .env("PARTICIPANT", script::PARTICIPANT)
         .env("DURATION_S", options.duration_s.to_string())
@@ -171,26 +182,29 @@ pub(crate) fn run_once(
         .env("GALO_PORT_MAP", port_map(target))
         .env("RESULT_FILE", &result_file);
     let cpu_before_us = children_cpu_us();
-    let status = command.status();
+    let status = interrupt::run(&mut command);
     let k6_cpu_us = children_cpu_us().saturating_sub(cpu_before_us);
     // The contest's script sets its own token at the start and never takes it back; the next run could not start.
     for processor in Processor::both(target) {
         processor.restore_token(&token);
     }
     let status = status.map_err(|error| format!("cannot run {}: {error}", k6.display()))?;
-    let produced = script.result.as_ref().unwrap_or(&result_file);
-    let text = fs::read(produced).map_err(|error| {
+    let produced = match script.is_own {
+        true => result_file.clone(),
+        false => script.result().map_err(|error| format!("k6 ended with {status} and {error}"))?,
+    };
+    let text = fs::read(&produced).map_err(|error| {
         format!("k6 ended with {status} and left no result ({}: {error})", produced.display())
     })?;
     let json = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", produced.display()))?;
-    let score = if script.result.is_some() { Score::of_contest(&json)? } else { Score::of_own(&json)? };
+    let score = if script.is_own { Score::of_own(&json)? } else { Score::of_contest(&json)? };
     let sides = Sides::between(target, &before);
     let mut complaints = score.complaints();
     complaints.extend(sides.complaints());
     if !status.success() && complaints.is_empty() {
         complaints.push(format!("k6 ended with {status}"));
     }
-    let record = json!({ "script": json, "around": sides.json(), "complaints": complaints, "max_requests": options.max_requests });
+    let record = json!({ "script": json, "around": sides.json(), "complaints": complaints, "max_requests": max_requests });
     let bytes = serde_json::to_vec_pretty(&record).map_err(|error| error.to_string())?;
     repo::write_atomically(&result_file, &bytes)?;
     Ok(RunOutcome { score, sides, complaints, latency: Latency::of_summary(&summary_file), k6_cpu_us })

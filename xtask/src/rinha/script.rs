@@ -24,27 +24,21 @@ const LIBRARIES: [(&str, &str); 4] = [
 pub(crate) struct Script {
     pub(crate) file: PathBuf,
     pub(crate) folder: PathBuf,
-    /// Where the contest's script leaves its result; ours takes the path from the environment.
-    pub(crate) result: Option<PathBuf>,
+    /// Ours takes the path of its result from the environment.
+    pub(crate) is_own: bool,
+    /// Where the contest's scripts leave their result, each under a name of its own.
+    results: Vec<PathBuf>,
 }
 
 impl Script {
     pub(crate) fn own() -> Self {
         let folder = repo::root().join("k6");
-        Self { file: folder.join("rinha.js"), folder, result: None }
+        Self { file: folder.join("rinha.js"), folder, is_own: true, results: Vec::new() }
     }
 
     /// A copy of the contest's script below `work`.
     pub(crate) fn of_contest(path: &Path, work: &Path) -> Fallible<Self> {
-        let source = [path.to_path_buf(), path.join("rinha.js"), path.join("rinha-test/rinha.js")]
-            .into_iter()
-            .find(|candidate| candidate.is_file())
-            .ok_or_else(|| {
-                format!(
-                    "{} is neither a script nor a folder with rinha.js or rinha-test/rinha.js",
-                    path.display()
-                )
-            })?;
+        let source = find(path)?;
         let source_folder = source.parent().unwrap_or(Path::new("."));
         let file_name = source.file_name().unwrap_or_default();
         let work = work.join("script");
@@ -62,7 +56,7 @@ impl Script {
             let mut copied = Vec::new();
             for entry in fs::read_dir(source_folder)? {
                 let entry = entry?.path();
-                if entry.extension().is_some_and(|extension| extension == "js") {
+                if has_extension(&entry, "js") {
                     let target = folder.join(entry.file_name().unwrap_or_default());
                     fs::copy(&entry, &target)?;
                     copied.push(target);
@@ -77,11 +71,55 @@ impl Script {
             let text = with_local_imports(&text).map_err(|error| format!("{}: {error}", file.display()))?;
             fs::write(&file, text).map_err(|error| format!("cannot write {}: {error}", file.display()))?;
         }
-        Ok(Self {
-            file: folder.join(file_name),
-            folder,
-            result: Some(result_folder.join("partial-results.json")),
-        })
+        let results = vec![result_folder, folder.clone()];
+        Ok(Self { file: folder.join(file_name), folder, is_own: false, results })
+    }
+
+    /// What the run has left: both folders held no such file before it.
+    pub(crate) fn result(&self) -> Fallible<PathBuf> {
+        let in_folder = |folder: &PathBuf| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).filter(|path| has_extension(path, "json")).collect::<Vec<_>>()
+        };
+        let mut found: Vec<PathBuf> = self.results.iter().flat_map(in_folder).collect();
+        found.sort();
+        match &found[..] {
+            [one] => Ok(one.clone()),
+            [] => Err(format!(
+                "left no result: expected a file ending in .json in {}",
+                self.results
+                    .iter()
+                    .map(|folder| folder.display().to_string())
+                    .collect::<Vec<_>>()
+                    .join(" or ")
+            )),
+            several => Err(format!("left several results: {several:?}")),
+        }
+    }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|it| it == extension)
+}
+
+/// The script that a path leads to: itself, the one that a checkout of the contest has, or the only one in a folder.
+fn find(path: &Path) -> Fallible<PathBuf> {
+    let usual = [path.to_path_buf(), path.join("rinha.js"), path.join("rinha-test/rinha.js")];
+    if let Some(script) = usual.into_iter().find(|candidate| candidate.is_file()) {
+        return Ok(script);
+    }
+    let entries = fs::read_dir(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    // What k6 runs has options; what is imported by it has none.
+    let is_script = |path: &PathBuf| {
+        has_extension(path, "js")
+            && fs::read_to_string(path).is_ok_and(|text| text.contains("export const options"))
+    };
+    let mut scripts: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_script).collect();
+    scripts.sort();
+    match &scripts[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(format!("{} is neither a script for k6 nor a folder that holds one", path.display())),
+        several => Err(format!("{} holds several scripts, name one of them: {several:?}", path.display())),
     }
 }
 
@@ -124,6 +162,31 @@ mod tests {
                         // https://mikemcl.github.io/big.js/\nimport Big from \"./lib/big.js\";\n\
                         const url = \"http://localhost:9999\";\n";
         assert_eq!(with_local_imports(script).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_script_is_found_by_path_or_folder_and_its_result_by_being_the_only_one() {
+        let folder = std::env::temp_dir().join(format!("galo-scripts-{}", std::process::id()));
+        let (source, work) = (folder.join("source"), folder.join("work"));
+        fs::create_dir_all(&source).unwrap();
+        let script = source.join("rinha-final.js");
+        assert!(find(&source).unwrap_err().contains("neither a script"));
+        fs::write(&script, "export const options = {};\n").unwrap();
+        fs::write(source.join("requests.js"), "export const token = 1;\n").unwrap();
+        assert_eq!((find(&source).unwrap(), find(&script).unwrap()), (script.clone(), script));
+
+        let copied = Script::of_contest(&source, &work).unwrap();
+        assert!(copied.file.ends_with("rinha-test/rinha-final.js") && copied.file.is_file());
+        assert!(copied.result().unwrap_err().contains("left no result"));
+        let result = work.join("script/participantes").join(PARTICIPANT).join("final-results.json");
+        fs::write(&result, "{}").unwrap();
+        assert_eq!(copied.result().unwrap(), result);
+        fs::write(copied.folder.join("other.json"), "{}").unwrap();
+        assert!(copied.result().unwrap_err().contains("several results"));
+
+        fs::write(source.join("other.js"), "export const options = {};\n").unwrap();
+        assert!(find(&source).unwrap_err().contains("several scripts"));
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

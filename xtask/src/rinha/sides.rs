@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::decimal::scaled;
 use crate::http::{Answer, Origin};
 use crate::limits::Cgroup;
+use crate::out::errln;
 use crate::repo::Fallible;
 use crate::up;
 
@@ -67,12 +68,13 @@ impl Processor {
         match answer {
             // 401 or 403: the script never came so far as to change it.
             Ok(answer) if matches!(answer.status, 200..=299 | 401 | 403) => {}
-            Ok(answer) => eprintln!(
+            Ok(answer) => errln!(
                 "processor {}: the admin token could not be set back (status {})",
-                self.name, answer.status
+                self.name,
+                answer.status
             ),
             Err(error) => {
-                eprintln!("processor {}: the admin token could not be set back: {error}", self.name)
+                errln!("processor {}: the admin token could not be set back: {error}", self.name)
             }
         }
     }

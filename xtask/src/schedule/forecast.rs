@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::file::Schedule;
 use crate::has_command;
+use crate::out::errln;
 use crate::repo::Fallible;
 use crate::up::Fees;
 
@@ -18,7 +19,7 @@ pub(crate) fn profit_cents(schedule: &Schedule, fees: Fees) -> Option<u64> {
         return None;
     }
     ask(schedule, fees)
-        .inspect_err(|error| eprintln!("no prediction for {}: {error}", schedule.path.display()))
+        .inspect_err(|error| errln!("no prediction for {}: {error}", schedule.path.display()))
         .ok()
 }
 

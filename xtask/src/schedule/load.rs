@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::file::Schedule;
 use super::stages::Dials;
+use crate::out::errln;
 use crate::repo::{self, Fallible};
 use crate::rinha::ADMIN_TOKEN;
 use crate::up;
@@ -100,16 +101,14 @@ pub(crate) fn run(
                 match begun_at(&line) {
                     // A second beginning has nobody waiting for it.
                     Some(moment) => drop(begin.send(moment)),
-                    None if words_seen.is_worth_printing(&line) => eprintln!("{line}"),
+                    None if words_seen.is_worth_printing(&line) => errln!("{line}"),
                     None => {}
                 }
             }
-            words_seen.summary().iter().for_each(|line| eprintln!("{line}"));
+            words_seen.summary().iter().for_each(|line| errln!("{line}"));
         });
         let follower = scope.spawn(move || match begun.recv() {
-            Ok(begun) => {
-                dials.follow(&schedule.stages, begun, &over).inspect_err(|error| eprintln!("{error}"))
-            }
+            Ok(begun) => dials.follow(&schedule.stages, begun, &over).inspect_err(|error| errln!("{error}")),
             Err(_) => Err("k6 ended before the load began".to_owned()),
         });
         let status = child.wait();

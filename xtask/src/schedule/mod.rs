@@ -25,6 +25,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::decimal::scaled;
+use crate::out::outln;
 use crate::repo::{self, Fallible};
 use crate::rinha::{Processor, Reading, Sides};
 use crate::{tools, up};
@@ -68,7 +69,7 @@ pub(crate) fn schedule(options: &Options) -> Fallible<()> {
     for schedule in &schedules {
         let predicted_cents = forecast::profit_cents(schedule, fees);
         for run in 1..=options.runs {
-            println!("{}, run {run} of {}: {}", schedule.name, options.runs, describe(schedule));
+            outln!("{}, run {run} of {}: {}", schedule.name, options.runs, describe(schedule));
             if started_here {
                 up::start_detached(&target, &[])?;
                 // Built now; the next run takes the same programs.
@@ -80,7 +81,7 @@ pub(crate) fn schedule(options: &Options) -> Fallible<()> {
             }
             let outcome = outcome?;
             let complaints = outcome.complaints();
-            println!("{}\n{}\n", Outcome::table(std::iter::once(&outcome)), outcome.describe());
+            outln!("{}\n{}\n", Outcome::table(std::iter::once(&outcome)), outcome.describe());
             if !complaints.is_empty() {
                 bad.push(format!("{}, run {run}: {}", schedule.name, complaints.join(", ")));
             }
@@ -88,9 +89,9 @@ pub(crate) fn schedule(options: &Options) -> Fallible<()> {
         }
     }
     if outcomes.len() > 1 {
-        println!("{}", Outcome::table(outcomes.iter()));
+        outln!("{}", Outcome::table(outcomes.iter()));
     }
-    println!("each run as JSON: {}", results.display());
+    outln!("each run as JSON: {}", results.display());
     if bad.is_empty() { Ok(()) } else { Err(format!("not clean: {}", bad.join("; "))) }
 }
 

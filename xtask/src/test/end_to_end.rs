@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::load::{self, Load};
 use super::{Options, Report, Running, cold_start, decisions, mistakes, program, wait_for};
+use crate::out::outln;
 use crate::process::Identity;
 use crate::repo::Fallible;
 use crate::rinha::{self, Processor, Totals};
@@ -243,14 +244,14 @@ fn short_rinha(options: &Options, galo: &up::Options) -> Fallible<String> {
     let rinha = rinha::Options {
         script: None,
         runs: 1,
-        max_requests: 150,
+        max_requests: Some(150),
         duration_s: 24,
         audit_s: 2,
         keep_going: false,
         up: galo.clone(),
     };
     let outcome = rinha::run_once(&rinha, galo, &k6, &results)?;
-    println!("{}", outcome.describe());
+    outln!("{}", outcome.describe());
     let mut complaints = outcome.complaints.clone();
     match outcome.sides.imbalance_permille() {
         Some(permille) if permille < 20 => {}

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::out::outln;
 use crate::repo::{self, Fallible};
 use crate::{tidy, tools, up};
 
@@ -53,9 +54,9 @@ impl Report {
         let result = check();
         let seconds = format!("{:.1} s", started.elapsed().as_secs_f64());
         match &result {
-            Ok(seen) if seen.is_empty() => println!("PASS  {name} ({seconds})"),
-            Ok(seen) => println!("PASS  {name} ({seconds}): {seen}"),
-            Err(error) => println!("FAIL  {name} ({seconds}): {error}"),
+            Ok(seen) if seen.is_empty() => outln!("PASS  {name} ({seconds})"),
+            Ok(seen) => outln!("PASS  {name} ({seconds}): {seen}"),
+            Err(error) => outln!("FAIL  {name} ({seconds}): {error}"),
         }
         if result.is_ok() {
             self.passed += 1
@@ -79,7 +80,7 @@ pub(crate) fn test(options: &Options) -> Fallible<()> {
     if !options.quick {
         end_to_end::run(options, &mut report);
     }
-    println!("{} passed, {} failed", report.passed, report.failed);
+    outln!("{} passed, {} failed", report.passed, report.failed);
     if report.failed == 0 { Ok(()) } else { Err("not everything passed".to_owned()) }
 }
 

@@ -3,8 +3,10 @@
 //! On a terminal the status line is overwritten in place; elsewhere (a log file) it is written rarely, as a line of its own. Two
 //! threads write (supervisor and watcher), hence the lock: lines never mix.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{IsTerminal, stdout};
 use std::sync::Mutex;
+
+use crate::out::{out, outln};
 
 /// Standard output, shared.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ impl Console {
         let mut shown = self.status_shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let clear = if *shown { "\r\x1b[K" } else { "" };
         *shown = false;
-        print(&format!("{clear}{text}\n"));
+        outln!("{clear}{text}");
     }
 
     /// The renewed status line.
@@ -37,12 +39,6 @@ impl Console {
             return self.line(text);
         }
         *self.status_shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true;
-        print(&format!("\r\x1b[K{text}"));
+        out!("\r\x1b[K{text}");
     }
-}
-
-/// A closed pipe behind standard output must not end the supervisor, which `println!` would: its processes matter more.
-fn print(text: &str) {
-    let mut out = stdout().lock();
-    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }

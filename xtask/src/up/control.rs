@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use super::State;
 use super::watch::grouped;
 use crate::limits::Cgroup;
+use crate::out::{out, outln};
 use crate::repo::{Fallible, Home};
 
 /// The sum of what the supervisor may wait for, with some air.
@@ -20,7 +21,7 @@ const STOP_WAIT: Duration = Duration::from_secs(45);
 ///
 /// When none runs, or it does not end.
 pub(crate) fn down(home: &Path) -> Fallible<()> {
-    println!("{}", stop(home)?);
+    outln!("{}", stop(home)?);
     Ok(())
 }
 
@@ -55,20 +56,20 @@ pub(crate) fn print_status(home: &Path) -> Fallible<()> {
     let state =
         State::read_and_clean(&home)?.ok_or_else(|| format!("no Galo runs in {}", home.path().display()))?;
     let with_limits = state.processes.iter().any(|process| !process.cgroup.is_empty());
-    print!("{:<19} {:>8} {:>9} {:>8} {:>9} {:>17}", "process", "pid", "uptime", "restarts", "memory", "CPU");
-    println!("{}", if with_limits { "   throttled periods   memory peak" } else { "" });
+    out!("{:<19} {:>8} {:>9} {:>8} {:>9} {:>17}", "process", "pid", "uptime", "restarts", "memory", "CPU");
+    outln!("{}", if with_limits { "   throttled periods   memory peak" } else { "" });
     for process in &state.processes {
         let name = &process.name;
         let Some((identity, sample)) =
             process.identity.as_ref().and_then(|identity| Some((identity, identity.sample()?)))
         else {
-            println!("{name:<19} {:>8}", "restarting");
+            outln!("{name:<19} {:>8}", "restarting");
             continue;
         };
         let age = sample.age().unwrap_or_default();
         let cpu = sample.cpu_time();
         let percent = cpu.as_millis() * 100 / age.as_millis().max(1);
-        print!(
+        out!(
             "{name:<19} {:>8} {:>9} {:>8} {:>9} {:>17}",
             identity.pid,
             duration(age),
@@ -77,11 +78,11 @@ pub(crate) fn print_status(home: &Path) -> Fallible<()> {
             format!("{:.2} s ({percent} %)", cpu.as_secs_f64()),
         );
         if process.cgroup.is_empty() {
-            println!();
+            outln!();
         } else {
             let usage = Cgroup::at(process.cgroup.clone()).usage();
             let throttled = format!("{} of {}", grouped(usage.throttled_count), grouped(usage.period_count));
-            println!(" {throttled:>19} {:>13}", mebibytes(usage.memory_bytes_max));
+            outln!(" {throttled:>19} {:>13}", mebibytes(usage.memory_bytes_max));
         }
     }
     Ok(())

@@ -27,6 +27,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::http::Origin;
+use crate::out::outln;
 use crate::process;
 use crate::repo::{self, Fallible, Home};
 
@@ -138,6 +139,18 @@ impl Options {
         }
     }
 
+    /// The ports that its processes listen on, and what each is for.
+    fn ports(&self) -> Vec<(u16, &'static str)> {
+        let mut ports = vec![(self.port, "API, --port"), (self.stats_port, "stats, --stats-port")];
+        if self.processors == Processors::Simulated {
+            ports.extend([
+                (self.default_port, "processor default, --default-port"),
+                (self.fallback_port, "processor fallback, --fallback-port"),
+            ]);
+        }
+        ports
+    }
+
     /// The addresses, and a request to try.
     pub(crate) fn greeting(&self) -> String {
         let port = self.port;
@@ -169,7 +182,7 @@ pub(crate) fn random_uuid() -> String {
 pub(crate) fn up(options: &Options, detach: bool) -> Fallible<()> {
     if detach {
         start_detached(options, &[])?;
-        println!(
+        outln!(
             "Galo runs in the background; `cargo xtask status` lists it, `cargo xtask down` stops it\n{}",
             options.greeting()
         );
@@ -259,14 +272,7 @@ fn prepare(options: &Options) -> Fallible<()> {
         build(options)?;
     }
     service::check_programs(options)?;
-    let mut ports = vec![(options.port, "API, --port"), (options.stats_port, "stats, --stats-port")];
-    if options.processors == Processors::Simulated {
-        ports.extend([
-            (options.default_port, "processor default, --default-port"),
-            (options.fallback_port, "processor fallback, --fallback-port"),
-        ]);
-    }
-    for (port, purpose) in ports {
+    for (port, purpose) in options.ports() {
         process::check_port_free(port, purpose)?;
     }
     Ok(())

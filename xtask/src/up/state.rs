@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use crate::limits::Cgroup;
+use crate::out::errln;
 use crate::process::Identity;
 use crate::repo::{self, Fallible, Home};
 
@@ -66,7 +67,7 @@ impl State {
     }
 
     fn clean(&self, home: &Home) -> Fallible<()> {
-        eprintln!(
+        errln!(
             "the supervisor of the last Galo (pid {}) died without stopping it; cleaning up",
             self.supervisor.pid
         );
@@ -77,12 +78,12 @@ impl State {
             .collect();
         for (name, identity) in &left {
             if identity.signal(Signal::SIGTERM) {
-                eprintln!("ending {name} (pid {})", identity.pid);
+                errln!("ending {name} (pid {})", identity.pid);
             }
         }
         for (name, identity) in &left {
             if !identity.wait_for_end(ORPHAN_WAIT) {
-                eprintln!("{name} (pid {}) does not end by itself; killing it", identity.pid);
+                errln!("{name} (pid {}) does not end by itself; killing it", identity.pid);
                 identity.signal(Signal::SIGKILL);
                 identity.wait_for_end(ORPHAN_WAIT);
             }

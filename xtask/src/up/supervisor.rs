@@ -24,7 +24,7 @@ use super::service::{self, Service, services};
 use super::state::{Process, State};
 use super::{Options, Processors, child, compose_file, watch};
 use crate::limits::{self, Cgroup};
-use crate::process::Identity;
+use crate::process::{self, Identity};
 use crate::repo::{self, Fallible, Home};
 
 /// How long accepted payments may take to be processed once no new ones come in.
@@ -87,6 +87,7 @@ pub(crate) fn run(options: &Options) -> Fallible<()> {
     let home = options.home();
     home.create()?;
     let _lock = lock(&home)?;
+    let _ports = process::claim_ports(&options.ports())?;
     if options.processors == Processors::Simulated {
         // They begin with empty books, and a ledger that remembered the last ones' would contradict them.
         forget(&home.journal())?;
