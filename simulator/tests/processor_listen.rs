@@ -54,11 +54,13 @@ fn admin_when_there(processor: &Processor, method: &str, path: &str, body: &str)
     let ask = || -> io::Result<String> {
         let mut stream = TcpStream::connect(processor.address)?;
         stream.set_read_timeout(Some(LIMIT))?;
-        stream.write_all(request(method, path, &format!("{TOKEN}Connection: close\r\n"), body).as_bytes())?;
+        // An answer that ends with its connection.
+        let request = request(method, path, TOKEN, body).replace("HTTP/1.1", "HTTP/1.0");
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
-        assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(head.contains(" 200 "), "{answer}");
         Ok(body.to_owned())
     };
     loop {
