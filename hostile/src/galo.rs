@@ -304,16 +304,6 @@ impl Galo {
             .collect()
     }
 
-    /// The first number of HAProxy's version, as it says itself: "HAProxy version 3.0.11-1+deb13u5 2026/11/18 - …".
-    pub(crate) fn haproxy_version(&self) -> Result<u32, String> {
-        let said = Command::new(&self.recipe("haproxy")?.program).arg("-v").output();
-        let said = said.map_err(|error| format!("haproxy -v: {error}"))?.stdout;
-        let said = String::from_utf8_lossy(&said);
-        let number =
-            said.split_once(" version ").and_then(|(_, version)| version.split('.').next()?.parse().ok());
-        number.ok_or_else(|| format!("haproxy -v says {said:?}"))
-    }
-
     /// An id that was never used before.
     pub(crate) fn fresh_id(&self) -> String {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
