@@ -532,11 +532,23 @@ pub(crate) fn metrics(way: &Way) -> Result<String, String> {
     if answer.status == 200 { Ok(answer.text()) } else { Err(format!("/metrics says {}", answer.status)) }
 }
 
-/// The sum of all series whose name and labels begin with `series`.
+/// The sum of all series of this name that have these labels, among others maybe.
 pub(crate) fn sum(page: &str, series: &str) -> u64 {
+    let parts = |series: &str| {
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.strip_suffix('}').unwrap_or(labels);
+        let labels: Vec<String> = labels.split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect();
+        (name.to_owned(), labels)
+    };
+    let (name, wanted) = parts(series);
+    let has_them = |series: &str| {
+        let (found, labels) = parts(series);
+        found == name && wanted.iter().all(|label| labels.contains(label))
+    };
     page.lines()
-        .filter(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with([' ', '{'])))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter(|(series, _)| has_them(series))
+        .filter_map(|(_, value)| value.parse::<u64>().ok())
         .sum()
 }
 
@@ -568,6 +580,8 @@ mod tests {
         assert_eq!(sum(page, "a"), 1);
         assert_eq!(sum(page, "a_total"), 5);
         assert_eq!(sum(page, "a_total{x=\"2\"}"), 3);
+        assert_eq!(sum("b{x=\"1\",y=\"2\"} 4\nb{x=\"11\",y=\"2\"} 5\n", "b{y=\"2\"}"), 9);
+        assert_eq!(sum("b{x=\"1\",y=\"2\"} 4\nb{x=\"11\",y=\"2\"} 5\n", "b{y=\"2\",x=\"1\"}"), 4);
         assert_eq!(sum(page, "b"), 0);
     }
 

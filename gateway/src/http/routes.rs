@@ -33,7 +33,8 @@ use super::payment::{PaymentReader, Posted};
 use super::problem::{self, Refusal};
 use super::query::Range;
 use super::service::{
-    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Reference, Service, Summary, Unreachable,
+    Accepted, DeclineCause, Endpoint, PaymentState, PaymentView, PurgeError, Reference, Service, Summary,
+    Unreachable,
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -78,6 +79,19 @@ impl<'a> Route<'a> {
         }
     }
 
+    const fn endpoint(self) -> Endpoint {
+        match self {
+            Self::Payments => Endpoint::Payments,
+            Self::Payment(_) => Endpoint::Payment,
+            Self::Notifications(_) => Endpoint::Notifications,
+            Self::Summary => Endpoint::Summary,
+            Self::Purge => Endpoint::Purge,
+            Self::Health => Endpoint::Health,
+            Self::Ready => Endpoint::Ready,
+            Self::Metrics => Endpoint::Metrics,
+        }
+    }
+
     const fn allow(self) -> &'static str {
         match self {
             Self::Payments | Self::Notifications(_) | Self::Purge => ALLOW_POST,
@@ -85,6 +99,11 @@ impl<'a> Route<'a> {
             Self::Summary | Self::Health | Self::Ready | Self::Metrics => ALLOW_GET,
         }
     }
+}
+
+/// What a request is for.
+pub(super) fn endpoint(request: &Request) -> Endpoint {
+    Route::find(request.uri().path()).map_or(Endpoint::Other, Route::endpoint)
 }
 
 /// Answers one request.

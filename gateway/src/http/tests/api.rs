@@ -354,6 +354,32 @@ fn no_page_of_another_site_has_a_browser_purge() {
 }
 
 #[test]
+fn each_answer_is_observed_with_what_was_asked() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let asked = [
+            ("POST", "/payments", Endpoint::Payments),
+            ("GET", "/payments", Endpoint::Payments),
+            ("GET", &format!("/payments/{ID}"), Endpoint::Payment),
+            ("GET", "/payments-summary", Endpoint::Summary),
+            ("POST", "/notifications/nobody", Endpoint::Notifications),
+            ("POST", "/purge-payments", Endpoint::Purge),
+            ("GET", "/health", Endpoint::Health),
+            ("HEAD", "/ready", Endpoint::Ready),
+            ("GET", "/metrics", Endpoint::Metrics),
+            ("GET", "/nowhere", Endpoint::Other),
+            ("GET", "/ready\t", Endpoint::Other),
+        ];
+        for (count, (method, target, _)) in (1..).zip(&asked) {
+            let mut client = front.connect();
+            client.request(method, target, "");
+            front.statuses(count);
+        }
+        assert_eq!(front.record.lock().unwrap().endpoints, asked.map(|(.., endpoint)| endpoint));
+    }
+}
+
+#[test]
 fn unknown_paths_and_wrong_methods() {
     for driver in drivers() {
         let front = Front::start(driver);
