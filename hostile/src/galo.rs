@@ -375,6 +375,11 @@ impl Galo {
         })
     }
 
+    /// HAProxy's other port: health, metrics, stats.
+    pub(crate) fn monitor(&self) -> Result<Way, String> {
+        self.stats.map(Way::Front).ok_or_else(|| "there is no HAProxy".to_owned())
+    }
+
     /// What both gateways have counted so far.
     pub(crate) fn counts(&self) -> Result<Counts, String> {
         let mut counts = Counts::default();

@@ -24,6 +24,7 @@ mod load;
 mod members;
 mod notices;
 mod outages;
+mod payers;
 mod peer;
 mod peers;
 mod processor;
