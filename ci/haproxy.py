@@ -82,11 +82,11 @@ class Responder:
 class Client:
     """One keep-alive connection."""
 
-    def __init__(self, port):
-        self.port = port
+    def __init__(self, port, host="127.0.0.1"):
+        self.port, self.host = port, host
 
     async def __aenter__(self):
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
         return self
 
     async def __aexit__(self, *_):
@@ -179,6 +179,7 @@ class Check:
     async def _another(self, **environment):
         """A second HAProxy before the same gateways, with something else in its environment: its API's port."""
         api, stats = free_port(), free_port()
+        self.another_stats = stats
         env = dict(self.env, GALO_API_PORT=str(api), GALO_STATS_PORT=str(stats), **environment)
         haproxy = await asyncio.create_subprocess_exec(
             *HAPROXY, "-db", "-f", str(CONFIG), env=env, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
@@ -470,6 +471,21 @@ class Check:
         ):
             status = (await raw(self.api, data))[0]
             assert status == 400, (status, data[:60])
+
+    async def both_families_are_listened_on(self):
+        if not os.path.exists("/proc/net/if_inet6"):
+            return "IPv4 alone: this kernel has no IPv6"
+        async with self._another(GALO_IPV6="yes") as api:
+            for host in ("127.0.0.1", "::1"):
+                async with Client(api, host) as client:
+                    assert (await client.request("POST", "/payments", b"{}"))[0] == 202, host
+                async with Client(self.another_stats, host) as client:
+                    assert (await client.request("GET", "/health"))[0] == 200, host
+
+    async def without_ipv6_nothing_asks_for_it(self):
+        with contextlib.suppress(OSError):
+            async with Client(self.api, "::1"):
+                raise AssertionError("a socket of IPv6 although GALO_IPV6 is not yes")
 
     async def the_stats_port_routes_each_path(self):
         status, headers, body = await once(self.stats, "GET", "/stats")

@@ -198,14 +198,16 @@ impl Killer {
         let client = Client::new(Origin::Unix(self.run.join(format!("{socket}.sock"))), TIMEOUT);
         loop {
             let page = client.get("/metrics").await.map(|answer| Page::parse(&answer.text()));
-            let count = |name: &str| page.as_ref().ok().and_then(|page| page.sum(name)).unwrap_or(0);
+            let count = |name: &str, label: &str| {
+                page.as_ref().ok().and_then(|page| page.sum_of(name, label)).unwrap_or(0)
+            };
             let works = match target {
                 Target::Gateway => {
-                    count("galo_gateway_posts_total{answer=\"granted\"}")
-                        + count("galo_gateway_posts_total{answer=\"replayed\"}")
+                    count("galo_gateway_posts_total", "answer=\"granted\"")
+                        + count("galo_gateway_posts_total", "answer=\"replayed\"")
                         > 0
                 }
-                Target::Aggregator => count("galo_aggregator_sessions") >= 2,
+                Target::Aggregator => count("galo_aggregator_sessions", "") >= 2,
                 Target::Haproxy => true,
             };
             if works {

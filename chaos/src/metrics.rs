@@ -30,11 +30,17 @@ impl Page {
 
     /// The sum over all labels of a name.
     pub(crate) fn sum(&self, name: &str) -> Option<u64> {
+        self.sum_of(name, "")
+    }
+
+    /// The sum over all samples of a name that have a label.
+    pub(crate) fn sum_of(&self, name: &str, label: &str) -> Option<u64> {
         let mut found = self
             .0
             .iter()
             .filter(|(sample, _)| {
                 sample.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
+                    && sample.contains(label)
             })
             .peekable();
         found.peek()?;

@@ -18,7 +18,7 @@ use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_engine::{CorrelationId, Processor};
 use galo_gateway::http::service::{
-    Accepted, NotificationAnswer, PaymentView, PurgeError, Service, Summary, Unreachable,
+    Accepted, Endpoint, NotificationAnswer, PaymentView, PurgeError, Service, Summary, Unreachable,
 };
 use galo_gateway::http::{HttpConfig, Server};
 use galo_shell::processors::Names;
@@ -78,7 +78,7 @@ impl Service for Granting {
         String::new()
     }
 
-    fn observe(&self, _status: u16, _elapsed_us: u64) {}
+    fn observe(&self, _endpoint: Endpoint, _status: u16, _elapsed_us: u64) {}
 }
 
 /// Nanoseconds of CPU that this thread has used.

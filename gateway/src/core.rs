@@ -30,10 +30,10 @@ use crate::beat::Beat;
 use crate::config::{Config, Reached};
 use crate::http::Service;
 use crate::http::service::{
-    Accepted, DeclineCause, NotificationAnswer, PaymentState, PaymentView, PurgeError, Reference, Summary,
-    Totals, Unreachable,
+    Accepted, DeclineCause, Endpoint, NotificationAnswer, PaymentState, PaymentView, PurgeError, Reference,
+    Summary, Totals, Unreachable,
 };
-use crate::metrics::{Board, Latencies, Snapshot};
+use crate::metrics::{Board, Requests, Snapshot};
 use crate::pace::Pacer;
 use crate::probe::Probe;
 use crate::processor::{Attempt, AttemptEnd, Client, ClientConfig, SocketOptions};
@@ -84,7 +84,7 @@ pub struct Core {
     /// Counts the links that broke, so that the writer of one of them knows.
     link_number: Cell<u64>,
     spare_actions: Cell<Vec<Action>>,
-    latencies: RefCell<Latencies>,
+    requests: RefCell<Requests>,
     board: Rc<Board>,
     /// There was an event: time may matter again.
     stirred: Flag,
@@ -131,7 +131,7 @@ impl Core {
             connected: Cell::new(false),
             link_number: Cell::new(0),
             spare_actions: Cell::default(),
-            latencies: RefCell::default(),
+            requests: RefCell::default(),
             board,
             stirred: Flag::default(),
             beat: Rc::default(),
@@ -481,7 +481,7 @@ impl Core {
                 let clients = self.clients.borrow();
                 clients[processor.index()].as_ref().map(|client| client.stats()).unwrap_or_default()
             }),
-            latencies: *self.latencies.borrow(),
+            requests: *self.requests.borrow(),
             notifications: self.notifications.get(),
         }
     }
@@ -601,8 +601,8 @@ impl Service for Front {
         self.0.board.render(self.0.snapshot())
     }
 
-    fn observe(&self, status: u16, elapsed_us: u64) {
-        self.0.latencies.borrow_mut().record(status, elapsed_us);
+    fn observe(&self, endpoint: Endpoint, status: u16, elapsed_us: u64) {
+        self.0.requests.borrow_mut().record(endpoint, status, elapsed_us);
     }
 }
 

@@ -11,10 +11,10 @@ use galo_engine::dispatcher::{DispatcherCounters, DispatcherGauges};
 use galo_engine::router::Reason;
 use galo_engine::verdict::Verdict;
 use galo_engine::{PROCESSORS_LEN_MAX, Processor};
-use galo_shell::metrics::{Exposition, Seconds};
+use galo_shell::metrics::{Durations, Exposition, Seconds};
 use galo_shell::processors::Names;
 
-use crate::http::service::NotificationAnswer;
+use crate::http::service::{Endpoint, NotificationAnswer};
 use crate::processor::{ClientStats, TlsProblem};
 
 /// Upper bounds of the latency histogram, µs: a step of about 1.3, so that a percentile read from it is off by 15 % at
@@ -25,24 +25,42 @@ pub const LATENCY_BOUNDS_US: [u64; 40] = [
     115_000, 150_000, 250_000, 500_000, 1_000_000, 2_000_000, 5_000_000,
 ];
 
+/// Requests by what they were for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Requests([Latencies; Endpoint::COUNT]);
+
+impl Requests {
+    /// One answer.
+    pub fn record(&mut self, endpoint: Endpoint, status: u16, elapsed_us: u64) {
+        self.0[endpoint as usize].record(status, elapsed_us);
+    }
+
+    /// Each with its route.
+    fn by_route(&self) -> impl Iterator<Item = (&'static str, &Latencies)> {
+        Endpoint::ROUTES.into_iter().zip(&self.0)
+    }
+}
+
 /// Requests by status class and by how long their answers took.
 #[derive(Clone, Copy, Debug)]
-pub struct Latencies {
+struct Latencies {
     counts: [u64; LATENCY_BOUNDS_US.len() + 1],
     sum_us: u64,
-    /// 2xx, 4xx, 5xx, others.
-    classes: [u64; 4],
+    /// By [`CLASSES`].
+    classes: [u64; CLASSES.len()],
 }
+
+/// Of statuses; 1xx and 3xx, which nothing answers here, are `other`.
+const CLASSES: [&str; 4] = ["2xx", "4xx", "5xx", "other"];
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self { counts: [0; LATENCY_BOUNDS_US.len() + 1], sum_us: 0, classes: [0; 4] }
+        Self { counts: [0; LATENCY_BOUNDS_US.len() + 1], sum_us: 0, classes: [0; CLASSES.len()] }
     }
 }
 
 impl Latencies {
-    /// One answer.
-    pub fn record(&mut self, status: u16, elapsed_us: u64) {
+    fn record(&mut self, status: u16, elapsed_us: u64) {
         self.counts[LATENCY_BOUNDS_US.partition_point(|bound| *bound < elapsed_us)] += 1;
         self.sum_us += elapsed_us;
         self.classes[match status / 100 {
@@ -76,7 +94,7 @@ pub struct Snapshot {
     /// The processors' clients', by `Processor::index`.
     pub clients: [ClientStats; PROCESSORS_LEN_MAX],
     /// The HTTP front's.
-    pub latencies: Latencies,
+    pub requests: Requests,
     /// Processors' notifications, by what became of them.
     pub notifications: [u64; NotificationAnswer::COUNT],
 }
@@ -147,7 +165,8 @@ impl BoardSeed {
 }
 
 fn render(identity: &Identity, threads: &[Snapshot]) -> String {
-    let mut page = Exposition::default();
+    // Both gateways' series in one database: what scrapes them knows HAProxy's address, and not who answered.
+    let mut page = Exposition::labelled(format!("gateway=\"{}\"", identity.instance));
     page.allocations();
     page.log_lines_lost();
     let sum = |read: &dyn Fn(&Snapshot) -> u64| threads.iter().map(read).sum::<u64>();
@@ -158,7 +177,7 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
         };
         identity.names.iter().map(of_one).collect::<Vec<_>>()
     };
-    let info = format!("instance=\"{}\",driver=\"{}\"", identity.instance, identity.driver);
+    let info = format!("driver=\"{}\"", identity.driver);
     page.family("galo_gateway_driver_info", "gauge", "How this gateway does its I/O.", [(info, 1)]);
     page.gauge(
         "galo_gateway_start_seconds",
@@ -172,21 +191,29 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
         sum(&|thread| u64::from(thread.connected)),
     );
 
-    let mut latencies = Latencies::default();
-    threads.iter().for_each(|thread| latencies.add(&thread.latencies));
-    let classes = ["2xx", "4xx", "5xx", "other"];
+    let mut requests = Requests::default();
+    for thread in threads {
+        requests.0.iter_mut().zip(&thread.requests.0).for_each(|(sum, of_one)| sum.add(of_one));
+    }
     page.family(
         "galo_http_requests_total",
         "counter",
         "Requests answered.",
-        classes.iter().zip(latencies.classes).map(|(class, count)| (format!("status=\"{class}\""), count)),
+        requests.by_route().flat_map(|(route, latencies)| {
+            let labels = move |class| format!("route=\"{route}\",status=\"{class}\"");
+            CLASSES.into_iter().zip(latencies.classes).map(move |(class, count)| (labels(class), count))
+        }),
     );
-    page.histogram_seconds(
+    // Forty lines for each route that was asked for, and not for those that never are.
+    page.histograms_seconds(
         "galo_http_request_duration_seconds",
         "From a request's last byte to its answer's last byte handed to the kernel.",
         &LATENCY_BOUNDS_US,
-        &latencies.counts,
-        latencies.sum_us,
+        requests.by_route().filter(|(_, latencies)| latencies.classes != [0; CLASSES.len()]).map(
+            |(route, Latencies { counts, sum_us, .. })| {
+                (format!("route=\"{route}\""), Durations { counts, sum_us: *sum_us })
+            },
+        ),
     );
 
     let answers = ["granted", "replayed", "conflict", "full", "unreachable"];
@@ -412,4 +439,81 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
         }),
     );
     page.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(requests: &[(Endpoint, u16, u64)]) -> Snapshot {
+        let mut snapshot = Snapshot {
+            connected: true,
+            counters: DispatcherCounters::default(),
+            gauges: DispatcherGauges::default(),
+            clients: [ClientStats::default(); PROCESSORS_LEN_MAX],
+            requests: Requests::default(),
+            notifications: [0; NotificationAnswer::COUNT],
+        };
+        for (endpoint, status, elapsed_us) in requests {
+            snapshot.requests.record(*endpoint, *status, *elapsed_us);
+        }
+        snapshot
+    }
+
+    fn page(instance: u8, threads: &[Snapshot]) -> String {
+        let names = Arc::new(Names::pair());
+        render(&Identity { names, instance, driver: "epoll", start_us: 1 }, threads)
+    }
+
+    /// Name and labels of every sample.
+    fn series(page: &str) -> Vec<&str> {
+        let samples = page.lines().filter(|line| !line.starts_with('#'));
+        samples.map(|line| line.rsplit_once(' ').unwrap().0).collect()
+    }
+
+    /// Prometheus gives `instance` and `job` to what it scrapes, and renames ours where it finds them.
+    #[test]
+    fn series_of_two_gateways_stay_apart_in_one_job() {
+        let pages = [1, 2].map(|instance| page(instance, &[snapshot(&[(Endpoint::Ready, 200, 9)])]));
+        let mut all: Vec<_> = pages.iter().flat_map(|page| series(page)).collect();
+        let count = all.len();
+        assert!(
+            all.iter().all(|series| series.contains("gateway=\"1\"") != series.contains("gateway=\"2\""))
+        );
+        for label in ["instance=", "job="] {
+            assert!(all.iter().all(|series| !series.contains(&format!("{{{label}"))), "{label}");
+            assert!(all.iter().all(|series| !series.contains(&format!(",{label}"))), "{label}");
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count, "each series once");
+    }
+
+    #[test]
+    fn every_request_says_its_route_and_payments_are_counted_apart() {
+        let first = snapshot(&[
+            (Endpoint::Payments, 202, 30),
+            (Endpoint::Ready, 200, 5),
+            (Endpoint::Health, 200, 5),
+            (Endpoint::Metrics, 200, 2_000),
+        ]);
+        let page =
+            page(1, &[first, snapshot(&[(Endpoint::Payments, 503, 1_000_000), (Endpoint::Other, 400, 0)])]);
+        let requests = |of: &&&str| of.starts_with("galo_http_request");
+        let all = series(&page);
+        assert!(all.iter().filter(requests).all(|series| series.contains("{route=\"")), "{all:?}");
+        for line in [
+            "galo_http_requests_total{route=\"/payments\",status=\"2xx\",gateway=\"1\"} 1",
+            "galo_http_requests_total{route=\"/payments\",status=\"5xx\",gateway=\"1\"} 1",
+            "galo_http_requests_total{route=\"/ready\",status=\"2xx\",gateway=\"1\"} 1",
+            "galo_http_requests_total{route=\"other\",status=\"4xx\",gateway=\"1\"} 1",
+            "galo_http_request_duration_seconds_count{route=\"/payments\",gateway=\"1\"} 2",
+            "galo_http_request_duration_seconds_sum{route=\"/payments\",gateway=\"1\"} 1.000030",
+            "galo_http_request_duration_seconds_bucket{route=\"/payments\",le=\"0.000034\",gateway=\"1\"} 1",
+            "galo_http_request_duration_seconds_count{route=\"/metrics\",gateway=\"1\"} 1",
+        ] {
+            assert!(page.lines().any(|found| found == line), "no {line} in {page}");
+        }
+        assert!(!page.contains("seconds_count{route=\"/purge-payments\""), "nobody asked for it");
+    }
 }

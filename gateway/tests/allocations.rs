@@ -134,7 +134,7 @@ fn get(socket: &Path, path: &str) -> String {
 
 fn allocations(socket: &Path) -> u64 {
     let page = get(socket, "/metrics");
-    let line = page.lines().find_map(|line| line.strip_prefix("galo_allocations_total "));
+    let line = page.lines().find_map(|line| line.strip_prefix("galo_allocations_total{gateway=\"1\"} "));
     line.unwrap_or_else(|| panic!("no count in {page}")).parse().unwrap()
 }
 

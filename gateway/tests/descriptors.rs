@@ -16,7 +16,7 @@ use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_engine::{CorrelationId, Processor};
 use galo_gateway::http::service::{
-    Accepted, NotificationAnswer, PaymentView, PurgeError, Service, Summary, Unreachable,
+    Accepted, Endpoint, NotificationAnswer, PaymentView, PurgeError, Service, Summary, Unreachable,
 };
 use galo_gateway::http::{HttpConfig, Server};
 use galo_shell::processors::Names;
@@ -73,7 +73,7 @@ impl Service for Healthy {
         String::new()
     }
 
-    fn observe(&self, _status: u16, _elapsed_us: u64) {}
+    fn observe(&self, _endpoint: Endpoint, _status: u16, _elapsed_us: u64) {}
 }
 
 async fn serve(listener: StdListener, is_done: Arc<AtomicBool>) {

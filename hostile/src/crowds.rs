@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::client::{Connection, Way, request};
+use crate::payers::{self, CENTS, HAPROXY_KIB_MAX};
 use crate::tally::Tally;
-use crate::world::{World, payment_json};
+use crate::world::World;
 
 /// A gateway's bound on connections.
 const CONNECTIONS_MAX: usize = 1_024;
 /// What one connection may cost a gateway at worst, from its budget (gateway/src/http/mod.rs), and HAProxy (haproxy.cfg).
 const CONNECTION_KIB_MAX: u64 = 46;
-/// HAProxy's limit in the compose file.
-const HAPROXY_KIB_MAX: u64 = 60 * 1_024;
 
 const IDLE_COUNT: usize = 10_000;
 const SLOW_COUNT: u32 = 1_000;
@@ -44,6 +43,7 @@ pub(crate) fn run(world: &mut World, tally: &mut Tally) {
     if let Some(front) = front
         && tally.begin("crowds, HAProxy")
     {
+        payers::run(world, &front, tally);
         let result = idle_at_front(world, &front, tally);
         tally.case("10,000 idle connections", result);
         let result = slow(world, &front, tally);
@@ -53,8 +53,8 @@ pub(crate) fn run(world: &mut World, tally: &mut Tally) {
 }
 
 fn idle_at_gateway(world: &mut World, way: &Way, before: u64, tally: &Tally) -> Result<(), String> {
-    let mut regular = Connection::open(way)?;
-    pay(world, &mut regular)?;
+    let mut regular = None;
+    pay(world, way, &mut regular)?;
     let mut crowd = Vec::new();
     for _ in 1..CONNECTIONS_MAX {
         crowd.push(Connection::open(way)?);
@@ -75,15 +75,15 @@ fn idle_at_gateway(world: &mut World, way: &Way, before: u64, tally: &Tally) -> 
         crowd.len(),
         grown * 1_024 / crowd.len() as u64
     ));
-    pay(world, &mut regular)?;
+    pay(world, way, &mut regular)?;
     drop(crowd);
     room_again(world, way)?;
     bounded(grown, CONNECTIONS_MAX)
 }
 
 fn full_buffers(world: &mut World, way: &Way, before: u64, tally: &Tally) -> Result<(), String> {
-    let mut regular = Connection::open(way)?;
-    pay(world, &mut regular)?;
+    let mut regular = None;
+    pay(world, way, &mut regular)?;
     let most = format!(
         "POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Length: 16000\r\n\r\n{}",
         "x".repeat(15_900)
@@ -94,7 +94,7 @@ fn full_buffers(world: &mut World, way: &Way, before: u64, tally: &Tally) -> Res
         connection.send(most.as_bytes());
         crowd.push(connection);
     }
-    pay(world, &mut regular)?;
+    pay(world, way, &mut regular)?;
     let grown = world.galo.rss_kib("gateway-1").unwrap_or_default().saturating_sub(before);
     tally.note(&format!(
         "{} requests of 16 KiB, unfinished, take {grown} KiB, {} bytes each",
@@ -126,8 +126,8 @@ fn room_again(world: &mut World, way: &Way) -> Result<(), String> {
 
 fn idle_at_front(world: &mut World, way: &Way, tally: &Tally) -> Result<(), String> {
     let Way::Front(address) = way else { return Err("not the front".to_owned()) };
-    let mut regular = Connection::open(way)?;
-    pay(world, &mut regular)?;
+    let mut regular = None;
+    pay(world, way, &mut regular)?;
     let before = world.galo.rss_kib("haproxy").unwrap_or_default();
     let mut crowd = Vec::new();
     for number in 0..IDLE_COUNT {
@@ -141,11 +141,11 @@ fn idle_at_front(world: &mut World, way: &Way, tally: &Tally) -> Result<(), Stri
         };
         crowd.push(connect().map_err(|error| format!("client {number}: {error}"))?);
         if number % 500 == 0 {
-            pay(world, &mut regular).map_err(|error| format!("beside {number} idle ones, {error}"))?;
+            pay(world, way, &mut regular).map_err(|error| format!("beside {number} idle ones, {error}"))?;
         }
     }
     for _ in 0..20 {
-        pay(world, &mut regular).map_err(|error| format!("beside all idle ones, {error}"))?;
+        pay(world, way, &mut regular).map_err(|error| format!("beside all idle ones, {error}"))?;
     }
     let rss = world.galo.rss_kib("haproxy").unwrap_or_default();
     let started = Instant::now();
@@ -164,13 +164,10 @@ fn idle_at_front(world: &mut World, way: &Way, tally: &Tally) -> Result<(), Stri
     }
 }
 
-fn pay(world: &mut World, connection: &mut Connection) -> Result<(), String> {
-    let id = world.galo.fresh_id();
-    let answer = connection.request("POST", "/payments", &payment_json(&id, 250))?;
-    if answer.status != 202 {
-        return Err(format!("a payment is answered {} {}", answer.status, answer.text()));
-    }
-    world.accepted.insert(id, 250);
+/// One payment, over the connection that is kept unless it ended.
+fn pay(world: &mut World, way: &Way, kept: &mut Option<Connection>) -> Result<(), String> {
+    let (id, _) = payers::pay(&world.galo, way, kept)?;
+    world.accepted.insert(id, CENTS);
     Ok(())
 }
 
@@ -178,11 +175,11 @@ fn pay(world: &mut World, connection: &mut Connection) -> Result<(), String> {
 fn slow(world: &mut World, way: &Way, tally: &Tally) -> Result<(), String> {
     let mut payers = Vec::new();
     for _ in 0..PAYERS {
-        let mut connection = Connection::open(way)?;
-        pay(world, &mut connection)?;
+        let mut connection = None;
+        pay(world, way, &mut connection)?;
         payers.push(connection);
     }
-    let alone = load(world, &mut payers)?;
+    let alone = load(world, way, &mut payers)?;
     let is_over = AtomicBool::new(false);
     let stands = AtomicBool::new(false);
     let beside = thread::scope(|scope| {
@@ -190,7 +187,7 @@ fn slow(world: &mut World, way: &Way, tally: &Tally) -> Result<(), String> {
         while !stands.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(5));
         }
-        let beside = load(world, &mut payers);
+        let beside = load(world, way, &mut payers);
         is_over.store(true, Ordering::Relaxed);
         beside
     })?;
@@ -231,7 +228,7 @@ fn torment(way: &Way, stands: &AtomicBool, is_over: &AtomicBool) {
 }
 
 /// Everyone pays; gives the median and the 99th percentile in µs.
-fn load(world: &mut World, payers: &mut [Connection]) -> Result<[u64; 2], String> {
+fn load(world: &mut World, way: &Way, payers: &mut [Option<Connection>]) -> Result<[u64; 2], String> {
     let galo = &world.galo;
     let results: Vec<Result<Vec<(String, u64)>, String>> = thread::scope(|scope| {
         let threads: Vec<_> = payers
@@ -240,17 +237,12 @@ fn load(world: &mut World, payers: &mut [Connection]) -> Result<[u64; 2], String
                 scope.spawn(move || {
                     (0..PAYMENT_COUNT)
                         .map(|_| {
-                            let id = galo.fresh_id();
                             let started = Instant::now();
-                            let answer = connection.request("POST", "/payments", &payment_json(&id, 250))?;
+                            let (id, _) = payers::pay(galo, way, connection)?;
                             let took_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                             // At a pace, so that the load lasts some seconds of the crowd's.
                             thread::sleep(Duration::from_millis(5));
-                            if answer.status == 202 {
-                                Ok((id, took_us))
-                            } else {
-                                Err(format!("a payer is answered {} {}", answer.status, answer.text()))
-                            }
+                            Ok((id, took_us))
                         })
                         .collect()
                 })
@@ -264,7 +256,7 @@ fn load(world: &mut World, payers: &mut [Connection]) -> Result<[u64; 2], String
     let mut took_us = Vec::new();
     for result in results {
         for (id, us) in result? {
-            world.accepted.insert(id, 250);
+            world.accepted.insert(id, CENTS);
             took_us.push(us);
         }
     }

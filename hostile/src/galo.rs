@@ -353,16 +353,6 @@ impl Galo {
             .collect()
     }
 
-    /// The first number of HAProxy's version, as it says itself: "HAProxy version 3.0.11-1+deb13u5 2026/11/18 - …".
-    pub(crate) fn haproxy_version(&self) -> Result<u32, String> {
-        let said = Command::new(&self.recipe("haproxy")?.program).arg("-v").output();
-        let said = said.map_err(|error| format!("haproxy -v: {error}"))?.stdout;
-        let said = String::from_utf8_lossy(&said);
-        let number =
-            said.split_once(" version ").and_then(|(_, version)| version.split('.').next()?.parse().ok());
-        number.ok_or_else(|| format!("haproxy -v says {said:?}"))
-    }
-
     /// An id that was never used before.
     pub(crate) fn fresh_id(&self) -> String {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
@@ -432,6 +422,11 @@ impl Galo {
                 |line: &&str| line.starts_with("gateways,gateway-") && line.contains(&format!(",{state},"));
             Ok((page.lines().filter(is_so).count() == 2).then_some(()))
         })
+    }
+
+    /// HAProxy's other port: health, metrics, stats.
+    pub(crate) fn monitor(&self) -> Result<Way, String> {
+        self.stats.map(Way::Front).ok_or_else(|| "there is no HAProxy".to_owned())
     }
 
     /// What both gateways have counted so far.
@@ -591,11 +586,23 @@ pub(crate) fn metrics(way: &Way) -> Result<String, String> {
     if answer.status == 200 { Ok(answer.text()) } else { Err(format!("/metrics says {}", answer.status)) }
 }
 
-/// The sum of all series whose name and labels begin with `series`.
+/// The sum of all series of this name that have these labels, among others maybe.
 pub(crate) fn sum(page: &str, series: &str) -> u64 {
+    let parts = |series: &str| {
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.strip_suffix('}').unwrap_or(labels);
+        let labels: Vec<String> = labels.split(',').filter(|it| !it.is_empty()).map(str::to_owned).collect();
+        (name.to_owned(), labels)
+    };
+    let (name, wanted) = parts(series);
+    let has_them = |series: &str| {
+        let (found, labels) = parts(series);
+        found == name && wanted.iter().all(|label| labels.contains(label))
+    };
     page.lines()
-        .filter(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with([' ', '{'])))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter(|(series, _)| has_them(series))
+        .filter_map(|(_, value)| value.parse::<u64>().ok())
         .sum()
 }
 
@@ -627,6 +634,8 @@ mod tests {
         assert_eq!(sum(page, "a"), 1);
         assert_eq!(sum(page, "a_total"), 5);
         assert_eq!(sum(page, "a_total{x=\"2\"}"), 3);
+        assert_eq!(sum("b{x=\"1\",y=\"2\"} 4\nb{x=\"11\",y=\"2\"} 5\n", "b{y=\"2\"}"), 9);
+        assert_eq!(sum("b{x=\"1\",y=\"2\"} 4\nb{x=\"11\",y=\"2\"} 5\n", "b{y=\"2\",x=\"1\"}"), 4);
         assert_eq!(sum(page, "b"), 0);
     }
 

@@ -43,11 +43,13 @@ impl Samples {
         self.sum(name, label).map(whole)
     }
 
-    /// The cumulative buckets of a histogram, by upper bound in bits of the (positive) float, summed over all labels.
-    fn buckets(&self, name: &str) -> BTreeMap<u64, f64> {
+    /// The cumulative buckets of a histogram, by upper bound in bits of the (positive) float, summed over all samples whose
+    /// labels include `label`.
+    fn buckets(&self, name: &str, label: &str) -> BTreeMap<u64, f64> {
         let name = format!("{name}_bucket");
         let mut buckets = BTreeMap::new();
-        for sample in self.samples.iter().filter(|sample| sample.name == name) {
+        let of_it = |sample: &&Sample| sample.name == name && sample.labels.contains(label);
+        for sample in self.samples.iter().filter(of_it) {
             if let Some(bound) = label_value(&sample.labels, "le").and_then(parse_float) {
                 // Positive floats order as their bits do.
                 *buckets.entry(bound.to_bits()).or_insert(0.0) += sample.value;
@@ -56,11 +58,18 @@ impl Samples {
         buckets
     }
 
-    /// The quantile (0 to 1) of what a histogram counted between `earlier` and now, interpolated within its bucket; `None`
-    /// when nothing was counted. A restarted process's counters go down: its histogram then counts from zero.
-    pub(crate) fn quantile_since(&self, earlier: &Self, name: &str, quantile: f64) -> Option<f64> {
-        let mut counts = self.buckets(name);
-        let before = earlier.buckets(name);
+    /// The quantile (0 to 1) of what a histogram with `label` (as for [`sum`](Self::sum)) counted between `earlier` and now,
+    /// interpolated within its bucket; `None` when nothing was counted. A restarted process's counters go down: its
+    /// histogram then counts from zero.
+    pub(crate) fn quantile_since(
+        &self,
+        earlier: &Self,
+        name: &str,
+        label: &str,
+        quantile: f64,
+    ) -> Option<f64> {
+        let mut counts = self.buckets(name, label);
+        let before = earlier.buckets(name, label);
         let fell = counts.iter().any(|(bound, count)| before.get(bound).is_some_and(|old| old > count));
         if !fell {
             for (bound, count) in &mut counts {
@@ -153,11 +162,24 @@ mod tests {
             samples("h_bucket{le=\"0.001\"} 100\nh_bucket{le=\"0.01\"} 100\nh_bucket{le=\"+Inf\"} 100\n");
         let now =
             samples("h_bucket{le=\"0.001\"} 150\nh_bucket{le=\"0.01\"} 200\nh_bucket{le=\"+Inf\"} 200\n");
-        let median = now.quantile_since(&earlier, "h", 0.5).expect("100 since");
+        let median = now.quantile_since(&earlier, "h", "", 0.5).expect("100 since");
         assert!((median - 0.001).abs() < 1e-9, "{median}");
-        let p99 = now.quantile_since(&earlier, "h", 0.99).expect("100 since");
+        let p99 = now.quantile_since(&earlier, "h", "", 0.99).expect("100 since");
         assert!((p99 - 0.009_82).abs() < 1e-9, "{p99}");
-        assert_eq!(now.quantile_since(&now.clone(), "h", 0.99), None);
-        assert!(earlier.quantile_since(&now, "h", 0.99).is_some(), "a restarted histogram counts from zero");
+        assert_eq!(now.quantile_since(&now.clone(), "h", "", 0.99), None);
+        assert!(
+            earlier.quantile_since(&now, "h", "", 0.99).is_some(),
+            "a restarted histogram counts from zero"
+        );
+    }
+
+    #[test]
+    fn a_quantile_is_that_of_the_series_with_the_label() {
+        let now = samples(
+            "h_bucket{r=\"/a\",le=\"0.001\",g=\"1\"} 10\nh_bucket{r=\"/a\",le=\"+Inf\",g=\"1\"} 10\n\
+             h_bucket{r=\"/b\",le=\"1\",g=\"1\"} 90\nh_bucket{r=\"/b\",le=\"+Inf\",g=\"1\"} 90\n",
+        );
+        let p99 = now.quantile_since(&Samples::default(), "h", "r=\"/a\"", 0.99).expect("ten of it");
+        assert!((p99 - 0.000_99).abs() < 1e-9, "{p99}");
     }
 }

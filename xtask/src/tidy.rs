@@ -43,6 +43,7 @@ pub(crate) fn complaints() -> Fallible<Vec<String>> {
     let mut complaints = long_files(&files);
     complaints.extend(unfinished_code(&files));
     complaints.extend(broken_links(&files));
+    complaints.extend(pages_that_translations_miss(&files));
     complaints.extend(undocumented_variables(&files));
     complaints.extend(undocumented_dependencies(&files, &direct_dependencies()?));
     complaints.extend(members_without_an_image(&files));
@@ -144,6 +145,28 @@ fn broken_links(files: &Files) -> Vec<String> {
                 ));
             }
         }
+    }
+    found
+}
+
+/// Every page that README.md names is named by its translations, `README.LANGUAGE.md`, too.
+fn pages_that_translations_miss(files: &Files) -> Vec<String> {
+    let pages = |text: &str| -> BTreeSet<String> {
+        let links = markdown_links(text).into_iter();
+        let pages = links.map(|link| link.split('#').next().unwrap_or_default().to_owned());
+        pages.filter(|page| page.ends_with(".md") && !page.contains("://")).collect()
+    };
+    let is_readme = |page: &str| page.starts_with("README");
+    let named = pages(files.text("README.md").unwrap_or_default());
+    let mut found = Vec::new();
+    for (path, text) in files.with_extension("md") {
+        let name = path.to_string_lossy();
+        if name == "README.md" || !is_readme(&name) {
+            continue;
+        }
+        let here = pages(text);
+        let missing = named.iter().filter(|page| !is_readme(page) && !here.contains(*page));
+        found.extend(missing.map(|page| format!("{name} does not name {page}, which README.md names")));
     }
     found
 }
@@ -333,6 +356,19 @@ mod tests {
         ]));
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].contains("docs/b.md#x") && found[1].contains("#three"), "{found:?}");
+    }
+
+    #[test]
+    fn a_page_that_a_translation_misses_is_named() {
+        let found = pages_that_translations_miss(&files(&[
+            (
+                "README.md",
+                "[pt](README.pt.md) [a](docs/a.md#x) [b](docs/b.md) [c](https://c/c.md) [d](d.rs)\n",
+            ),
+            ("README.pt.md", "[en](README.md) [a](docs/a.md)\n"),
+            ("docs/README.md", "nothing\n"),
+        ]));
+        assert_eq!(found, ["README.pt.md does not name docs/b.md, which README.md names"]);
     }
 
     #[test]

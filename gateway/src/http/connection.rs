@@ -33,7 +33,7 @@ use super::gate::{Gate, Intake};
 use super::payment::PaymentReader;
 use super::problem::{self, Refusal};
 use super::routes;
-use super::service::Service;
+use super::service::{Endpoint, Service};
 use super::watch::{Registry, Ticket};
 
 /// Bytes that a refused client may still send before its connection is cut: sixteen budgets.
@@ -93,7 +93,7 @@ impl<S: Service> Connection<S> {
             };
             let received_at = Instant::now();
             self.ticket.serving();
-            let Some((mut answer, is_head)) = self.answer(head, size).await else {
+            let Some((mut answer, endpoint, is_head)) = self.answer(head, size).await else {
                 return self.refuse(&problem::BAD_TARGET).await;
             };
             let stays = head.keep_alive && !self.ticket.is_leaving();
@@ -102,7 +102,7 @@ impl<S: Service> Connection<S> {
             self.ticket.writing();
             self.write(answer, is_head).await?;
             let elapsed_us = u64::try_from(received_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.shared.service.observe(status.as_u16(), elapsed_us);
+            self.shared.service.observe(endpoint, status.as_u16(), elapsed_us);
             if !stays {
                 // Bytes beyond the last request (pipelined ones that will not be served) would reset the connection.
                 let is_clean = self.intake.borrow().pending().is_empty();
@@ -111,9 +111,9 @@ impl<S: Service> Connection<S> {
         }
     }
 
-    /// Has the whole request at the front of the intake answered, and says whether it asked for the head alone; `None` if
-    /// the codec cannot read it.
-    async fn answer(&mut self, head: Head, size: usize) -> Option<(Answer, bool)> {
+    /// Has the whole request at the front of the intake answered, and says what it asked for and whether for the head alone;
+    /// `None` if the codec cannot read it.
+    async fn answer(&mut self, head: Head, size: usize) -> Option<(Answer, Endpoint, bool)> {
         let Shared { service, reader, .. } = &*self.shared;
         if let Some(shift) = head.shift {
             service.in_shift(shift);
@@ -131,11 +131,11 @@ impl<S: Service> Connection<S> {
             payment
         };
         if let Some(payment) = payment {
-            return Some((routes::pay(&**service, payment).await, false));
+            return Some((routes::pay(&**service, payment).await, Endpoint::Payments, false));
         }
         let (request, body) = decode(&mut self.codec, &self.intake, head).await?;
         let answer = routes::answer(&**service, reader, &request, &body).await;
-        Some((answer, request.method() == Method::HEAD))
+        Some((answer, routes::endpoint(&request), request.method() == Method::HEAD))
     }
 
     /// Reads until one whole request is there.
@@ -213,7 +213,7 @@ impl<S: Service> Connection<S> {
         answer::set_connection(&mut answer, false, false);
         self.ticket.writing();
         self.write(answer, false).await?;
-        self.shared.service.observe(problem.status, 0);
+        self.shared.service.observe(Endpoint::Other, problem.status, 0);
         self.linger().await
     }
 

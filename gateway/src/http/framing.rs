@@ -3,12 +3,11 @@
 //! Pure and incremental: it is shown all bytes of the current request so far, remembers how far it looked, and says
 //! *more*, *whole* or *refused*. Only whole requests that passed are handed to the codec (see `gate`).
 //!
-//! Why it exists: monoio-http's decoder panics on a header name of 64 KiB, lets an unfinished head grow without bound,
-//! takes the first of two `Content-Length`s, lets `Transfer-Encoding` win over `Content-Length`, reads an empty chunk
-//! size as zero and knows no trailers. Each of these is refused here, before it, by one rule: a request that two
+//! Why it exists: monoio-http's decoder (0.3) is made for clients that mean well. It can end the process, bounds little
+//! of what it keeps, and chooses one reading where a request has two. So it is shown none of these: a request that two
 //! parsers could read differently is no request. What passes has
 //! - a head of at most [`HEAD_SIZE_MAX`] bytes in CRLF lines, none folded, names being tokens of at most
-//!   [`HEADER_NAME_SIZE_MAX`] bytes, at most [`HEADER_COUNT_MAX`] of them (the codec takes 96), no control characters;
+//!   [`HEADER_NAME_SIZE_MAX`] bytes, at most [`HEADER_COUNT_MAX`] of them, no control characters;
 //! - at most one `Content-Length`, of digits, or exactly one `Transfer-Encoding: chunked`, never both;
 //! - a body that is there in full, and chunks that the codec reads to the very same end.
 //!
@@ -24,9 +23,9 @@ pub(super) const HEAD_SIZE_MAX: usize = 8 * 1024;
 const TARGET_SIZE_MAX: usize = 4 * 1024;
 /// Most bytes of a method; the longest registered one has 17.
 const METHOD_SIZE_MAX: usize = 32;
-/// Most bytes of a header's name. The codec's limit is 65,535, beyond which it panics.
+/// Most bytes of a header's name, ten times the longest registered one; far below any limit of the codec's.
 const HEADER_NAME_SIZE_MAX: usize = 256;
-/// Most headers, not counting HAProxy's own one. The codec's limit is 96.
+/// Most headers, not counting HAProxy's own one; below the codec's limit.
 const HEADER_COUNT_MAX: usize = 64;
 /// Most hexadecimal digits of a chunk's size: seven say 268 million, far beyond the budget, and fit 32 bits.
 const CHUNK_DIGITS_MAX: u32 = 7;

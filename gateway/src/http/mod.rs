@@ -143,5 +143,5 @@ async fn turn_away<S: Service>(mut stream: UnixStream, shared: &Shared<S>) {
     if let Err(error) = stream.write_all(answer::render_refusal(problem)).await.0 {
         tracing::debug!(%error, "turning a connection away");
     }
-    shared.service.observe(problem.status, 0);
+    shared.service.observe(service::Endpoint::Other, problem.status, 0);
 }

@@ -14,6 +14,7 @@
 //! | `/problems/invalid-parameter` | 400 | a query parameter cannot be read |
 //! | `/problems/bad-signature` | 401 | a notification is not signed, or not as its processor signs |
 //! | `/problems/purge-not-allowed` | 403 | purging is switched off |
+//! | `/problems/cross-site-request` | 403 | a page of another site has a browser purge |
 //! | `/problems/not-found` | 404 | no such path |
 //! | `/problems/unknown-payment` | 404 | no such payment |
 //! | `/problems/method-not-allowed` | 405 | the path has other methods, see `Allow` |
@@ -101,6 +102,8 @@ problems! {
     BAD_SIGNATURE = 401 "bad-signature" "Bad signature": "the signature is not that of this body by this processor";
     PURGE_NOT_ALLOWED = 403 "purge-not-allowed" "Purging is switched off":
         "this gateway was started without PURGE_ALLOWED=true";
+    CROSS_SITE = 403 "cross-site-request" "Cross-site request":
+        "a browser sent this for a page of another origin (Sec-Fetch-Site, Origin); nothing was purged";
     NOT_FOUND = 404 "not-found" "Not found": "there is nothing at this path";
     NOBODY_NOTIFIES = 404 "not-found" "Not found": "no processor of this name is configured to notify";
     UNKNOWN_PAYMENT = 404 "unknown-payment" "Unknown payment": "the ledger knows no payment with this id";

@@ -23,7 +23,7 @@ use galo_engine::timestamp::{self, TIMESTAMP_TEXT_SIZE};
 use galo_engine::{AttemptState, CorrelationId, History, Reason, Stage};
 use galo_shell::clock::Clock;
 use galo_shell::processors::Names;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use monoio_http::common::request::Request;
 
@@ -33,7 +33,8 @@ use super::payment::{PaymentReader, Posted};
 use super::problem::{self, Refusal};
 use super::query::Range;
 use super::service::{
-    Accepted, DeclineCause, PaymentState, PaymentView, PurgeError, Reference, Service, Summary, Unreachable,
+    Accepted, DeclineCause, Endpoint, PaymentState, PaymentView, PurgeError, Reference, Service, Summary,
+    Unreachable,
 };
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -78,6 +79,19 @@ impl<'a> Route<'a> {
         }
     }
 
+    const fn endpoint(self) -> Endpoint {
+        match self {
+            Self::Payments => Endpoint::Payments,
+            Self::Payment(_) => Endpoint::Payment,
+            Self::Notifications(_) => Endpoint::Notifications,
+            Self::Summary => Endpoint::Summary,
+            Self::Purge => Endpoint::Purge,
+            Self::Health => Endpoint::Health,
+            Self::Ready => Endpoint::Ready,
+            Self::Metrics => Endpoint::Metrics,
+        }
+    }
+
     const fn allow(self) -> &'static str {
         match self {
             Self::Payments | Self::Notifications(_) | Self::Purge => ALLOW_POST,
@@ -85,6 +99,11 @@ impl<'a> Route<'a> {
             Self::Summary | Self::Health | Self::Ready | Self::Metrics => ALLOW_GET,
         }
     }
+}
+
+/// What a request is for.
+pub(super) fn endpoint(request: &Request) -> Endpoint {
+    Route::find(request.uri().path()).map_or(Endpoint::Other, Route::endpoint)
 }
 
 /// Answers one request.
@@ -124,6 +143,7 @@ pub(super) async fn answer<S: Service>(
             Ok(range) => summary(service.names(), service.summarize(range.from, range.to).await),
             Err(problem) => answer::refuse(problem),
         },
+        Route::Purge if is_cross_site(request) => answer::refuse(&problem::CROSS_SITE),
         Route::Purge => match service.purge().await {
             Ok(()) => answer::empty(StatusCode::OK),
             Err(PurgeError::NotAllowed) => answer::refuse(&problem::PURGE_NOT_ALLOWED),
@@ -136,6 +156,24 @@ pub(super) async fn answer<S: Service>(
         },
         Route::Metrics => answer::text(METRICS_TYPE, service.metrics()),
     }
+}
+
+/// Whether a browser says that a page of another origin sends this. A form on any page can post here without a preflight,
+/// and none of its fields would have to be right. What is no browser says neither, and may.
+fn is_cross_site(request: &Request) -> bool {
+    let headers = request.headers();
+    let mut sites = headers.get_all("sec-fetch-site").iter().peekable();
+    if sites.peek().is_some() {
+        // `none` is the person at the browser.
+        return !sites.all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
+    }
+    // Older browsers send the origin alone; `null` is one that hides its own.
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let is_own = |origin: &HeaderValue| {
+        let host_of = |scheme: &[u8]| origin.as_bytes().strip_prefix(scheme);
+        host_of(b"http://").or_else(|| host_of(b"https://")).is_some_and(|origin| Some(origin) == host)
+    };
+    !headers.get_all(header::ORIGIN).iter().all(is_own)
 }
 
 /// Answers `POST /payments`, whose body was this payment or is refused.

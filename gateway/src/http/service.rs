@@ -158,6 +158,47 @@ impl NotificationAnswer {
         ["taken", "nobody", "not_signed", "bad_signature", "no_id", "ledger_unreachable"];
 }
 
+/// What a request was for, as metrics say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/payments`.
+    Payments = 0,
+    /// `/payments/{id}`.
+    Payment = 1,
+    /// `/payments-summary`.
+    Summary = 2,
+    /// `/notifications/{processor}`.
+    Notifications = 3,
+    /// `/purge-payments`.
+    Purge = 4,
+    /// `/health`.
+    Health = 5,
+    /// `/ready`.
+    Ready = 6,
+    /// `/metrics`.
+    Metrics = 7,
+    /// A path that there is not, or a request that could not be read.
+    Other = 8,
+}
+
+impl Endpoint {
+    /// The number of variants.
+    pub const COUNT: usize = 9;
+
+    /// Their routes in metrics, in their order.
+    pub const ROUTES: [&str; Self::COUNT] = [
+        "/payments",
+        "/payments/{id}",
+        "/payments-summary",
+        "/notifications/{processor}",
+        "/purge-payments",
+        "/health",
+        "/ready",
+        "/metrics",
+        "other",
+    ];
+}
+
 /// Why nothing was purged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PurgeError {
@@ -237,7 +278,7 @@ pub trait Service: 'static {
     /// All metrics, as Prometheus text (version 0.0.4).
     fn metrics(&self) -> String;
 
-    /// Called once for each answer written: its status, and the microseconds from the request's last byte to the
-    /// answer's last byte handed to the kernel (0 for a request that never became whole).
-    fn observe(&self, status: u16, elapsed_us: u64);
+    /// Called once for each answer written: what was asked, its status, and the microseconds from the request's last byte
+    /// to the answer's last byte handed to the kernel (0 for a request that never became whole).
+    fn observe(&self, endpoint: Endpoint, status: u16, elapsed_us: u64);
 }

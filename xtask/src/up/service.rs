@@ -3,7 +3,7 @@
 //! The order is a courtesy (fewer reconnects in the logs), not a need: each program must come up whatever is there already, since
 //! each may be restarted alone. Nothing here starts anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::fees::fraction;
 use super::{Options, Processors};
@@ -130,6 +130,8 @@ fn haproxy(options: &Options) -> Fallible<Service> {
         ("GALO_RUN_DIR", options.home().run().display().to_string()),
         ("GALO_API_PORT", options.port.to_string()),
         ("GALO_STATS_PORT", options.stats_port.to_string()),
+        // The file is there if the kernel has IPv6 at all; then HAProxy can listen on it, even where no address is set.
+        ("GALO_IPV6", if Path::new("/proc/net/if_inet6").exists() { "yes" } else { "no" }.to_owned()),
     ];
     if options.floor {
         // Its responders have one listener each, whatever the gateways are told.

@@ -312,6 +312,74 @@ fn health_readiness_metrics_and_purge() {
 }
 
 #[test]
+fn no_page_of_another_site_has_a_browser_purge() {
+    for driver in drivers() {
+        let script = Script { purge_allowed: true, ..Script::default() };
+        let front = Front::start_with(driver, HttpConfig::default(), script);
+        let purge = |headers: &str| {
+            let mut client = front.connect();
+            let head = format!(
+                "POST /purge-payments HTTP/1.1\r\nHost: galo:9999\r\n{headers}Content-Length: 0\r\n\r\n"
+            );
+            client.send(head.as_bytes());
+            client.reply()
+        };
+        for headers in [
+            "Sec-Fetch-Site: cross-site\r\n",
+            "Sec-Fetch-Site: same-site\r\n",
+            "Sec-Fetch-Site: \r\n",
+            "Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n",
+            "Sec-Fetch-Site: cross-site\r\nOrigin: http://galo:9999\r\n",
+            "Origin: http://elsewhere\r\n",
+            "Origin: http://galo\r\n",
+            "Origin: http://galo:9999.elsewhere\r\n",
+            "Origin: file://galo:9999\r\n",
+            "Origin: null\r\n",
+            "Origin: http://galo:9999\r\nOrigin: http://elsewhere\r\n",
+        ] {
+            purge(headers).is_problem(403, "cross-site-request");
+        }
+        assert_eq!(front.record.lock().unwrap().purge_count, 0);
+        for (count, headers) in (1..).zip([
+            "",
+            "Sec-Fetch-Site: same-origin\r\nOrigin: http://galo:9999\r\n",
+            "Sec-Fetch-Site: none\r\n",
+            "Origin: http://galo:9999\r\n",
+            "Origin: https://galo:9999\r\n",
+        ]) {
+            assert_eq!(purge(headers).status, 200, "{headers}");
+            assert_eq!(front.record.lock().unwrap().purge_count, count);
+        }
+    }
+}
+
+#[test]
+fn each_answer_is_observed_with_what_was_asked() {
+    for driver in drivers() {
+        let front = Front::start(driver);
+        let asked = [
+            ("POST", "/payments", Endpoint::Payments),
+            ("GET", "/payments", Endpoint::Payments),
+            ("GET", &format!("/payments/{ID}"), Endpoint::Payment),
+            ("GET", "/payments-summary", Endpoint::Summary),
+            ("POST", "/notifications/nobody", Endpoint::Notifications),
+            ("POST", "/purge-payments", Endpoint::Purge),
+            ("GET", "/health", Endpoint::Health),
+            ("HEAD", "/ready", Endpoint::Ready),
+            ("GET", "/metrics", Endpoint::Metrics),
+            ("GET", "/nowhere", Endpoint::Other),
+            ("GET", "/ready\t", Endpoint::Other),
+        ];
+        for (count, (method, target, _)) in (1..).zip(&asked) {
+            let mut client = front.connect();
+            client.request(method, target, "");
+            front.statuses(count);
+        }
+        assert_eq!(front.record.lock().unwrap().endpoints, asked.map(|(.., endpoint)| endpoint));
+    }
+}
+
+#[test]
 fn unknown_paths_and_wrong_methods() {
     for driver in drivers() {
         let front = Front::start(driver);

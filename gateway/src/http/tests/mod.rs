@@ -31,8 +31,8 @@ use galo_shell::processors::Names;
 use monoio::io::AsyncReadRent;
 
 use super::service::{
-    Accepted, DeclineCause, NotificationAnswer, PaymentState, PaymentView, PurgeError, Service, Summary,
-    Totals, Unreachable,
+    Accepted, DeclineCause, Endpoint, NotificationAnswer, PaymentState, PaymentView, PurgeError, Service,
+    Summary, Totals, Unreachable,
 };
 use super::*;
 use client::{Client, Reply};
@@ -69,6 +69,7 @@ struct Record {
     shifts: Vec<u64>,
     ranges: Vec<(Option<u64>, Option<u64>)>,
     statuses: Vec<u16>,
+    endpoints: Vec<Endpoint>,
     purge_count: usize,
     cancelled: Vec<String>,
     /// By processor.
@@ -248,8 +249,10 @@ impl Service for Recorder {
         "galo_payments_open 0\n".repeat(1_000)
     }
 
-    fn observe(&self, status: u16, _elapsed_us: u64) {
-        self.record.lock().unwrap().statuses.push(status);
+    fn observe(&self, endpoint: Endpoint, status: u16, _elapsed_us: u64) {
+        let mut record = self.record.lock().unwrap();
+        record.statuses.push(status);
+        record.endpoints.push(endpoint);
     }
 }
 
