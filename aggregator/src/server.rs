@@ -605,7 +605,7 @@ mod tests {
             });
         }
         let shared = Shared::new(Coordinator::recovered(CONFIG, ledger, Clock.now()), None, Clock);
-        assert!(CONFIG.ledger.open_len_max < 100);
+        const { assert!(CONFIG.ledger.open_len_max < 100) };
         assert_eq!(shared.outboxes_size_max, ANSWERS_SIZE_MAX + 1_000 * ASSIGNMENT_SIZE);
     }
 
@@ -615,6 +615,7 @@ mod tests {
             sync: Sync::Never,
             segment_bytes: 1 << 20,
             snapshot_every_bytes: 1 << 20,
+            scrub_every: None,
         };
         let opened = directory::open(&journal, CONFIG.ledger, 1).expect("an empty folder");
         // Nobody runs its writer: what is decided is never written.
