@@ -9,7 +9,7 @@
 //! | `….snapshot.damaged` | one that could not be read; goes when the files of its time go |
 //!
 //! Every start begins a new segment, so a file that was read is never written again, but for cutting its torn end. Where the policy
-//! promises anything for the loss of power, what is read comes from the [medium](super::medium), so that everything that rests on it does.
+//! promises anything for the loss of power, what is read comes from the [medium], so that everything that rests on it does.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
