@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use galo_engine::coordinator::CoordinatorConfig;
 use galo_engine::ledger::LedgerConfig;
@@ -59,6 +60,10 @@ impl Config {
                 sync: env.read("JOURNAL_SYNC", Sync::Never, Sync::parse)?,
                 segment_bytes: env.number("SEGMENT_BYTES", 16 << 20, 4_096..=1 << 40)?,
                 snapshot_every_bytes: env.number("SNAPSHOT_EVERY_BYTES", 6 << 20, 4_096..=1 << 40)?,
+                scrub_every: match env.number("SCRUB_EVERY_S", 86_400, 0..=31_536_000)? {
+                    0 => None,
+                    seconds => Some(Duration::from_secs(seconds)),
+                },
             },
             coordinator: CoordinatorConfig {
                 processors_fingerprint: processors_fingerprint(names.iter()),
@@ -110,7 +115,7 @@ mod tests {
         );
         for (value, sync) in [
             ("never", Some(Sync::Never)),
-            ("interval:250", Some(Sync::Interval(std::time::Duration::from_millis(250)))),
+            ("interval:250", Some(Sync::Interval(Duration::from_millis(250)))),
             ("always", Some(Sync::Always)),
             ("memory", Some(Sync::Memory)),
             ("interval:", None),

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::journal::directory::{OpenError, Opened};
 use crate::journal::queue::Answers;
 use crate::journal::writer::{self, Journal};
-use crate::journal::{Sync, snapshot};
+use crate::journal::{Sync, scrub, snapshot};
 use crate::metrics::Metrics;
 use crate::server::Shared;
 use crate::stream::Driver;
@@ -173,6 +173,7 @@ async fn run(
         tokio::task::spawn_local(writer::run(Rc::clone(journal), deliver));
         tokio::task::spawn_local(writer::sync_at_interval(Rc::clone(journal)));
         tokio::task::spawn_local(snapshot::run(Rc::clone(&shared), Rc::clone(journal)));
+        tokio::task::spawn_local(scrub::run(Rc::clone(journal)));
     }
     let metrics = Rc::new(Metrics {
         names: config.names.clone(),

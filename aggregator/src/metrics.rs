@@ -221,6 +221,7 @@ impl Metrics {
 
 fn render_journal(page: &mut Exposition, journal: &Journal) {
     let (counters, snapshots, now_us) = (journal.counters(), journal.snapshots.get(), journal.now_us());
+    let scrubs = journal.scrubs.get();
     let (records, replay_us) = journal.replayed;
     let sync = format!("sync=\"{}\"", journal.config.sync.name());
     page.family(
@@ -234,12 +235,23 @@ fn render_journal(page: &mut Exposition, journal: &Journal) {
         ("galo_journal_written_bytes_total", "Their bytes.", counters.bytes),
         ("galo_journal_writes_total", "Writes that they took.", counters.writes),
         ("galo_journal_syncs_total", "Syncs to the medium.", counters.syncs),
+        (
+            "galo_journal_synced_records_total",
+            "Of the records written, those that a sync has been done for; a loss of power could take the others.",
+            counters.synced_records,
+        ),
         ("galo_journal_segments_total", "Segments begun since the start.", counters.segments),
         ("galo_snapshots_total", "Snapshots taken since the start.", snapshots.done),
         (
             "galo_snapshots_failed_total",
             "Snapshots given up; the journal grows until one succeeds.",
             snapshots.failed,
+        ),
+        ("galo_scrubs_total", "Times that all files at rest were read.", scrubs.done),
+        (
+            "galo_journal_damaged_files_total",
+            "Files that were not as they had been written, found by the start or a scrub; always 0.",
+            scrubs.damaged,
         ),
     ] {
         page.counter(name, help, value);
@@ -265,5 +277,13 @@ fn render_journal(page: &mut Exposition, journal: &Journal) {
     if snapshots.done > 0 {
         let age = Seconds(now_us.saturating_sub(snapshots.done_us));
         page.gauge("galo_snapshot_age_seconds", "Since the last snapshot of this process.", age);
+    }
+    if let Some(sound_us) = scrubs.sound_us {
+        let age = Seconds(now_us.saturating_sub(sound_us));
+        page.gauge(
+            "galo_scrub_age_seconds",
+            "Since the last scrub that found everything as it was written.",
+            age,
+        );
     }
 }

@@ -130,7 +130,10 @@ impl Shared {
     /// Around a coordinator.
     #[must_use]
     pub fn new(coordinator: Coordinator, journal: Option<Rc<Journal>>, clock: Clock) -> Rc<Self> {
-        let outboxes_size_max = ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * coordinator.ledger().open_len_max();
+        // A start with a lower bound than the one before may find more open than it would accept, and hands all of that over.
+        let ledger = coordinator.ledger();
+        let open_len = usize::try_from(ledger.conservation().open.count).expect("they are in memory");
+        let outboxes_size_max = ANSWERS_SIZE_MAX + ASSIGNMENT_SIZE * ledger.open_len_max().max(open_len);
         let shared = Rc::new(Self {
             coordinator: RefCell::new(coordinator),
             outboxes: RefCell::default(),
@@ -541,7 +544,7 @@ mod tests {
     use std::os::unix::net::UnixStream as StdUnixStream;
 
     use galo_engine::coordinator::CoordinatorConfig;
-    use galo_engine::ledger::LedgerConfig;
+    use galo_engine::ledger::{Entry, Ledger, LedgerConfig};
     use galo_engine::router::ProcessorSet;
     use galo_wire::record::{Accept, Hello, Role};
     use galo_wire::{CorrelationId, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Reason, Stage};
@@ -631,12 +634,32 @@ mod tests {
         });
     }
 
+    #[test]
+    fn more_than_may_be_open_can_be_handed_over_where_a_start_has_found_it() {
+        let mut ledger = Ledger::new(CONFIG.ledger);
+        let found = 1_000;
+        for number in 0..found {
+            ledger.apply(Entry::Accepted {
+                correlation_id: CorrelationId(u128::to_le_bytes(number)),
+                amount_cents: 1,
+                decided_at_ms: 0,
+                stage: Stage::Waiting,
+                in_doubt: false,
+                reason: Reason::AwaitsAny,
+            });
+        }
+        let shared = Shared::new(Coordinator::recovered(CONFIG, ledger, Clock.now()), None, Clock);
+        const { assert!(CONFIG.ledger.open_len_max < 100) };
+        assert_eq!(shared.outboxes_size_max, ANSWERS_SIZE_MAX + 1_000 * ASSIGNMENT_SIZE);
+    }
+
     async fn greet_while_the_disk_stands_still(path: std::path::PathBuf) {
         let journal = JournalConfig {
             directory: path,
             sync: Sync::Never,
             segment_bytes: 1 << 20,
             snapshot_every_bytes: 1 << 20,
+            scrub_every: None,
         };
         let opened = directory::open(&journal, CONFIG.ledger, 1).expect("an empty folder");
         // Nobody runs its writer: what is decided is never written.

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, id};
+use common::{Aggregator, Folder, Gateway, NOON_MS, PATIENCE, amount_cents, id};
 use galo_wire::record::{Admission, Standing};
 
 const KEEP_ALL: &[(&str, &str)] = &[("SEGMENT_BYTES", "16384"), ("SNAPSHOT_EVERY_BYTES", "1000000000")];
 const SNAPSHOT_NOW: &[(&str, &str)] = &[("SEGMENT_BYTES", "16384"), ("SNAPSHOT_EVERY_BYTES", "4096")];
 
-const COUNT: u64 = 1_000;
+const COUNT: u64 = 1_600;
 
 /// Accepts so many payments and processes all but every tenth.
 fn fill(gateway: &mut Gateway, numbers: std::ops::Range<u64>) {
@@ -50,91 +50,280 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A switch-over from one snapshot to the next: what was there before the first one, what is there from it on, and what from the second one on.
+struct SwitchOver {
+    folder: Folder,
+    kept: Folder,
+    oldest: Vec<String>,
+    older: Vec<String>,
+    newest: [String; 2],
+}
+
+impl SwitchOver {
+    /// Real ones, each of another process.
+    fn new(name: &str) -> Self {
+        let (folder, kept) = (Folder::new(name), Folder::new(&format!("{name}-kept")));
+        let more = |numbers: std::ops::Range<u64>| {
+            let aggregator = folder.start(KEEP_ALL);
+            let mut gateway = folder.connect(1);
+            numbers.step_by(100).for_each(|number| fill(&mut gateway, number..number + 100));
+            aggregator.kill();
+            let names = folder.names();
+            copy(&folder.journal(), &names, &kept.0);
+            names
+        };
+        let snapshot = |count: usize| {
+            let aggregator = folder.start(SNAPSHOT_NOW);
+            // As soon as it listens.
+            drop(folder.connect(1));
+            wait_until("a snapshot is there", || {
+                folder.metric("galo_snapshots_total") > 0.0 && folder.files(".snapshot").len() == count
+            });
+            aggregator.kill();
+            copy(&folder.journal(), &folder.names(), &kept.0);
+            folder.names()
+        };
+        let oldest = more(0..COUNT / 2);
+        assert!(oldest.len() > 2 && oldest.iter().all(|name| name.ends_with(".journal")), "{oldest:?}");
+        let names = snapshot(1);
+        assert!(oldest.iter().all(|name| names.contains(name)), "what came before the first one is kept");
+        let names = more(COUNT / 2..COUNT);
+        let older: Vec<_> = names.into_iter().filter(|name| !oldest.contains(name)).collect();
+        let names = snapshot(2);
+        assert!(older.iter().all(|name| names.contains(name)), "the one before is kept with its segments");
+        assert!(oldest.iter().all(|name| !names.contains(name)), "nothing needs these: {names:?}");
+        let newest: Vec<_> = names.into_iter().filter(|name| !older.contains(name)).collect();
+        let newest = newest.try_into().expect("a segment and a snapshot");
+        Self { folder, kept, oldest, older, newest }
+    }
+
+    /// A folder with these files, which a start is to be tried from.
+    fn lay_out(&self, names: &[&[String]]) {
+        for name in self.folder.names() {
+            std::fs::remove_file(self.folder.journal().join(name)).unwrap();
+        }
+        names.iter().for_each(|names| copy(&self.kept.0, names, &self.folder.journal()));
+    }
+
+    /// Starts, looks whether everything is there, and says what the folder holds then.
+    fn start(&self) -> Vec<String> {
+        let aggregator = self.folder.start(KEEP_ALL);
+        check(&mut self.folder.connect(1), COUNT);
+        aggregator.kill();
+        self.folder.names()
+    }
+}
+
 #[test]
 fn a_kill_after_any_step_of_the_switch_over_loses_nothing() {
-    let folder = Folder::new("steps");
-    let aggregator = folder.start(KEEP_ALL);
-    let mut gateway = folder.connect(1);
-    (0..COUNT).step_by(100).for_each(|number| fill(&mut gateway, number..number + 100));
-    aggregator.kill();
-    let before = folder.names();
-    assert!(before.len() > 3 && before.iter().all(|name| name.ends_with(".journal")), "{before:?}");
-    let kept = Folder::new("steps-kept");
-    copy(&folder.journal(), &before, &kept.0);
-
-    // The real switch-over, whose result the states in between are made of.
-    let aggregator = folder.start(SNAPSHOT_NOW);
-    wait_until("the snapshot supersedes all segments", || {
-        let names = folder.names();
-        names.iter().any(|name| name.ends_with(".snapshot"))
-            && before.iter().all(|name| !names.contains(name))
-    });
-    aggregator.kill();
-    let after = folder.names();
-    copy(&folder.journal(), &after, &kept.0);
-    let snapshot = after.iter().find(|name| name.ends_with(".snapshot")).unwrap().clone();
-    let segment = after.iter().find(|name| name.ends_with(".journal")).unwrap().clone();
-    let bytes = std::fs::read(kept.0.join(&snapshot)).unwrap();
+    let it = SwitchOver::new("steps");
+    let [segment, snapshot] = it.newest.clone();
+    let bytes = std::fs::read(it.kept.0.join(&snapshot)).unwrap();
     let unfinished = format!("{snapshot}.unfinished");
-
-    let start_from = |names: &[&[String]], part: Option<usize>| {
-        for name in folder.names() {
-            std::fs::remove_file(folder.journal().join(name)).unwrap();
-        }
-        names.iter().for_each(|names| copy(&kept.0, names, &folder.journal()));
-        if let Some(part) = part {
-            std::fs::write(folder.journal().join(&unfinished), &bytes[..part]).unwrap();
-        }
-        let aggregator = folder.start(KEEP_ALL);
-        check(&mut folder.connect(1), COUNT);
-        aggregator.kill();
-        folder.names()
-    };
     let (segment, snapshot) = ([segment], [snapshot]);
-    // 1. The new segment is begun: with and without its header.
-    start_from(&[&before, &segment], None);
+    // 1. The new segment is begun.
+    it.lay_out(&[&it.oldest, &it.older, &segment]);
+    it.start();
     // 2. and 3. The snapshot is not finished, or not renamed.
     for part in [0, 1, 47, 48, bytes.len() / 2, bytes.len() - 1, bytes.len()] {
-        let names = start_from(&[&before, &segment], Some(part));
-        assert!(!names.contains(&unfinished), "left over");
+        it.lay_out(&[&it.oldest, &it.older, &segment]);
+        std::fs::write(it.folder.journal().join(&unfinished), &bytes[..part]).unwrap();
+        assert!(!it.start().contains(&unfinished), "left over");
     }
     // 4. and 5. It is renamed, everything else is still there.
-    let names = start_from(&[&before, &segment, &snapshot], None);
-    assert!(before.iter().all(|name| !names.contains(name)), "left over: {names:?}");
+    it.lay_out(&[&it.oldest, &it.older, &segment, &snapshot]);
+    let names = it.start();
+    assert!(it.oldest.iter().all(|name| !names.contains(name)), "left over: {names:?}");
+    assert!(it.older.iter().all(|name| names.contains(name)), "the generation before: {names:?}");
     // 6. Some older files are gone, in any order.
-    for gone in 0..before.len() {
-        let some: Vec<_> = before
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| *place != gone)
-            .map(|(_, name)| name.clone())
-            .collect();
-        start_from(&[&some, &segment, &snapshot], None);
-        start_from(&[&before[gone..gone + 1], &segment, &snapshot], None);
+    for gone in 0..it.oldest.len() {
+        let some: Vec<_> = it.oldest.iter().filter(|name| **name != it.oldest[gone]).cloned().collect();
+        it.lay_out(&[&some, &it.older, &segment, &snapshot]);
+        it.start();
+        it.lay_out(&[&it.oldest[gone..=gone], &it.older, &segment, &snapshot]);
+        it.start();
     }
-    let names = start_from(&[&segment, &snapshot], None);
-    assert_eq!(names.iter().filter(|name| name.ends_with(".snapshot")).count(), 1);
+    it.lay_out(&[&it.older, &segment, &snapshot]);
+    let names = it.start();
+    assert_eq!(names.iter().filter(|name| name.ends_with(".snapshot")).count(), 2);
+    // A folder of a version that kept one alone.
+    it.lay_out(&[&segment, &snapshot]);
+    it.start();
+}
+
+/// One bit of the newest snapshot, wherever it is: the one before it is read with its segments, loudly, and a new one is written at once.
+#[test]
+fn a_snapshot_with_a_flipped_bit_costs_a_generation_and_nothing_else() {
+    let it = SwitchOver::new("flipped");
+    let [segment, snapshot] = it.newest.clone();
+    let path = it.folder.journal().join(&snapshot);
+    let bytes = std::fs::read(it.kept.0.join(&snapshot)).unwrap();
+    let damaged = format!("{snapshot}.damaged");
+    // In the magic, the version, the header, a record, a page, the end; and a cut.
+    for place in [3, 9, 20, 60, bytes.len() / 2, bytes.len() - 40, bytes.len()] {
+        it.lay_out(&[&it.older, &[segment.clone(), snapshot.clone()]]);
+        let mut bytes = bytes.clone();
+        match bytes.get_mut(place) {
+            Some(byte) => *byte ^= 4,
+            None => bytes.truncate(place - 1),
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let child = it.folder.command(KEEP_ALL).env("LOG", "error").spawn().unwrap();
+        let mut gateway = it.folder.connect(1);
+        check(&mut gateway, COUNT);
+        assert_eq!(it.folder.metric("galo_journal_damaged_files_total"), 1.0);
+        wait_until("a new one is written", || it.folder.metric("galo_snapshots_total") > 0.0);
+        let names = it.folder.names();
+        // Nothing was written since, so the new one has the old one's name.
+        assert!(names.contains(&damaged) && names.contains(&snapshot), "{names:?}");
+        drop(gateway);
+        let mut aggregator = Aggregator(child);
+        let log = aggregator.0.stderr.take().unwrap();
+        aggregator.kill();
+        let log = std::io::read_to_string(log).unwrap();
+        assert!(log.contains("ERROR") && log.contains(&snapshot), "{log}");
+        // From now on as ever, and without it once nothing of its time is left.
+        let aggregator = it.folder.start(SNAPSHOT_NOW);
+        check(&mut it.folder.connect(1), COUNT);
+        assert_eq!(it.folder.metric("galo_journal_damaged_files_total"), 0.0);
+        aggregator.kill();
+    }
+    // The one before is damaged too, or lacks a segment: refused, and nothing is touched.
+    for gone in [false, true] {
+        it.lay_out(&[&it.older, &[segment.clone(), snapshot.clone()]]);
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let older = it.older.iter().find(|name| name.ends_with(".snapshot")).unwrap();
+        if gone {
+            let segment = it.older.iter().rfind(|name| name.ends_with(".journal")).unwrap();
+            std::fs::remove_file(it.folder.journal().join(segment)).unwrap();
+        } else {
+            std::fs::write(it.folder.journal().join(older), &bytes[..100]).unwrap();
+        }
+        let names = it.folder.names();
+        let (status, said) = it.folder.refusal(&[]);
+        assert_eq!((status.code(), said.lines().count()), (Some(74), 1), "{said}");
+        assert!(said.contains(&snapshot) && said.contains("what came before it does not help"), "{said}");
+        assert_eq!(it.folder.names(), names);
+    }
+}
+
+#[test]
+fn a_scrub_finds_what_rots_at_rest_and_has_it_written_anew() {
+    let it = SwitchOver::new("scrub");
+    it.lay_out(&[&it.older, &it.newest]);
+    let scrubbed = [KEEP_ALL[0], KEEP_ALL[1], ("SCRUB_EVERY_S", "1")];
+    let aggregator = it.folder.start(&scrubbed);
+    let mut gateway = it.folder.connect(1);
+    wait_until("a scrub is done", || it.folder.metric("galo_scrubs_total") > 0.0);
+    assert!(it.folder.metric("galo_scrub_age_seconds") >= 0.0, "it has found nothing");
+    assert_eq!(it.folder.metric("galo_journal_damaged_files_total"), 0.0);
+    fill(&mut gateway, COUNT..COUNT + 100);
+    // One bit of the newest snapshot, and later one of a segment that nobody writes any more.
+    let snapshots = || it.folder.metric("galo_snapshots_total");
+    let segment = it.older.iter().find(|name| name.ends_with(".journal")).unwrap();
+    let snapshot = &it.newest[1];
+    for (name, place) in [(snapshot, 100), (segment, 200)] {
+        let (before, found) = (snapshots(), it.folder.metric("galo_journal_damaged_files_total"));
+        let path = it.folder.journal().join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[place] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        wait_until("it is found", || it.folder.metric("galo_journal_damaged_files_total") > found);
+        wait_until("a snapshot is taken", || snapshots() > before);
+    }
+    assert!(!it.folder.names().contains(snapshot), "it is not read any more");
+    aggregator.kill();
+    let aggregator = it.folder.start(KEEP_ALL);
+    check(&mut it.folder.connect(1), COUNT + 100);
+    drop(aggregator);
+}
+
+/// `docs/durability.md` says how to copy the folder of a running aggregator. What stands there is what is run here.
+#[test]
+fn a_backup_of_a_running_journal_is_one_to_start_from() {
+    let guide = include_str!("../../docs/durability.md");
+    let (_, block) = guide.split_once("```sh\n").expect("a block of commands");
+    let (script, _) = block.split_once("```").expect("it ends");
+    let folder = Folder::new("backup");
+    let aggregator = folder.start(SNAPSHOT_NOW);
+    let mut gateway = folder.connect(1);
+    let (mut count, mut snapshots) = (0, 0.0);
+    for round in 0..3 {
+        // Among them some while files come and go.
+        while folder.metric("galo_snapshots_total") <= snapshots {
+            fill(&mut gateway, count..count + 50);
+            count += 50;
+        }
+        snapshots = folder.metric("galo_snapshots_total");
+        let backup = Folder::new(&format!("backup-{round}"));
+        let mut command = Command::new("sh");
+        command.args(["-euc", script]).env("from", folder.journal()).env("to", backup.journal());
+        let mut copying = command.spawn().unwrap();
+        let first = count;
+        while copying.try_wait().unwrap().is_none() {
+            fill(&mut gateway, count..count + 50);
+            count += 50;
+        }
+        assert!(copying.wait().unwrap().success());
+        let restored = backup.start(KEEP_ALL);
+        let mut other = backup.connect(1);
+        for number in (0..first).step_by(7) {
+            let expected = if number % 10 == 0 { Standing::Open } else { Standing::Processed };
+            let found = other.lookup(id(number));
+            assert_eq!(
+                (found.standing, found.amount_cents),
+                (expected, amount_cents(number)),
+                "payment {number}"
+            );
+        }
+        restored.kill();
+    }
+    drop(aggregator);
 }
 
 #[test]
 fn the_folder_stays_small_and_restarts_find_everything() {
     let folder = Folder::new("small");
     let mut count = 0;
-    for _ in 0..4 {
+    let mut snapshot_size = 0.0_f64;
+    for _ in 0..3 {
         let aggregator = folder.start(SNAPSHOT_NOW);
         let mut gateway = folder.connect(1);
         check(&mut gateway, count);
-        fill(&mut gateway, count..count + 400);
-        count += 400;
-        wait_until("snapshots are taken", || folder.metric("galo_snapshots_total") > 0.0);
-        fill(&mut gateway, count..count + 400);
-        count += 400;
-        wait_until("the journal is short", || folder.metric("galo_journal_bytes") < 5_000.0);
+        while folder.metric("galo_snapshots_total") == 0.0 {
+            fill(&mut gateway, count..count + 100);
+            count += 100;
+        }
+        // A start would not read more than twice as much journal as snapshot.
+        wait_until("the journal is short", || {
+            snapshot_size = folder.metric("galo_snapshot_bytes");
+            folder.metric("galo_journal_bytes") < 2.0 * snapshot_size.max(4_096.0)
+        });
         check(&mut gateway, count);
         aggregator.kill();
     }
     let aggregator = folder.start(SNAPSHOT_NOW);
     check(&mut folder.connect(1), count);
+    let sizes = folder.names().into_iter().map(|name| folder.journal().join(name).metadata().unwrap().len());
+    let size: u64 = sizes.sum();
+    // Two snapshots, the journal of both, and of what came while they were written.
+    assert!((size as f64) < 6.0 * snapshot_size + 65_536.0, "{size} beside {snapshot_size}");
+    drop(aggregator);
+}
+
+/// Each is at least as much journal apart as the one before is long: what is written for snapshots is bounded by what is written for payments.
+#[test]
+fn snapshots_that_grow_come_less_often() {
+    let folder = Folder::new("seldom");
+    let aggregator = folder.start(SNAPSHOT_NOW);
+    let mut gateway = folder.connect(1);
+    for number in (0..4_000).step_by(50) {
+        fill(&mut gateway, number..number + 50);
+    }
+    let (snapshots, written) =
+        (folder.metric("galo_snapshots_total"), folder.metric("galo_journal_written_bytes_total"));
+    // Each time that 4 KiB had come would have been eighty times; half as much again as the time before is a dozen.
+    assert!(written > 80.0 * 4_096.0 && (3.0..30.0).contains(&snapshots), "{snapshots} in {written} bytes");
     drop(aggregator);
 }
 

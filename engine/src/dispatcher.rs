@@ -108,6 +108,8 @@ pub struct Dispatcher {
     troubles: Troubles,
     /// Processors that must show that they take any payment, since they declined one.
     proofs: ProcessorSet,
+    /// Until when the ledger is taken for full, µs.
+    ledger_full_until_us: u64,
     /// POSTs that wait for a grant, by deadline.
     deadlines: VecDeque<(u64, u32, CorrelationId)>,
     unacknowledged: VecDeque<Unacknowledged>,
@@ -166,6 +168,7 @@ impl Dispatcher {
             notices: Notices::default(),
             troubles: Troubles::default(),
             proofs: ProcessorSet::EMPTY,
+            ledger_full_until_us: 0,
             deadlines: VecDeque::with_capacity(1024),
             unacknowledged: VecDeque::with_capacity(1024),
             outlooks,

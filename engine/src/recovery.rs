@@ -1,8 +1,9 @@
 //! What a journal's files are worth after a crash: a decision table, and the replay.
 //!
-//! A journal is a folder of segments, each named by the sequence of its first change, and at most one snapshot that counts: the
-//! ledger's state before the segment of the same number. [`Plan`] looks at the names, [`Recovery`] at the bytes, which the
-//! caller brings piece by piece; no file is ever whole in memory.
+//! A journal is a folder of segments, each named by the sequence of its first change, and of snapshots: the ledger's state before
+//! the segment of the same number. The newest one counts; the one before it is kept with its segments, for the day that the newest
+//! cannot be read ([`Generation`]). [`Plan`] looks at the names, [`Recovery`] at the bytes, which the caller brings piece by piece; no
+//! file is ever whole in memory. [`scrub::Scrub`] looks at files at rest.
 //!
 //! | what is found | label | then |
 //! | --- | --- | --- |
@@ -11,13 +12,13 @@
 //! | bytes at a segment's end that are no whole record, and no whole record behind them | `Torn` | cut there |
 //! | a segment without a whole header, and no whole record in it | `Unborn` | removed |
 //! | a snapshot that was not finished | `Unfinished` | removed |
-//! | files older than the newest snapshot | `Superseded` | removed |
+//! | files older than the snapshot before the one that was read | `Superseded` | removed |
 //! | bytes that are no record, and whole records behind them | [`Damage::Hole`] | refused |
 //! | a whole record with another number than is due | [`Damage::Stray`] | refused |
 //! | the next segment does not begin where this one ended | [`Damage::Missing`] | refused |
 //! | a snapshot, and no segment from it on | [`Damage::SegmentGone`] | refused |
 //! | the first segment is not the first, and no snapshot | [`Damage::Missing`] | refused |
-//! | a snapshot with a flaw, be it its end | [`Damage::Snapshot`] | refused |
+//! | a snapshot with a flaw, be it its end or its header | [`Damage::Snapshot`] | the generation before it is read instead, and said; without one refused |
 //! | something else under a journal's name | [`Damage::Header`] | refused |
 //! | another format version | [`Damage::Header`] | refused |
 //! | a header that does not fit the file's name | [`Damage::Misnamed`] | refused |
@@ -30,6 +31,8 @@
 //!
 //! A torn end does not have to be the last segment's: what counts is that the next segment goes on exactly where the whole
 //! records end, which proves that the torn bytes were never believed.
+
+pub mod scrub;
 
 use std::fmt;
 
@@ -90,6 +93,9 @@ impl fmt::Display for FileId {
 /// What a snapshot's name ends in until it is complete.
 pub const UNFINISHED_SUFFIX: &str = ".unfinished";
 
+/// What is added to the name of a snapshot that was found damaged while there was another generation.
+pub const DAMAGED_SUFFIX: &str = ".damaged";
+
 /// Why a journal cannot be believed: one line for the operator, without the folder.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Damage {
@@ -144,8 +150,7 @@ pub enum Damage {
     },
     /// A snapshot is written whole before it gets its name; so this is no torn end.
     #[error(
-        "{file} is damaged at offset {offset} and is not believed. Restore it from a copy; \
-         or, if every segment from {first} on is still there, move it away", first = FileId::segment(1)
+        "{file} is damaged at offset {offset} and is not believed. Restore it from a copy, or the whole folder from a backup"
     )]
     Snapshot {
         /// Which.
@@ -198,15 +203,39 @@ fn remedy(error: &HeaderError) -> &'static str {
     }
 }
 
-/// Which files of a folder are read, in which order, and which are left over.
+/// A snapshot, or the beginning of all, and what came after it: the whole ledger.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Plan {
-    /// The newest snapshot.
+pub struct Generation {
+    /// `None`: before the first change.
     pub snapshot: Option<FileId>,
     /// The segments that are read after it.
     pub segments: Vec<FileId>,
-    /// Files that nothing depends on any more.
-    pub superseded: Vec<FileId>,
+}
+
+impl Generation {
+    fn new(snapshot: Option<FileId>, segments: &[FileId]) -> Self {
+        let first = snapshot.map_or(1, |snapshot| snapshot.sequence);
+        let segments = segments.iter().copied().filter(|segment| segment.sequence >= first).collect();
+        Self { snapshot, segments }
+    }
+
+    /// The first change that is in a segment and not in the snapshot.
+    #[must_use]
+    pub fn first_sequence(&self) -> u64 {
+        self.snapshot.map_or(1, |snapshot| snapshot.sequence)
+    }
+
+    /// Everything that is read, in order.
+    pub fn files(&self) -> impl Iterator<Item = FileId> {
+        self.snapshot.into_iter().chain(self.segments.iter().copied())
+    }
+}
+
+/// Which files of a folder are read, in which order, and which are left over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    files: Vec<FileId>,
+    generations: Vec<Generation>,
 }
 
 impl Plan {
@@ -217,20 +246,42 @@ impl Plan {
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, Damage> {
         let mut files: Vec<_> = names.into_iter().filter_map(FileId::parse).collect();
         files.sort_unstable();
-        let of_kind = |kind| files.iter().copied().filter(move |file: &FileId| file.kind == kind);
-        let snapshot = of_kind(FileKind::Snapshot).next_back();
-        let first = snapshot.map_or(1, |snapshot| snapshot.sequence);
-        let (superseded, segments): (Vec<_>, Vec<_>) =
-            of_kind(FileKind::Segment).partition(|segment| segment.sequence < first);
-        match (segments.first(), snapshot) {
-            (Some(file), _) if file.sequence != first => {
-                return Err(Damage::Missing { expected: first, file: *file });
+        let (segments, mut snapshots): (Vec<_>, Vec<_>) =
+            files.iter().copied().partition(|file| file.kind == FileKind::Segment);
+        snapshots.reverse();
+        let newest = Generation::new(snapshots.first().copied(), &segments);
+        match (newest.segments.first(), newest.snapshot) {
+            (Some(file), _) if file.sequence != newest.first_sequence() => {
+                return Err(Damage::Missing { expected: newest.first_sequence(), file: *file });
             }
             (None, Some(snapshot)) => return Err(Damage::SegmentGone { snapshot }),
             (Some(_), _) | (None, None) => {}
         }
-        let older = of_kind(FileKind::Snapshot).filter(|file| Some(*file) != snapshot);
-        Ok(Self { snapshot, segments, superseded: superseded.into_iter().chain(older).collect() })
+        let older = snapshots.into_iter().skip(1).map(Some);
+        let origin = newest.snapshot.is_some().then_some(None);
+        let older = older
+            .chain(origin)
+            .map(|snapshot| Generation::new(snapshot, &segments))
+            .filter(|older| older.segments.first().is_some_and(|it| it.sequence == older.first_sequence()));
+        let generations = std::iter::once(newest.clone()).chain(older).collect();
+        Ok(Self { files, generations })
+    }
+
+    /// What the ledger can be made of, the newest first. Each one says the same as those before it, from an older snapshot and more segments.
+    #[must_use]
+    pub fn generations(&self) -> &[Generation] {
+        &self.generations
+    }
+
+    /// Files that nothing depends on any more when the generation at this place was read, or written: those from before the one behind it,
+    /// which is kept.
+    ///
+    /// # Panics
+    /// If there is no such generation.
+    #[must_use]
+    pub fn superseded(&self, place: usize) -> Vec<FileId> {
+        let kept = self.generations.get(place + 1).unwrap_or(&self.generations[place]);
+        self.files.iter().copied().filter(|file| file.sequence < kept.first_sequence()).collect()
     }
 }
 

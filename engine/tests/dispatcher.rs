@@ -255,6 +255,26 @@ fn what_the_ledger_refuses_is_answered_and_forgotten() {
 }
 
 #[test]
+fn a_full_ledger_is_known_until_it_grants_or_says_nothing_for_a_second() {
+    let mut bench = Bench::new();
+    let answer = |bench: &mut Bench, number, admission| {
+        let slot = accept_of(&bench.accept(number)).slot;
+        bench.hear(Grant { slot, correlation_id: id(number), admission });
+        bench.dispatcher.ledger_has_room(bench.now())
+    };
+    assert!(bench.dispatcher.ledger_has_room(bench.now()));
+    assert!(!answer(&mut bench, 1, Admission::Full));
+    bench.now_us += 999_999;
+    assert!(!bench.dispatcher.ledger_has_room(bench.now()));
+    // A replay needs no room.
+    assert!(!answer(&mut bench, 2, Admission::Replayed));
+    bench.now_us += 1;
+    assert!(bench.dispatcher.ledger_has_room(bench.now()));
+    assert!(!answer(&mut bench, 3, Admission::Full));
+    assert!(answer(&mut bench, 4, Admission::Granted));
+}
+
+#[test]
 fn beyond_the_bound_a_post_is_refused_before_it_is_accepted() {
     let mut bench = Bench::with(1);
     bench.event(Dispatcher::connected);

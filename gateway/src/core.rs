@@ -594,6 +594,9 @@ impl Service for Front {
         if !self.0.dispatcher.borrow().has_room() {
             return Err("the queue is full");
         }
+        if !self.0.dispatcher.borrow().ledger_has_room(self.0.clock.now()) {
+            return Err("too many payments are open");
+        }
         Ok(())
     }
 

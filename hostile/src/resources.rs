@@ -249,6 +249,10 @@ fn fill(world: &mut World, gateway: usize, room: usize, refused: &mut Vec<String
         }
         refused.push(id);
     }
+    let answer = way.ask("GET", "/ready", "")?;
+    if answer.status != 503 {
+        return Err(format!("every POST is refused, and /ready says {}", answer.status));
+    }
     world.galo.check_alive()
 }
 

@@ -1,15 +1,17 @@
 //! The journal: what the ledger decides is on disk before anybody hears of it.
 //!
 //! [`directory`] opens the folder and reads what is there; [`queue`] holds back the answers until their entries are written;
-//! [`writer`] writes them, one batch after the other; [`snapshot`] keeps the folder small. What the bytes mean is decided in
-//! `galo_engine::recovery`, how they look in `galo_wire::journal`.
+//! [`writer`] writes them, one batch after the other; [`snapshot`] keeps the folder small; [`scrub`] reads what rests there; [`medium`] is
+//! the disk behind the page cache. What the bytes mean is decided in `galo_engine::recovery`, how they look in `galo_wire::journal`.
 //!
 //! Must never: let an answer out before the entries that it rests on; go on after a write that failed; believe a
 //! damaged file. Survives the death of this process at any instruction, and in the modes that sync, the loss of power.
 
 pub mod directory;
 pub mod file;
+pub mod medium;
 pub mod queue;
+pub mod scrub;
 pub mod snapshot;
 pub mod writer;
 
@@ -44,6 +46,15 @@ impl Sync {
         }
     }
 
+    /// Whether anything is promised for the loss of power.
+    #[must_use]
+    pub fn survives_power_loss(self) -> bool {
+        match self {
+            Self::Memory | Self::Never => false,
+            Self::Interval(_) | Self::Always => true,
+        }
+    }
+
     /// Its name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -65,6 +76,8 @@ pub struct JournalConfig {
     pub sync: Sync,
     /// `SEGMENT_BYTES`: a segment that has grown beyond is followed by the next.
     pub segment_bytes: u64,
-    /// `SNAPSHOT_EVERY_BYTES`: that much journal after a snapshot makes the next one due.
+    /// `SNAPSHOT_EVERY_BYTES`: that much journal after a snapshot makes the next one due, and not less than that snapshot has.
     pub snapshot_every_bytes: u64,
+    /// `SCRUB_EVERY_S`: that often files at rest are looked at; `None`: never.
+    pub scrub_every: Option<Duration>,
 }

@@ -8,11 +8,12 @@
 //! | 1. the next record begins a new segment | one segment more |
 //! | 2. slices into `….snapshot.unfinished` | that, which it removes |
 //! | 3. sync of that file | the same |
-//! | 4. rename | the snapshot, and segments that it has superseded, which it removes |
+//! | 4. rename | the snapshot, and files from before the one before it, which it removes |
 //! | 5. sync of the folder | the same |
-//! | 6. older files are removed, in any order | fewer of them |
+//! | 6. those are removed, in any order | fewer of them |
 //!
-//! Steps 3 and 5 are taken in every mode, since step 6 throws away what the snapshot replaces.
+//! Steps 3 and 5 are taken in every mode, since step 6 throws away what the snapshots replace. The one before stays with its segments: should
+//! this one not be readable one day, that one is.
 //!
 //! A snapshot that fails is given up with a warning, and what was written of it removed; the journal goes on, and grows until
 //! the next attempt, after as much journal again. One that could fill the disk is not begun: the journal needs the room more.
@@ -86,7 +87,7 @@ pub async fn run(shared: Rc<Shared>, journal: Rc<Journal>) {
             Err(error) => {
                 tracing::warn!(
                     "no snapshot: {error}. Nothing is lost: the journal grows on, and the next attempt comes after {} more bytes",
-                    journal.config.snapshot_every_bytes
+                    journal.snapshot_every_bytes()
                 );
                 counters.failed += 1;
             }
@@ -110,7 +111,7 @@ fn check_room(free_size: u64, size_max: u64, journal_size: u64) -> io::Result<()
 /// Returns the snapshot's size, or nothing if a purge came between.
 async fn take(shared: &Shared, journal: &Journal) -> io::Result<Option<u64>> {
     let size_max = shared.look(|coordinator| coordinator.ledger().export_size_max());
-    check_room(journal.directory.free_size()?, size_max, journal.config.snapshot_every_bytes)?;
+    check_room(journal.directory.free_size()?, size_max, journal.snapshot_every_bytes())?;
     // This moment: what was decided before it is in the snapshot, what is decided after it in the new segment.
     let sequence = shared.with_coordinator(|coordinator| {
         assert!(coordinator.entries().is_empty(), "entries are passed on as soon as they are decided");
@@ -142,9 +143,9 @@ async fn take(shared: &Shared, journal: &Journal) -> io::Result<Option<u64>> {
     };
     let directory = Arc::clone(&journal.directory);
     file::aside(move || directory.sync()).await?;
-    journal.superseded_until(sequence);
+    journal.superseded_until(sequence, size);
     let directory = Arc::clone(&journal.directory);
-    file::aside(move || directory.remove_before(sequence)).await?;
+    file::aside(move || directory.remove_superseded()).await?;
     Ok(Some(size))
 }
 

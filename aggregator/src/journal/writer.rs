@@ -17,10 +17,12 @@ use galo_shell::clock::Clock;
 use galo_shell::exit;
 use galo_wire::journal::BLOCK_SIZE;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::directory::{Directory, Opened};
 use super::file::{self, JournalFile};
 use super::queue::{Answers, BACKLOG_SIZE_MAX, Batch, Queue};
+use super::scrub::ScrubCounters;
 use super::snapshot::SnapshotCounters;
 use super::{JournalConfig, Sync};
 use crate::stream::Driver;
@@ -43,6 +45,8 @@ pub struct JournalCounters {
     pub synced_us: u64,
     /// Segments begun.
     pub segments: u64,
+    /// Of the records, those that a sync has been done for since they were written.
+    pub synced_records: u64,
 }
 
 /// The journal of a running process.
@@ -69,10 +73,14 @@ pub struct Journal {
     first_sequence: Cell<u64>,
     /// The size at which the next snapshot is due; 0 after a purge.
     snapshot_size: Cell<u64>,
+    /// One is due whatever the size.
+    snapshot_now: Cell<bool>,
     snapshot_due: Notify,
     counters: Cell<JournalCounters>,
     /// What is known of snapshots.
     pub snapshots: Cell<SnapshotCounters>,
+    /// What is known of scrubs.
+    pub scrubs: Cell<ScrubCounters>,
     /// Records read at start, and the time that it took, µs.
     pub replayed: (u64, u64),
 }
@@ -93,7 +101,8 @@ impl Journal {
         clock: Clock,
         opened: Opened,
     ) -> (Rc<Self>, galo_engine::ledger::Ledger) {
-        let Opened { directory, recovered, segment, first_sequence, replay_us } = opened;
+        let Opened { directory, recovered, segment, first_sequence, snapshot_size, damaged, replay_us } =
+            opened;
         let next_sequence = recovered.next_sequence;
         let segment = Segment {
             id: FileId::segment(next_sequence),
@@ -101,7 +110,9 @@ impl Journal {
             size: BLOCK_SIZE as u64,
         };
         let journal = Self {
-            snapshot_size: Cell::new(config.snapshot_every_bytes),
+            snapshot_size: Cell::new(config.snapshot_every_bytes.max(snapshot_size)),
+            // So that there are two generations again.
+            snapshot_now: Cell::new(damaged > 0),
             config,
             spare: Cell::new(directory.spare()),
             directory: Arc::new(directory),
@@ -116,7 +127,8 @@ impl Journal {
             first_sequence: Cell::new(first_sequence),
             snapshot_due: Notify::new(),
             counters: Cell::default(),
-            snapshots: Cell::default(),
+            snapshots: Cell::new(SnapshotCounters { size: snapshot_size, ..SnapshotCounters::default() }),
+            scrubs: Cell::new(ScrubCounters { damaged, ..ScrubCounters::default() }),
             replayed: (recovered.records, replay_us),
         };
         (Rc::new(journal), recovered.ledger)
@@ -185,20 +197,44 @@ impl Journal {
         }
     }
 
+    /// The segment that is being written.
+    #[must_use]
+    pub fn segment_id(&self) -> FileId {
+        self.segment.borrow().id
+    }
+
+    /// How much journal makes a snapshot due. Less than the last one's size would have more written for snapshots than for the journal.
+    #[must_use]
+    pub fn snapshot_every_bytes(&self) -> u64 {
+        self.config.snapshot_every_bytes.max(self.snapshots.get().size)
+    }
+
     /// Waits until a snapshot is worth its while, and counts on one being taken.
     pub async fn snapshot_due(&self) {
-        while self.size() < self.snapshot_size.get().max(1) {
+        while !self.snapshot_now.take() && self.size() < self.snapshot_size.get().max(1) {
             self.snapshot_due.notified().await;
         }
         // If it fails, the next attempt is due when as much again has gathered.
-        self.snapshot_size.set(self.size() + self.config.snapshot_every_bytes);
+        self.snapshot_size.set(self.size() + self.snapshot_every_bytes());
     }
 
-    /// A snapshot has taken over from all records before this one.
-    pub fn superseded_until(&self, sequence: u64) {
+    /// A snapshot is due.
+    pub fn snapshot_now(&self) {
+        self.snapshot_now.set(true);
+        self.snapshot_due.notify_one();
+    }
+
+    /// A start would read segments from this record on.
+    pub fn starts_from(&self, sequence: u64) {
         self.first_sequence.set(sequence);
+    }
+
+    /// A snapshot of this size has taken over from all records before this one.
+    pub fn superseded_until(&self, sequence: u64, size: u64) {
+        self.starts_from(sequence);
+        self.snapshots.set(SnapshotCounters { size, ..self.snapshots.get() });
         if self.snapshot_size.get() > 0 {
-            self.snapshot_size.set(self.config.snapshot_every_bytes);
+            self.snapshot_size.set(self.snapshot_every_bytes());
         }
     }
 
@@ -210,11 +246,14 @@ impl Journal {
         }
     }
 
-    /// Waits until everything that has been decided is written and synced.
+    /// Waits until everything that has been decided is written and synced, whatever the policy, and what earlier processes wrote too.
     pub async fn finish(&self) {
         self.written().await;
         self.dirty.set(false);
-        self.sync().await;
+        let directory = Arc::clone(&self.directory);
+        if let Err(error) = file::aside(move || directory.sync_all()).await {
+            self.failed("sync", &error);
+        }
     }
 
     /// Returns the batch's buffer, to be used again.
@@ -239,6 +278,7 @@ impl Journal {
                 self.dirty.set(false);
                 file.sync().await?;
                 self.synced();
+                self.count(|counters| counters.synced_records = counters.records);
             }
         }
         Ok(bytes)
@@ -301,6 +341,7 @@ impl Journal {
 
     /// Syncs everything that was written before the call. Ends the process if the disk fails.
     async fn sync(&self) {
+        let records = self.counters.get().records;
         let mut files = std::mem::take(&mut *self.finished.borrow_mut());
         let rotated = !files.is_empty();
         files.push(Rc::clone(&self.segment.borrow().file));
@@ -315,6 +356,7 @@ impl Journal {
         if rotated && let Err(error) = self.sync_names().await {
             self.failed("sync", &error);
         }
+        self.count(|counters| counters.synced_records = records);
     }
 
     fn synced(&self) {
@@ -362,15 +404,20 @@ pub async fn run(journal: Rc<Journal>, deliver: impl Fn(&mut Answers)) {
     }
 }
 
-/// Syncs at the interval, if that is the policy, for as long as anything is written.
+/// Syncs at the interval, if that is the policy, for as long as anything is written: what was written is being synced within an interval, or as
+/// soon as the sync before it is done.
 pub async fn sync_at_interval(journal: Rc<Journal>) {
     let Sync::Interval(interval) = journal.config.sync else { return };
+    let mut due = Instant::now();
     loop {
         if !journal.dirty.get() {
             journal.progress.notified().await;
+            due = Instant::now() + interval;
             continue;
         }
-        tokio::time::sleep(interval).await;
+        tokio::time::sleep_until(due).await;
+        // What is written from here on, during the sync too, is due by then.
+        due = Instant::now() + interval;
         if journal.dirty.replace(false) {
             journal.sync().await;
         }

@@ -17,7 +17,16 @@ const PLAN_AGE_MS_MAX: u64 = 250;
 /// that takes a second refuses POSTs by then.
 const LATE_DOUBLINGS_MAX: u8 = 2;
 
+/// How long a ledger that has said that it is full is taken for it, unless it grants something, µs.
+const LEDGER_FULL_US: u64 = 1_000_000;
+
 impl Dispatcher {
+    /// Whether the ledger has room for one more, as far as its last answers tell.
+    #[must_use]
+    pub fn ledger_has_room(&self, now: Now) -> bool {
+        now.monotonic_us >= self.ledger_full_until_us
+    }
+
     pub(super) fn granted(&mut self, grant: Grant, now: Now) {
         let Grant { slot, correlation_id, admission } = grant;
         let Some(payment) = self.find(slot, correlation_id, |state| matches!(state, State::Accepting(_)))
@@ -26,6 +35,11 @@ impl Dispatcher {
             return;
         };
         let State::Accepting(plan) = payment.state else { unreachable!("found in this state") };
+        match admission {
+            Admission::Granted => self.ledger_full_until_us = 0,
+            Admission::Full => self.ledger_full_until_us = now.monotonic_us + LEDGER_FULL_US,
+            Admission::Replayed | Admission::Conflict | Admission::Expired => {}
+        }
         if let Some(ticket) = self.payment(slot).ticket.take() {
             self.answer(
                 ticket,

@@ -50,14 +50,14 @@ fn record(sequence: u64) -> [u8; BLOCK] {
 }
 
 /// A segment of these changes.
-fn segment(sequences: std::ops::RangeInclusive<u64>) -> (FileId, Vec<u8>) {
+pub(super) fn segment(sequences: std::ops::RangeInclusive<u64>) -> (FileId, Vec<u8>) {
     let id = FileId::segment(*sequences.start());
     let records = sequences.flat_map(record);
     (id, header(id).encode().into_iter().chain(records).collect())
 }
 
 /// The snapshot before this change.
-fn snapshot(sequence: u64) -> (FileId, Vec<u8>) {
+pub(super) fn snapshot(sequence: u64) -> (FileId, Vec<u8>) {
     let mut ledger = Ledger::new(config());
     (1..sequence).for_each(|sequence| ledger.apply(entry(sequence)));
     let id = FileId::snapshot(sequence);
@@ -74,7 +74,7 @@ fn read_in_pieces(files: &Files, size: usize) -> Result<(Recovered, Vec<Ending>)
     let plan = Plan::new(names.iter().map(String::as_str))?;
     let mut recovery = Recovery::new(config());
     let mut endings = Vec::new();
-    for id in plan.snapshot.into_iter().chain(plan.segments) {
+    for id in plan.generations()[0].files() {
         let (_, bytes) = files.iter().find(|(other, _)| *other == id).unwrap();
         recovery.begin(id)?;
         bytes.chunks(size).try_for_each(|piece| recovery.feed(piece))?;
@@ -210,7 +210,8 @@ fn refusal(files: &Files) -> Damage {
 #[test]
 fn fresh() {
     assert_eq!(read(&[]), Ok((1, vec![])));
-    assert_eq!(Plan::new(["lock", "lost+found", "1.journal", "x.journal", "README"]), Ok(Plan::default()));
+    let plan = Plan::new(["lock", "lost+found", "1.journal", "x.journal", "README"]).unwrap();
+    assert_eq!((plan.generations(), plan.superseded(0)), (&[Generation::default()][..], vec![]));
 }
 
 #[test]
@@ -288,23 +289,53 @@ fn unborn() {
 
 #[test]
 fn unfinished_and_superseded() {
-    let names = [
-        FileId::segment(1).to_string(),
-        FileId::segment(5).to_string(),
-        FileId::segment(9).to_string(),
-        FileId::snapshot(3).to_string(),
-        FileId::snapshot(5).to_string(),
-        FileId::snapshot(9).to_string() + UNFINISHED_SUFFIX,
-    ];
-    let plan = Plan {
-        snapshot: Some(FileId::snapshot(5)),
-        segments: vec![FileId::segment(5), FileId::segment(9)],
-        superseded: vec![FileId::segment(1), FileId::snapshot(3)],
+    let (segment_of, snapshot_of) = (FileId::segment, FileId::snapshot);
+    let names = [segment_of(1), segment_of(3), segment_of(5), segment_of(9), snapshot_of(3), snapshot_of(5)];
+    let mut names = names.map(|file| file.to_string()).to_vec();
+    names.push(snapshot_of(9).to_string() + UNFINISHED_SUFFIX);
+    names.push(snapshot_of(9).to_string() + DAMAGED_SUFFIX);
+    let plan = Plan::new(names.iter().map(String::as_str)).unwrap();
+    let generation = |snapshot: Option<u64>, segments: &[u64]| Generation {
+        snapshot: snapshot.map(snapshot_of),
+        segments: segments.iter().copied().map(segment_of).collect(),
     };
-    assert_eq!(Plan::new(names.iter().map(String::as_str)), Ok(plan));
-    // A superseded file is not even looked at.
+    let generations =
+        [generation(Some(5), &[5, 9]), generation(Some(3), &[3, 5, 9]), generation(None, &[1, 3, 5, 9])];
+    assert_eq!(plan.generations(), generations);
+    // The one behind what was read is kept, and there is none before the last.
+    assert_eq!(plan.superseded(0), [segment_of(1)]);
+    assert!(plan.superseded(1).is_empty() && plan.superseded(2).is_empty());
+    // A superseded file is not even looked at, nor is the generation before the newest.
     let files = [(FileId::segment(1), b"rubbish".to_vec()), snapshot(9), segment(9..=9)];
     assert_eq!(read(&files), Ok((10, vec![Ending::Whole; 2])));
+}
+
+#[test]
+fn the_generation_before_says_the_same() {
+    let files = [segment(1..=3), snapshot(4), segment(4..=8), snapshot(9), segment(9..=12), segment(13..=15)];
+    let names: Vec<_> = files.iter().map(|(id, _)| id.to_string()).collect();
+    let plan = Plan::new(names.iter().map(String::as_str)).unwrap();
+    assert_eq!(plan.generations().len(), 3);
+    assert_eq!(plan.superseded(0), [FileId::segment(1)]);
+    for generation in plan.generations() {
+        let mut recovery = Recovery::new(config());
+        for id in generation.files() {
+            let (_, bytes) = files.iter().find(|(other, _)| *other == id).unwrap();
+            recovery.begin(id).unwrap();
+            recovery.feed(bytes).unwrap();
+            assert_eq!(recovery.end(), Ok(Ending::Whole));
+        }
+        let recovered = recovery.finish();
+        assert_eq!(recovered.next_sequence, 16);
+        check_ledger(&recovered.ledger, 16);
+    }
+    // One that lacks a segment is none, one without any before it neither.
+    for (gone, left) in [(FileId::segment(4), 2), (FileId::segment(1), 2), (FileId::snapshot(4), 2)] {
+        let names: Vec<_> = names.iter().filter(|name| **name != gone.to_string()).collect();
+        let plan = Plan::new(names.iter().map(|name| name.as_str())).unwrap();
+        assert_eq!(plan.generations().len(), left, "without {gone}");
+        assert_eq!(plan.generations()[0].snapshot, Some(FileId::snapshot(9)));
+    }
 }
 
 #[test]

@@ -117,7 +117,8 @@ impl World {
         }
         let config = self.aggregator.config(&self.plan);
         let stated = if self.has(Bug::RetentionMisstated) { 40 } else { config.ledger.known_len_max };
-        let found = self.aggregator.disk.recover(config.ledger, stated, &mut self.dice);
+        let syncs = !self.has(Bug::RecoveredUnsynced);
+        let found = self.aggregator.disk.recover(config.ledger, stated, syncs, &mut self.dice);
         let power_lost = std::mem::take(&mut self.aggregator.power_lost);
         let readable = !found.hopeless && (power_lost || found.damages.is_empty());
         self.oracle.check(Invariant::JournalIsReadable, readable, || format!("{:?}", found.damages));

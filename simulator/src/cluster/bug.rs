@@ -38,6 +38,8 @@ bugs! {
     AnswersBeforeWrite = "answers-before-write",
     /// A killed aggregator loses what was written last, as if the page cache died with it.
     CrashLosesTail = "crash-loses-tail",
+    /// A start does not sync what it has read.
+    RecoveredUnsynced = "recovered-unsynced",
     /// One journal entry in fifty is not written.
     EntryDropped = "entry-dropped",
     /// A snapshot claims the moment at which it was done, not the one at which it was begun.

@@ -34,6 +34,8 @@ pub struct Disk {
     files: BTreeMap<FileId, File>,
     /// The segment that records go to.
     segment: FileId,
+    /// The first one that this process has begun.
+    begun: FileId,
     /// The next record's.
     next_sequence: u64,
     /// The record with which a new segment begins.
@@ -65,6 +67,7 @@ impl Disk {
         let mut disk = Self {
             files: BTreeMap::new(),
             segment,
+            begun: segment,
             next_sequence: 1,
             rotates_at: None,
             unfinished: None,
@@ -122,9 +125,11 @@ impl Disk {
         self.append(&record.encode()[..size]);
     }
 
-    /// What was written so far survives everything.
+    /// What this process has written so far survives everything.
     pub fn sync(&mut self) {
-        self.files.values_mut().for_each(|file| file.synced_size = file.bytes.len());
+        let begun = self.begun.sequence;
+        let own = self.files.iter_mut().filter(|(id, _)| id.sequence >= begun);
+        own.for_each(|(_, file)| file.synced_size = file.bytes.len());
     }
 
     /// Whether a snapshot is being taken, or its old files removed.
@@ -166,7 +171,9 @@ impl Disk {
             }
             let synced_size = unfinished.bytes.len();
             self.files.insert(id, File { bytes: unfinished.bytes, synced_size });
-            self.superseded = self.files.keys().copied().filter(|file| file.sequence < id.sequence).collect();
+            let names: Vec<String> = self.files.keys().map(ToString::to_string).collect();
+            let plan = Plan::new(names.iter().map(String::as_str)).expect("the snapshot has its segment");
+            self.superseded = plan.superseded(0);
             return;
         }
         self.unfinished = Some(unfinished);
@@ -205,9 +212,15 @@ impl Disk {
         file.bytes.truncate(size);
     }
 
-    /// A start: reads everything, cuts what is torn, removes what is superseded, and begins a new segment, which states how
-    /// many ids are remembered.
-    pub fn recover(&mut self, config: LedgerConfig, known_len_stated: usize, dice: &mut Dice) -> Found {
+    /// A start: reads everything, cuts what is torn, syncs what is left unless a bug is planted, removes what is superseded, and begins a new
+    /// segment, which states how many ids are remembered.
+    pub fn recover(
+        &mut self,
+        config: LedgerConfig,
+        known_len_stated: usize,
+        syncs: bool,
+        dice: &mut Dice,
+    ) -> Found {
         self.known_len_max = known_len_stated as u64;
         let mut damages = Vec::new();
         loop {
@@ -216,7 +229,11 @@ impl Disk {
                     self.next_sequence = next_sequence;
                     let kept_len = usize::try_from(next_sequence - 1).expect("few records");
                     let lost = self.entries.split_off(kept_len.min(self.entries.len()));
+                    if syncs {
+                        self.files.values_mut().for_each(|file| file.synced_size = file.bytes.len());
+                    }
                     self.begin_segment();
+                    self.begun = self.segment;
                     return Found { ledger, damages, hopeless: false, lost };
                 }
                 Err(damage) => {
@@ -236,13 +253,13 @@ impl Disk {
         let plan = Plan::new(names.iter().map(String::as_str))?;
         let mut recovery = Recovery::new(config);
         let mut cuts = Vec::new();
-        for id in plan.snapshot.iter().chain(&plan.segments) {
-            recovery.begin(*id)?;
-            let bytes = &self.files[id].bytes;
+        for id in plan.generations()[0].files() {
+            recovery.begin(id)?;
+            let bytes = &self.files[&id].bytes;
             let (first, second) = bytes.split_at(dice.index(bytes.len() + 1));
             recovery.feed(first)?;
             recovery.feed(second)?;
-            cuts.push((*id, recovery.end()?));
+            cuts.push((id, recovery.end()?));
         }
         for (id, ending) in cuts {
             match ending {
@@ -251,7 +268,7 @@ impl Disk {
                 Ending::Unborn => drop(self.files.remove(&id)),
             }
         }
-        plan.superseded.iter().for_each(|id| drop(self.files.remove(id)));
+        plan.superseded(0).iter().for_each(|id| drop(self.files.remove(id)));
         let recovered = recovery.finish();
         Ok((recovered.ledger, recovered.next_sequence))
     }

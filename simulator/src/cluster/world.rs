@@ -599,7 +599,7 @@ impl World {
             self.oracle.check(Invariant::NoLeak, holds, || format!("gateway {number} at rest: {gauges:?}"));
         }
         let config = self.aggregator.config(&self.plan).ledger;
-        let found = self.aggregator.disk.copy().recover(config, config.known_len_max, &mut self.dice);
+        let found = self.aggregator.disk.copy().recover(config, config.known_len_max, true, &mut self.dice);
         self.oracle
             .check(Invariant::JournalIsReadable, found.damages.is_empty(), || format!("{:?}", found.damages));
         let Some(coordinator) = &self.aggregator.coordinator else { return };
