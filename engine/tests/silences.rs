@@ -136,6 +136,25 @@ fn a_processor_that_stood_still_and_goes_on_is_sent_nothing_twice() {
 }
 
 #[test]
+fn a_processor_that_works_through_what_it_has_is_sent_nothing_twice() {
+    // What goes over fresh connections is answered at once, and of what it had one each fifth of a second.
+    let mut field = Field::with(steady(), |_| taken());
+    let (renewed_us, mut answer_us) = (Rc::clone(&field.renewed_us), FREEZE_US + 200 * MS);
+    field = field.judge_with(move |it| {
+        if !is_swallowed(it, &renewed_us) {
+            return (taken(), 2 * MS);
+        }
+        answer_us += 200 * MS;
+        (taken(), answer_us - it.at_us)
+    });
+    pay_through(&mut field);
+    field.wait(60 * SECOND);
+    assert!(field.renewed_us[CHEAP.index()].get() > FREEZE_US);
+    assert!(field.given_up.is_empty(), "{:?}", field.given_up);
+    assert_eq!(field.tries.len(), 400);
+}
+
+#[test]
 fn quick_refusals_do_not_prove_that_what_is_silent_is_lost() {
     // It works on what it has, for three seconds, and takes nothing more.
     let mut field = Field::with(steady(), |_| taken()).judge_with(|it| match it.at_us {
@@ -224,7 +243,12 @@ fn a_hang_up_as_a_connection_is_used_is_answered_by_the_same_attempt_at_once() {
         let is_kept = renewed_us[CHEAP.index()].get() < it.at_us;
         (if is_kept && it.id >= 100 { HUNG_UP } else { taken() }, MS)
     });
-    field.pay_each(0..200, 10 * MS);
+    field.pay_each(0..100, 10 * MS);
+    for first in (100..200).step_by(10) {
+        // Ten at once, and so ten in a row.
+        (first..first + 10).for_each(|id| field.pay(id));
+        field.wait(10 * MS);
+    }
     field.wait(SECOND);
     for id in 100..200 {
         let tries = field.tries_of(id);

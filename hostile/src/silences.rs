@@ -23,8 +23,8 @@ const FLOW_BOUND: Duration = Duration::from_secs(2);
 /// What was swallowed is processed within so long.
 const SWALLOWED_BOUND: Duration = Duration::from_secs(5);
 
-/// Connections of both gateways that are kept when they freeze, at least.
-const KEPT_MIN: usize = 8;
+/// Connections of both gateways that are kept when they freeze, at least: more than are used until it shows.
+const KEPT_MIN: usize = 40;
 
 /// Payments that may go to the dearer processor meanwhile.
 const ELSEWHERE_MAX: usize = 10;
@@ -67,21 +67,21 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) {
     side_by_side(programs, tally, "connections that are closed as they are used", cases);
 }
 
-/// Has both gateways open connections: for a second answers take a tenth of one.
+/// Has both gateways open connections: for a second answers take some time.
 fn warm(scene: &mut Scene, findings: &mut Findings) -> Result<Duration, String> {
-    scene.default.set_manner(|asked: &Asked<'_>| Some(asked.honestly().after(SECOND / 10)));
-    scene.pay_for(SECOND, 250)?;
+    scene.default.set_manner(|asked: &Asked<'_>| Some(asked.honestly().after(SECOND * 3 / 20)));
+    scene.pay_for(SECOND, 500)?;
     scene.default.heal();
     scene.control(findings, PER_SECOND)
 }
 
 /// Pays for so long, and tells the ids.
-fn pay_some(scene: &mut Scene, time: Duration) -> Result<BTreeSet<String>, String> {
+fn pay_some(scene: &mut Scene, time: Duration, per_second: u32) -> Result<BTreeSet<String>, String> {
     let (started, mut ids) = (Instant::now(), BTreeSet::new());
     let mut due = started;
     while due < started + time {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        due += SECOND / PER_SECOND;
+        due += SECOND / per_second;
         let [id] = scene.fresh_ids();
         scene.pay(&id)?;
         ids.insert(id);
@@ -104,8 +104,8 @@ fn frozen(scene: &mut Scene, findings: &mut Findings, how: Freeze) -> Result<(),
     let usual = warm(scene, findings)?;
     let kept = scene.default.freeze(how, |_| true)?;
     // Those among which some are swallowed, and those that come when it must have shown.
-    let first = pay_some(scene, SECOND * 2 / 5)?;
-    let later = pay_some(scene, SECOND * 5)?;
+    let first = pay_some(scene, SECOND * 2 / 5, PER_SECOND)?;
+    let later = pay_some(scene, SECOND * 5, PER_SECOND)?;
     let waits = scene.await_waits(SWALLOWED_BOUND * 2 + usual, |_| true);
     let [of_first, of_later] = [&first, &later].map(|ids| scene.waits(|id| ids.contains(id)));
     let elsewhere = scene.fallback.books().stored.len();
@@ -168,7 +168,7 @@ fn slow(scene: &mut Scene, findings: &mut Findings) -> Result<(), String> {
     for processor in scene.processors() {
         processor.set_manner(|asked: &Asked<'_>| Some(asked.honestly().after(SECOND * 3 / 2)));
     }
-    let ids = pay_some(scene, SECOND * 3)?;
+    let ids = pay_some(scene, SECOND * 3, PER_SECOND)?;
     check_none_twice(scene, findings, &ids)
 }
 
@@ -179,7 +179,7 @@ fn stood_still(scene: &mut Scene, findings: &mut Findings) -> Result<(), String>
     scene.default.set_manner(move |asked: &Asked<'_>| {
         Some(asked.honestly().after(until.saturating_duration_since(Instant::now())))
     });
-    let ids = pay_some(scene, SECOND * 3)?;
+    let ids = pay_some(scene, SECOND * 3, PER_SECOND)?;
     check_none_twice(scene, findings, &ids)
 }
 
@@ -189,7 +189,12 @@ fn closing(scene: &mut Scene, findings: &mut Findings, stores: bool, then: Then)
     scene
         .default
         .set_manner(move |asked: &Asked<'_>| (asked.on_connection > 1).then(|| Act::new(stores, "", then)));
-    let ids = pay_some(scene, SECOND * 5)?;
+    let mut ids = BTreeSet::new();
+    for _ in 0..20 {
+        // Ten for each gateway, at once.
+        ids.append(&mut pay_some(scene, Duration::from_millis(100), 200)?);
+        thread::sleep(SECOND / 10);
+    }
     let waits = scene.await_waits(SWALLOWED_BOUND + usual, |_| true);
     let elsewhere = scene.fallback.books().stored.len();
     let hung_up = scene.gateways_sum("galo_gateway_attempts_hung_up_total")?;
