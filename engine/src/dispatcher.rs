@@ -36,6 +36,7 @@ mod notices;
 mod payment;
 mod reunion;
 mod routing;
+mod silences;
 mod texts;
 mod troubles;
 mod waits;
@@ -506,6 +507,7 @@ impl Dispatcher {
     /// Sends what can be sent: payments in doubt first, since their processors have held them longest, then those that come back, then
     /// the queue.
     fn pump(&mut self, now: Now) {
+        self.give_up_silent(now);
         self.retry_doubtful(now);
         self.retry_deferred(now);
         self.note_next_due(now);
@@ -552,7 +554,8 @@ impl Dispatcher {
 
     fn attempt(&mut self, slot: u32, Place { processor, reservation }: Place, now: Now) {
         let payment = self.payment(slot);
-        payment.state = State::Attempting(processor, Sent { at_us: now.monotonic_us, reservation });
+        let sent = Sent { at_us: now.monotonic_us, reservation };
+        payment.state = State::Attempting(processor, sent, payment.state.given_up());
         let Payment { correlation_id, amount, requested_at, .. } = *payment;
         self.outlooks[processor.index()].sent(slot, now);
         self.counters.attempts[processor.index()] += 1;

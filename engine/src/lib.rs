@@ -21,6 +21,7 @@ pub mod rate;
 pub mod recovery;
 pub mod retry;
 pub mod router;
+pub mod silence;
 pub mod texts;
 pub mod time;
 pub mod timestamp;

@@ -11,6 +11,7 @@ use crate::capacity::{Capacity, Release};
 use crate::latency::Latency;
 use crate::rate::{Rate, RateLimit, Use};
 use crate::router::{Thresholds, View};
+use crate::silence::Silence;
 use crate::time::Now;
 use crate::verdict::{End, Verdict};
 
@@ -92,6 +93,8 @@ pub struct Outlook {
     outstanding: VecDeque<Outstanding>,
     /// How many of them, the first ones, hang: they were awaited for longer than answers take.
     hanging_len: usize,
+    /// Of all that was sent over connections that were open then.
+    silence: Silence,
     /// Payments that it took since the start, modulo 2^32.
     successes: u32,
     /// Declines since it took one.
@@ -162,6 +165,7 @@ impl Outlook {
             answered_until_us: 0,
             outstanding: VecDeque::with_capacity(config.concurrency_max as usize * 2),
             hanging_len: 0,
+            silence: Silence::default(),
             successes: 0,
             declines_in_a_row: 0,
             overloads: 0,
@@ -307,6 +311,7 @@ impl Outlook {
         let slow = silent || expected_us > self.config.thresholds.slow_us;
         self.slow_since_us = if slow { self.slow_since_us.min(now_us) } else { u64::MAX };
         self.notice_silence(now, hang_after_us);
+        self.silence.look(awaited_us, answered_us, now_us);
         let too_many_hang = self.capacity.hanging() >= self.config.hanging_max();
         let closed = is_closed && !too_many_hang;
         let has_capacity = self.has_room(now);
@@ -422,6 +427,9 @@ impl Outlook {
             Verdict::Unknown => (Release::Neutral, Some(Err(FailureKind::Broken))),
         };
         self.capacity.release(if hung { Release::Hanging } else { release });
+        if end.status != 0 {
+            self.silence.answered(sent.at_us);
+        }
         if release == Release::Success {
             match end.verdict {
                 Verdict::Processed | Verdict::Pending => {
@@ -432,6 +440,10 @@ impl Outlook {
             }
             self.overloads = 0;
             self.answered(sent.at_us, latency_us, now);
+        }
+        if matches!(end.verdict, Verdict::Processed | Verdict::Pending) && self.silence.awaits_proof() {
+            let longest_us = self.latency.percentile_us(now.monotonic_us, 100).unwrap_or(latency_us);
+            self.silence.taken(sent.at_us, longest_us, now.monotonic_us);
         }
         // The end of an attempt that hung says how the processor was; those that were answered since say how it is.
         let is_old_news = hung && sent.at_us < self.fast_sent_us;
@@ -467,6 +479,28 @@ impl Outlook {
             self.bad_sent_us = self.bad_sent_us.max(Some(now.monotonic_us));
         }
         self.change(before, now)
+    }
+
+    /// Whether attempts are to go over other connections from now on than those that are open. Says so once for each silence.
+    pub fn take_renewal(&mut self) -> bool {
+        self.silence.take_renewal()
+    }
+
+    /// When attempts are to be given up that went over connections on which nothing is heard, µs; not at all: in the far future.
+    #[must_use]
+    pub fn give_up_due_us(&self) -> u64 {
+        self.silence.due_us().unwrap_or(u64::MAX)
+    }
+
+    /// Those attempts, by their slots, once it is time: all that are still silent of those that were sent before the silence was noticed. They go on being
+    /// counted until they end.
+    pub fn give_up(&mut self, now: Now) -> Vec<u32> {
+        if self.give_up_due_us() > now.monotonic_us {
+            return Vec::new();
+        }
+        self.silence.end();
+        let suspected = self.outstanding.iter().filter(|it| self.silence.is_suspected(it.sent_us));
+        suspected.map(|it| it.slot).collect()
     }
 
     /// Takes an attempt that ended out of those that are awaited; whether it hung.
@@ -521,6 +555,7 @@ impl Outlook {
     pub fn checked(&mut self, response_us: u64, now: Now) {
         self.check_us = response_us;
         self.checked_at_us = now.monotonic_us;
+        self.silence.told(response_us, now.monotonic_us);
         // Who said so has told everyone.
         self.known_slow = self.expected_us(now) > self.config.thresholds.slow_us;
     }

@@ -143,6 +143,8 @@ fn sent(actions: &[Action]) -> Vec<Message> {
             Action::Answer { .. }
             | Action::Attempt { .. }
             | Action::Verify { .. }
+            | Action::Renew { .. }
+            | Action::GiveUp { .. }
             | Action::CheckHealth { .. } => None,
         })
         .collect()

@@ -28,6 +28,7 @@ const SHORT: DoubtPolicy = DoubtPolicy {
     has_lookup: true,
     absent_after_us: 10 * SECOND,
     lookup_every_us: SECOND,
+    give_up_us: 30 * SECOND,
 };
 
 fn duplicate() -> End {

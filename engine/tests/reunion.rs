@@ -101,7 +101,7 @@ impl World {
                     Action::Verify { slot, .. } => {
                         self.dispatcher.verified(slot, Verification::Unanswered, now);
                     }
-                    Action::CheckHealth { .. } => {}
+                    Action::CheckHealth { .. } | Action::Renew { .. } | Action::GiveUp { .. } => {}
                 }
             }
             if let Some(session) = self.session {

@@ -165,7 +165,7 @@ impl World {
                             let reference = gateway.dispatcher.reference(slot);
                             gateway.lookups.push((slot, reference.map(|it| it.as_ref().to_owned())));
                         }
-                        Action::CheckHealth { .. } => {}
+                        Action::CheckHealth { .. } | Action::Renew { .. } | Action::GiveUp { .. } => {}
                     }
                 }
             }

@@ -345,7 +345,11 @@ impl World {
                         gateway.attempts.push((slot, correlation_id));
                     }
                     Action::Verify { slot, .. } => gateway.lookups.push(slot),
-                    Action::Send(_) | Action::Answer { .. } | Action::CheckHealth { .. } => {}
+                    Action::Send(_)
+                    | Action::Answer { .. }
+                    | Action::Renew { .. }
+                    | Action::GiveUp { .. }
+                    | Action::CheckHealth { .. } => {}
                 }
             }
         }

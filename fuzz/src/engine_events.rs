@@ -232,6 +232,7 @@ impl World {
         let gateway = &mut self.gateways[number];
         tell(&mut gateway.dispatcher, now);
         let actions = std::mem::take(gateway.dispatcher.actions());
+        let mut given_up = Vec::new();
         for action in actions {
             match action {
                 Action::Send(message) => {
@@ -285,8 +286,20 @@ impl World {
                     gateway.lookups.push(request);
                 }
                 Action::CheckHealth { processor } => gateway.checks.push(processor),
+                Action::Renew { .. } => {}
+                Action::GiveUp { slot, .. } => given_up.push(slot),
             }
         }
+        given_up.into_iter().for_each(|slot| self.give_up(number, slot));
+    }
+
+    /// An attempt ends for its gateway, wherever it is.
+    fn give_up(&mut self, number: usize, slot: u32) {
+        let attempts = &mut self.gateways[number].attempts;
+        let place = attempts.iter().position(|it| it.slot == slot).expect("what is given up is on its way");
+        let request = attempts.swap_remove(place);
+        self.adrift.push(request);
+        self.tell(number, |dispatcher, now| dispatcher.attempt_ended(slot, End::UNANSWERED, 0, now));
     }
 
     /// Writes down what the coordinator decided, then lets go what it says.
@@ -473,7 +486,14 @@ impl World {
             _ => answered(Verdict::Unavailable, 400),
         };
         let latency_us = u64::from(how) * 1_000;
-        self.tell(number, |dispatcher, now| dispatcher.attempt_ended(request.slot, end, latency_us, now));
+        let has_hung_up = end == End::UNANSWERED && how >= 128;
+        self.tell(number, |dispatcher, now| {
+            if has_hung_up {
+                dispatcher.attempt_hung_up(request.slot, latency_us, now);
+            } else {
+                dispatcher.attempt_ended(request.slot, end, latency_us, now);
+            }
+        });
     }
 
     fn end_lookup(&mut self, number: usize, which: u8, is_answered: bool) {

@@ -229,6 +229,11 @@ pub(crate) fn policies(processors: &Processors, thread_count: u16) -> [Processor
                     .and_then(|lookup| lookup.not_found_after_ms)
                     .map_or(u64::MAX, |after_ms| after_ms.saturating_mul(1_000)),
                 lookup_every_us: profile.lookup.as_ref().map_or(1_000_000, |lookup| lookup.every_ms * 1_000),
+                give_up_us: if profile.idempotency.concurrent {
+                    0
+                } else {
+                    profile.connection.attempt_timeout_ms.saturating_mul(1_000)
+                },
             },
             declined_goes_on: profile.declined_goes_on,
         };

@@ -169,12 +169,16 @@ impl Core {
         };
         // The core lives as long as its thread, and so may its clients refer to it.
         let core = Rc::clone(self);
-        let on_end = move |AttemptEnd { slot, end, latency_us, reference, .. }: AttemptEnd| {
+        let on_end = move |AttemptEnd { slot, end, latency_us, reference, has_hung_up, .. }: AttemptEnd| {
             core.event(|dispatcher, now| {
                 if let Some(reference) = &reference {
                     dispatcher.named(slot, reference);
                 }
-                dispatcher.attempt_ended(slot, end, latency_us, now);
+                if has_hung_up {
+                    dispatcher.attempt_hung_up(slot, latency_us, now);
+                } else {
+                    dispatcher.attempt_ended(slot, end, latency_us, now);
+                }
             });
         };
         let client = Client::new(config, Rc::clone(&self.beat), Rc::new(on_end));
@@ -266,6 +270,8 @@ impl Core {
                     members,
                 });
             }
+            Action::Renew { processor } => self.client(processor).renew(),
+            Action::GiveUp { slot, processor } => self.client(processor).give_up(slot),
             Action::Verify { slot, processor, correlation_id, requested_at } => {
                 let core = Rc::clone(self);
                 let known = self.dispatcher.borrow().reference(slot);

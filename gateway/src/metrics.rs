@@ -271,6 +271,16 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
             by_processor(&|thread, index| thread.counters.unproven_declines[index]),
         ),
         (
+            "galo_gateway_attempts_given_up_total",
+            "Attempts given up and settled otherwise, since nothing was heard on connections that were open when others were answered.",
+            by_processor(&|thread, index| thread.counters.given_up[index]),
+        ),
+        (
+            "galo_gateway_attempts_hung_up_total",
+            "Attempts repeated at once, since the processor closed a kept connection instead of an answer.",
+            by_processor(&|thread, index| thread.counters.hung_up[index]),
+        ),
+        (
             "galo_gateway_rate_held_total",
             "Decisions to wait for the processor, or to pay more elsewhere, because of limits.per_second alone.",
             by_processor(&|thread, index| thread.counters.rate_held[index]),

@@ -2,7 +2,7 @@
 //!
 //! Tables of cases: bytes that are no request, or two; bodies and bounds that are no payment and no instant; crowds of slow
 //! and idle clients; processors that cut, garble, delay or refuse their answers at every byte, that refuse single payments, limit
-//! rates, claim what is not so, or never answer; every shipped profile against the program that speaks that provider's API; processes that stand still, die and are started twice; peers that are none;
+//! rates, claim what is not so, or never answer; connections that freeze, or end as they are used; every shipped profile against the program that speaks that provider's API; processes that stand still, die and are started twice; peers that are none;
 //! descriptors, disk, memory and CPU that run out. Each case says what must come of it, and after each the system must be alive and
 //! correct: an ordinary payment is taken, and in the end everything that was promised stands in a processor's book once, to the
 //! cent, and nothing else does.
@@ -38,6 +38,7 @@ mod rates;
 mod refusals;
 mod resources;
 mod scene;
+mod silences;
 mod slowness;
 mod smuggling;
 mod stops;
@@ -111,6 +112,7 @@ fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     claims::run(programs, tally);
     members::run(programs, tally);
     slowness::run(programs, tally);
+    silences::run(programs, tally);
     providers::run(programs, tally);
     addresses::run(programs, tally);
     stops::run(programs, tally)?;

@@ -9,13 +9,15 @@
 //! reads what Galo did, and notes each request that is not exactly what Galo should send: two requests in one, or half a one,
 //! would show there.
 //!
+//! Connections that are open may be frozen: then packets vanish on them, or answers alone do, without an end.
+//!
 //! One thread per connection, blocking. It uses nothing of Galo's.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -38,6 +40,17 @@ pub(crate) enum Then {
     Reset,
     /// Nothing until the processor is healed, which resets what hangs.
     Hang,
+}
+
+/// What becomes of connections that freeze: no end and no reset on any of them, and new ones are as ever.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Freeze {
+    /// Packets vanish both ways, and nobody acknowledges any: a firewall that has forgotten its states.
+    Vanish,
+    /// What is sent is acknowledged and goes no further: a proxy that has lost its other side.
+    Swallow,
+    /// What is sent arrives, and no answer does.
+    Mute,
 }
 
 /// The answer to one request.
@@ -84,6 +97,8 @@ pub(crate) struct Asked<'books> {
     pub(crate) since_first: Duration,
     /// This id is stored already.
     pub(crate) is_known: bool,
+    /// One for the first request of its connection.
+    pub(crate) on_connection: u64,
 }
 
 impl Asked<'_> {
@@ -159,12 +174,40 @@ struct Shared {
     is_over: AtomicBool,
     /// How often it was healed.
     heal_count: AtomicU64,
+    /// The connections that were open lately, in the order in which they came.
+    lines: Mutex<Vec<Weak<Line>>>,
+}
+
+/// A connection, as seen from outside its thread.
+#[derive(Debug)]
+struct Line {
+    stream: TcpStream,
+    freeze: OnceLock<Freeze>,
+}
+
+impl Line {
+    fn freeze(&self, how: Freeze) -> std::io::Result<()> {
+        if how == Freeze::Vanish {
+            // A filter of one instruction: of every packet nothing is let in, before TCP sees it.
+            let nothing = nix::libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 };
+            SockRef::from(&self.stream).attach_filter(&[nothing])?;
+        }
+        self.freeze.set(how).map_err(|_| ErrorKind::AlreadyExists.into())
+    }
+
+    fn is_frozen(&self) -> bool {
+        self.freeze.get().is_some()
+    }
 }
 
 impl Shared {
     fn books(&self) -> MutexGuard<'_, Books> {
         // A thread that panicked while it held the books has said why already.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<Weak<Line>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -282,6 +325,17 @@ impl Processor {
         books.scripts.clear();
     }
 
+    /// Freezes those of the connections that are open whose number among them is picked; how many that are.
+    pub(crate) fn freeze(&self, how: Freeze, picks: impl Fn(usize) -> bool) -> Result<usize, String> {
+        let lines = self.shared.lines();
+        let open = lines.iter().filter_map(Weak::upgrade).filter(|line| !line.is_frozen());
+        let picked: Vec<_> = open.enumerate().filter(|(number, _)| picks(*number)).collect();
+        for (_, line) in &picked {
+            line.freeze(how).map_err(|error| format!("cannot freeze a connection: {error}"))?;
+        }
+        Ok(picked.len())
+    }
+
     pub(crate) fn stored(&self, id: &str) -> Option<Payment> {
         self.books().stored.get(id).copied()
     }
@@ -319,19 +373,35 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
     if stream.set_read_timeout(Some(STOP_POLL)).and(stream.set_nodelay(true)).is_err() {
         return;
     }
-    let mut unread = Vec::new();
+    let Ok(line) = stream.try_clone() else { return };
+    let line = Arc::new(Line { stream: line, freeze: OnceLock::new() });
+    let mut lines = shared.lines();
+    lines.retain(|line| line.strong_count() > 0);
+    lines.push(Arc::downgrade(&line));
+    drop(lines);
+    let (mut unread, mut on_connection) = (Vec::new(), 0);
     while let Some(request) = read_request(&mut stream, &mut unread, shared) {
+        if matches!(line.freeze.get(), Some(Freeze::Vanish | Freeze::Swallow)) {
+            continue;
+        }
+        on_connection += 1;
         // Before the answer is decided upon: whoever is healed in between does not hang.
         let heal_count = shared.heal_count.load(Ordering::Relaxed);
-        let (act, id) = respond(&request, shared);
+        let (act, id) = respond(&request, on_connection, shared);
         if act.bytes.is_empty() {
             std::thread::sleep(act.pause);
         }
         for piece in act.bytes.chunks(act.piece_size.min(act.bytes.len()).max(1)) {
             std::thread::sleep(act.pause);
+            if line.is_frozen() {
+                break;
+            }
             if stream.write_all(piece).is_err() {
                 return;
             }
+        }
+        if line.is_frozen() {
+            continue;
         }
         if let Some(id) = id
             && matches!(act.status(), 200..=299 | 409 | 422)
@@ -424,10 +494,10 @@ struct PaymentBody<'body> {
 }
 
 /// Decides upon an answer, and stores the payment where the act says so; whose POST it is, if it is one.
-fn respond(request: &Request, shared: &Shared) -> (Act, Option<String>) {
+fn respond(request: &Request, on_connection: u64, shared: &Shared) -> (Act, Option<String>) {
     let mut books = shared.books();
     if request.line == "POST /payments HTTP/1.1" {
-        return take_payment(&mut books, &request.body);
+        return take_payment(&mut books, &request.body, on_connection);
     }
     (tell(request, &mut books), None)
 }
@@ -464,7 +534,7 @@ fn tell(request: &Request, books: &mut Books) -> Act {
     }
 }
 
-fn take_payment(books: &mut Books, body: &[u8]) -> (Act, Option<String>) {
+fn take_payment(books: &mut Books, body: &[u8], on_connection: u64) -> (Act, Option<String>) {
     let Some((id, payment, payer)) = read_payment(body) else {
         books.anomalies.push(format!("no payment: {}", show(body)));
         return (Act::new(false, plain(400, "Bad Request", ""), Then::Stay), None);
@@ -477,6 +547,7 @@ fn take_payment(books: &mut Books, body: &[u8]) -> (Act, Option<String>) {
         number: books.arrivals.len() as u64 + 1,
         since_first: books.arrivals.first().map_or(Duration::ZERO, |first| at - first.at),
         is_known: books.stored.contains_key(&id),
+        on_connection,
     };
     let scripted = books.scripts.get_mut(&id).and_then(VecDeque::pop_front);
     let scripted = scripted.or_else(|| books.manner.as_ref().and_then(|manner| manner.0(&asked)));
@@ -566,12 +637,12 @@ mod tests {
         let body =
             format!(r#"{{"correlationId":"{id}","amount":19.90,"requestedAt":"2025-07-15T12:34:56.789Z"}}"#);
         books.scripts.insert(id.to_owned(), VecDeque::from([Act::new(false, "x", Then::Reset)]));
-        assert_eq!(take_payment(&mut books, body.as_bytes()).0.bytes, b"x");
+        assert_eq!(take_payment(&mut books, body.as_bytes(), 1).0.bytes, b"x");
         assert!(books.stored.is_empty());
-        assert_eq!(take_payment(&mut books, body.as_bytes()).0.bytes, processed());
-        assert_eq!(take_payment(&mut books, body.as_bytes()).0.bytes, known_already());
+        assert_eq!(take_payment(&mut books, body.as_bytes(), 1).0.bytes, processed());
+        assert_eq!(take_payment(&mut books, body.as_bytes(), 1).0.bytes, known_already());
         assert_eq!((books.stored.len(), books.posts[id].len(), books.anomalies.len()), (1, 3, 0));
-        take_payment(&mut books, b"{}");
+        take_payment(&mut books, b"{}", 1);
         assert_eq!(books.anomalies.len(), 1);
         let statuses: Vec<u16> = books.arrivals.iter().map(|arrival| arrival.status).collect();
         assert_eq!(statuses, [0, 200, 422]);

@@ -137,7 +137,7 @@ pub(crate) fn read_processor(mut table: Table<'_>, place: u8, files: &Files<'_>)
         attempt_timeout_ms: table.number_or("attempt_timeout_ms", 30_000, 100..=HOUR_MS),
         idle_ms: table.number_or("idle_ms", 30_000, 100..=HOUR_MS),
         keepalive_s: table.number_or("keepalive_s", 15, 0..=7_200),
-        user_timeout_ms: table.number_or("user_timeout_ms", 0, 0..=HOUR_MS),
+        user_timeout_ms: table.number_or("user_timeout_ms", 3_000, 0..=HOUR_MS),
     };
     let auth = Auth::read(table.table("auth"), files);
     let key = read_idempotency(&mut table);

@@ -80,6 +80,8 @@ pub struct Idempotency {
     pub key: KeyForm,
     /// For how long after the first attempt the same key may be sent again; `None`: for ever; 0: never.
     pub window_s: Option<u64>,
+    /// The same request may be sent while an earlier one may still be at work: at most one of them charges, and neither is lost for it.
+    pub concurrent: bool,
 }
 
 /// Where the key stands.
@@ -100,7 +102,8 @@ pub(crate) struct Key<'a> {
 }
 
 pub(crate) fn read_idempotency<'a>(processor: &mut Table<'a>) -> Key<'a> {
-    let nothing = Idempotency { has_key: false, key: KeyForm::Hyphenated, window_s: Some(0) };
+    let nothing =
+        Idempotency { has_key: false, key: KeyForm::Hyphenated, window_s: Some(0), concurrent: false };
     let mut key = Key { public: nothing, place: KeyPlace::Nowhere, header: None, at: processor.at() };
     let Some(entry) = processor.need("idempotency", "a table with the key in") else { return key };
     let Some(mut table) = entry.table() else { return key };
@@ -113,7 +116,7 @@ pub(crate) fn read_idempotency<'a>(processor: &mut Table<'a>) -> Key<'a> {
         ("none", KeyPlace::Nowhere),
     ];
     let Some(place) = table.word("in", &places) else {
-        table.finish_whatever(&["name", "length_max", "window_s"]);
+        table.finish_whatever(&["name", "length_max", "window_s", "concurrent"]);
         return key;
     };
     key.place = place;
@@ -133,6 +136,13 @@ pub(crate) fn read_idempotency<'a>(processor: &mut Table<'a>) -> Key<'a> {
             entry.expected("at least 32: a key is an id, of which even the bare hexadecimal digits are 32");
         }
         key.public.window_s = table.number_or_word("window_s", "for ever", 0..=315_360_000);
+        key.public.concurrent = table.flag("concurrent").unwrap_or(false);
+        if key.public.concurrent
+            && key.public.window_s == Some(0)
+            && let Some(entry) = table.get("concurrent")
+        {
+            entry.expected("a window_s other than 0 beside true: without one nothing is sent again");
+        }
     }
     table.finish();
     key

@@ -47,6 +47,19 @@ pub enum Action {
         /// When.
         requested_at: UnixMillis,
     },
+    /// Use no connection to a processor that is open now for another attempt, unless something is heard on it from now on. Attempts on their way stay where they
+    /// are.
+    Renew {
+        /// Whose.
+        processor: Processor,
+    },
+    /// End an attempt as if its time were over: its connection is taken to be dead. It is reported as any other.
+    GiveUp {
+        /// The handle that it came with.
+        slot: u32,
+        /// Where it went.
+        processor: Processor,
+    },
     /// Look a payment up at a processor and report to [`Dispatcher::verified`].
     Verify {
         /// The handle to report with.

@@ -56,15 +56,20 @@ pub struct DoubtPolicy {
     pub absent_after_us: u64,
     /// Between two look-ups of a payment that is pending, or in doubt and not sent again, µs.
     pub lookup_every_us: u64,
+    /// How long after an attempt was sent that was given up, though its answer may still be on its way, the same may be sent again, µs: 0 where the processor
+    /// bears the same request twice at the same time, else an attempt's longest life. Until then it is only looked up.
+    pub give_up_us: u64,
 }
 
 impl DoubtPolicy {
     /// The contest's processors know an id for ever, and a payment that sleeps inside is stored in the end: at the latest 5 s after it came, which is
-    /// at the latest an attempt's 30 s after it was sent. Two minutes are three times that.
+    /// at the latest an attempt's 30 s after it was sent. Two minutes are three times that. Of two that sleep inside at the same time one is stored, since
+    /// the id is unique, and the other is told 422.
     pub const CONTEST: Self = Self {
         resend_us_max: u64::MAX,
         has_lookup: true,
         absent_after_us: 120_000_000,
         lookup_every_us: 1_000_000,
+        give_up_us: 0,
     };
 }

@@ -1,13 +1,13 @@
 //! Payments that may be with a processor: when they are sent again, when they are looked up.
 //!
-//! Must never: send one to another processor, or after the time for which its processor knows the key, or while the ledger is away; take silence, or a question
-//! that was not asked, for an answer.
+//! Must never: send one to another processor, or after the time for which its processor knows the key, or while the ledger is away, or while the answer to an
+//! attempt that was given up may still come, unless the processor bears that; take silence, or a question that was not asked, for an answer.
 
 use std::cmp::Reverse;
 
 use galo_wire::Processor;
 
-use super::payment::{About, Doubt, Payment, Place, State};
+use super::payment::{About, Cause, Doubt, Payment, Place, State};
 use super::troubles::LOOK_AGAIN_US;
 use super::yields::YIELD_REST_US;
 use super::{Action, Dispatcher, key_of};
@@ -62,6 +62,8 @@ impl Dispatcher {
         let tries = u32::from(payment.tries);
         let is_sent_again = self.is_sent_again(&payment, doubt, now);
         let wait_us = match doubt.about {
+            // The connection was at fault, and is another one by now.
+            About::Arrival if matches!(doubt.cause, Cause::HungUp | Cause::GivenUp) && tries == 0 => 0,
             About::Arrival if is_sent_again => {
                 let pause_us = self.suspect_pause_us(slot);
                 pause_us.unwrap_or_else(|| BACKOFF.delay_us(tries, &mut self.random))
@@ -90,12 +92,16 @@ impl Dispatcher {
     }
 
     fn is_sent_again(&self, payment: &Payment, doubt: Doubt, now: Now) -> bool {
-        doubt.about == About::Arrival && self.may_send_again(payment, doubt.processor, now)
+        let is_over = doubt.cause != Cause::GivenUp || {
+            let give_up_us = self.config.processors[doubt.processor.index()].doubt.give_up_us;
+            now.monotonic_us.saturating_sub(doubt.sent_us) >= give_up_us
+        };
+        doubt.about == About::Arrival && is_over && self.may_send_again(payment, doubt.processor, now)
     }
 
     /// Whether the processor still knows the attempt by its key, so that sending it again cannot charge it twice. A clock that was stepped back makes no
     /// attempt younger: what has been here since then is as old as that, and of what came with a time that is yet to be nobody knows how old it is.
-    fn may_send_again(&self, payment: &Payment, processor: Processor, now: Now) -> bool {
+    pub(super) fn may_send_again(&self, payment: &Payment, processor: Processor, now: Now) -> bool {
         let resend_us_max = self.config.processors[processor.index()].doubt.resend_us_max;
         let is_of_the_future = payment.requested_at.0.saturating_sub(now.unix_ms.0) > FUTURE_MS_MAX;
         let age_us = payment.stamped_ago_ms(now).saturating_mul(1_000);

@@ -3,7 +3,7 @@
 use galo_wire::record::Contradiction;
 use galo_wire::{Outcome, Processor};
 
-use super::payment::{About, Doubt, Payment, State};
+use super::payment::{About, Cause, Doubt, GivenUp, Payment, State};
 use super::{Action, Dispatcher, Stored, Verification, key_of};
 use crate::money::AmountCents;
 use crate::outlook::Sent;
@@ -21,18 +21,30 @@ const REFUSED_IN_DOUBT_MAX: [u8; 2] = [64, 12];
 impl Dispatcher {
     /// An attempt ended. Called exactly once for each [`Action::Attempt`].
     pub fn attempt_ended(&mut self, slot: u32, end: End, latency_us: u64, now: Now) {
+        self.ended(slot, end, latency_us, Cause::Usual, now);
+    }
+
+    pub(super) fn ended(&mut self, slot: u32, end: End, latency_us: u64, cause: Cause, now: Now) {
         self.wake(now);
         let payment = self.payments[key_of(slot)];
-        let State::Attempting(processor, sent) = payment.state else {
+        let State::Attempting(processor, sent, given_up) = payment.state else {
             unreachable!("an attempt ends once, in state {:?}", payment.state);
         };
+        let cause = match (given_up, cause) {
+            (GivenUp::Now, _) if end == End::UNANSWERED => Cause::GivenUp,
+            (GivenUp::Before, Cause::Usual) => Cause::UsualAfterwards,
+            (_, cause) => cause,
+        };
         self.counters.verdicts[processor.index()][end.verdict as usize] += 1;
-        let is_evidence = self.is_evidence(slot, processor)
-            || (end.verdict == Verdict::Overloaded && self.is_new_to(slot, processor));
+        // A connection's fault is not the processor's.
+        let is_of_connection = matches!(cause, Cause::HungUp | Cause::GivenUp);
+        let is_evidence = !is_of_connection
+            && (self.is_evidence(slot, processor)
+                || (end.verdict == Verdict::Overloaded && self.is_new_to(slot, processor)));
         let outlook = &mut self.outlooks[processor.index()];
         let change = outlook.ended(slot, sent, end, latency_us, is_evidence, now);
         self.tell(processor, change, now);
-        let doubt = Doubt::sent(processor, sent.at_us);
+        let doubt = Doubt { cause, ..Doubt::sent(processor, sent.at_us) };
         match end.verdict {
             Verdict::Processed => {
                 self.budgets[processor.index()].on_success();
@@ -49,7 +61,7 @@ impl Dispatcher {
             }
             // In doubt before: no refusal ends that, and neither does a decline.
             _ if payment.in_doubt || end.verdict == Verdict::Unknown => {
-                if end.verdict != Verdict::NotSent {
+                if end.verdict != Verdict::NotSent && !is_of_connection {
                     self.left_in_doubt(slot, processor);
                 }
                 let about = if self.is_hopeless(slot, end.verdict) {

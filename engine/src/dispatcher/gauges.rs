@@ -19,6 +19,10 @@ pub struct DispatcherCounters {
     pub attempts: [u64; PROCESSORS_LEN_MAX],
     /// Attempts that ended, by [`Verdict`].
     pub verdicts: [[u64; Verdict::COUNT]; PROCESSORS_LEN_MAX],
+    /// Attempts given up, since the connections that were open when they were sent are silent and others are not.
+    pub given_up: [u64; PROCESSORS_LEN_MAX],
+    /// Attempts for an answer to which the processor closed a connection that was kept; sent again at once.
+    pub hung_up: [u64; PROCESSORS_LEN_MAX],
     /// Routing decisions, by [`Reason`].
     pub decisions: [u64; Reason::COUNT],
     /// Decisions to wait for a processor, or to pay more than there, because of its [rate](crate::rate) alone.

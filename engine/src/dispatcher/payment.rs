@@ -24,7 +24,7 @@ pub(super) enum State {
     /// Waits for the ledger to have the intent; the processor is reserved.
     Intending(Place),
     /// On its way.
-    Attempting(Processor, Sent),
+    Attempting(Processor, Sent, GivenUp),
     /// Left the queue for a while.
     Deferred,
     /// May be with a processor; waits for the next try.
@@ -42,6 +42,30 @@ pub(super) struct Doubt {
     pub(super) about: About,
     /// How often the processor said that it is not to be found.
     pub(super) not_found: u8,
+    pub(super) cause: Cause,
+}
+
+/// How an attempt ended that leaves a payment in doubt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cause {
+    /// In no way that says where the fault lies.
+    Usual,
+    /// The processor closed a connection that was kept as it was used.
+    HungUp,
+    /// It was given up: its answer may still come, to nobody.
+    GivenUp,
+    /// As usual, and one before it was given up.
+    UsualAfterwards,
+}
+
+/// Whether an attempt of this doubt was given up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum GivenUp {
+    No,
+    /// This one: its end is awaited.
+    Now,
+    /// One before. This one is waited for, as long as it takes: if it is silent as well, then for another reason.
+    Before,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,9 +80,19 @@ pub(super) enum About {
     Contradiction,
 }
 
+impl State {
+    /// What is to be known of an attempt that is made now.
+    pub(super) const fn given_up(self) -> GivenUp {
+        match self {
+            Self::Doubtful(Doubt { cause: Cause::GivenUp | Cause::UsualAfterwards, .. }) => GivenUp::Before,
+            _ => GivenUp::No,
+        }
+    }
+}
+
 impl Doubt {
     pub(super) const fn sent(processor: Processor, sent_us: u64) -> Self {
-        Self { processor, sent_us, about: About::Arrival, not_found: 0 }
+        Self { processor, sent_us, about: About::Arrival, not_found: 0, cause: Cause::Usual }
     }
 }
 

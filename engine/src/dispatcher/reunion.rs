@@ -98,7 +98,7 @@ impl Dispatcher {
                     self.send_texts(slot);
                     self.actions.push(claim(Stage::Waiting, payment.requested_at));
                 }
-                State::Attempting(processor, _)
+                State::Attempting(processor, ..)
                 | State::Doubtful(Doubt { processor, .. })
                 | State::Verifying(Doubt { processor, .. }) => {
                     self.send_texts(slot);

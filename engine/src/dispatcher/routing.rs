@@ -169,6 +169,7 @@ impl Dispatcher {
             let change = self.outlooks[processor.index()].pace_change(now);
             self.tell(processor, change, now);
             views[processor.index()] = self.outlooks[processor.index()].view(now, backlog);
+            self.renew_where_silent(processor);
         }
         self.choices.look(self.config.router.processors, &mut views, now.monotonic_us);
         Situation {

@@ -1,8 +1,10 @@
 //! One dispatcher between a ledger that grants and records everything at once and processors that do as a test says, in virtual
 //! time: it is asked what it waits for, as the gateway's shell asks, and time passes for it only then.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
+use std::rc::Rc;
 
 use galo_engine::dispatcher::{
     Action, Dispatcher, DispatcherConfig, DispatcherGauges, DoubtPolicy, ProcessorPolicy, Verification,
@@ -40,6 +42,9 @@ pub fn refused() -> End {
 pub fn declined() -> End {
     end(Verdict::Declined, 402)
 }
+
+/// How an attempt ends whose processor closes a kept connection as it is used.
+pub const HUNG_UP: End = End { verdict: Verdict::Unknown, status: 0, retry_after_ms: 1 };
 
 /// An attempt as its processor sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +95,12 @@ pub struct Field {
     pub stepped_back_ms: u64,
     /// How often the ledger was asked whether anything is not this gateway's by now.
     pub readies: u32,
+    /// Since when attempts go over other connections than before, by processor, µs; 0: they do not.
+    pub renewed_us: Rc<[Cell<u64>; PROCESSORS_LEN_MAX]>,
+    /// Which attempts were given up, and when.
+    pub given_up: Vec<(u64, u32)>,
+    /// Attempts on their way, by slot: which of `ends` is theirs.
+    under_way: HashMap<u32, (usize, u32)>,
     is_linked: bool,
     ends: Vec<(End, u64)>,
     answers: Vec<Message>,
@@ -150,6 +161,9 @@ impl Field {
             ledger_us: 0,
             stepped_back_ms: 0,
             readies: 0,
+            renewed_us: Rc::default(),
+            given_up: Vec::new(),
+            under_way: HashMap::new(),
             is_linked: false,
             ends: Vec::new(),
             answers: Vec::new(),
@@ -225,6 +239,7 @@ impl Field {
                 self.tries.push(it);
                 let number = self.ends.len();
                 self.ends.push((end, latency_us));
+                self.under_way.insert(slot, (number, id));
                 self.due.push(Reverse((self.now_us + latency_us, Due::Ended { slot, number })));
             }
             Action::Verify { slot, processor, correlation_id, .. } => {
@@ -232,6 +247,13 @@ impl Field {
                 self.lookups.push((self.now_us, id));
                 let processor = processor as u8;
                 self.due.push(Reverse((self.now_us + MS, Due::LookedUp { slot, processor, id })));
+            }
+            Action::Renew { processor } => self.renewed_us[processor.index()].set(self.now_us),
+            Action::GiveUp { slot, .. } => {
+                let (number, id) = self.under_way[&slot];
+                self.given_up.push((self.now_us, id));
+                self.ends[number].0 = End::UNANSWERED;
+                self.due.push(Reverse((self.now_us, Due::Ended { slot, number })));
             }
             Action::Answer { .. } | Action::CheckHealth { .. } => {}
             Action::Send(message) => self.ledger(message),
@@ -317,8 +339,19 @@ impl Field {
             let Some(Reverse((_, due))) = self.due.pop() else { break };
             match due {
                 Due::Ended { slot, number } => {
+                    if self.under_way.get(&slot).is_none_or(|it| it.0 != number) {
+                        // It was given up.
+                        continue;
+                    }
+                    self.under_way.remove(&slot);
                     let (end, latency_us) = self.ends[number];
-                    self.event(|dispatcher, now| dispatcher.attempt_ended(slot, end, latency_us, now));
+                    self.event(|dispatcher, now| {
+                        if end == HUNG_UP {
+                            dispatcher.attempt_hung_up(slot, latency_us, now);
+                        } else {
+                            dispatcher.attempt_ended(slot, end, latency_us, now);
+                        }
+                    });
                 }
                 Due::Heard { number } => {
                     let message = self.answers[number];

@@ -83,6 +83,11 @@ impl<IO: AsyncReadRent> AnswerReader<IO> {
         Self { io, buffer: Vec::with_capacity(BUFFER_SIZE), at: 0, head: 0..0, body_size_max: BODY_SIZE_MAX }
     }
 
+    /// Whether a byte of the present answer was read.
+    pub(super) const fn has_begun(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// What the head of the present answer, and this body, say of an attempt.
     pub(super) fn judge(&self, head: &Head, body: &[u8], answers: &Answers) -> End {
         let Head { status, retry_after_ms, .. } = *head;

@@ -6,7 +6,7 @@
 //!
 //! What is reported depends on two things only, how far the attempt got and why it ended:
 //!
-//! | got to | whole answer | error, end of stream, garbage | hard timeout | shutdown |
+//! | got to | whole answer | error, end of stream, garbage | hard timeout, [`Client::give_up`] | shutdown |
 //! | --- | --- | --- | --- | --- |
 //! | no byte written | – | not sent | not sent | not sent |
 //! | a byte may have left | – | unanswered | unanswered | unanswered |
@@ -15,6 +15,9 @@
 //!
 //! A processor decides before it sends a head, so where its status is all that counts, a body cut short puts nothing in doubt.
 //! It does end the connection.
+//!
+//! Beside that it is reported whether the peer closed a kept connection without a byte of an answer, which peers do to connections that have rested. And
+//! whoever finds that nothing is heard on connections has them [renewed](Client::renew).
 //!
 //! Memory: a lane holds its task (under 4 KiB), a request of 300 bytes and 4 KiB for an answer, so 400 lanes
 //! (the default bound) take about 3.4 MB. The worst that a hostile processor can make of it is 32 KiB for an answer in each
@@ -112,6 +115,8 @@ pub struct AttemptEnd {
     pub latency_us: u64,
     /// What the processor calls the payment, if the answer says that it has it, or may have.
     pub reference: Option<String>,
+    /// Instead of an answer, without a byte of one, the processor closed the connection, on which it had answered before.
+    pub has_hung_up: bool,
 }
 
 /// Counters and gauges for metrics.
@@ -147,6 +152,8 @@ pub struct Client {
     idle: RefCell<Vec<Rc<Lane>>>,
     in_flight: Cell<usize>,
     is_closing: Cell<bool>,
+    /// A connection on which nothing was heard since is not used for another attempt.
+    renewed_at: Cell<Option<Instant>>,
     drained: RefCell<Vec<Waker>>,
     pub(super) queries: Cell<usize>,
     pub(super) lists: Cell<usize>,
@@ -160,12 +167,17 @@ struct Lane {
     connection: Cell<Option<Connection>>,
     /// The lane's task, while it waits for a job or for an attempt to end.
     waker: Cell<Option<Waker>>,
+    /// The number of the attempt that it executes.
+    slot: Cell<Option<u32>>,
+    /// That one is to end.
+    is_given_up: Cell<bool>,
 }
 
 struct Job {
     attempt: Attempt,
     started: Instant,
     reference: Cell<Option<String>>,
+    has_hung_up: Cell<bool>,
 }
 
 /// How far an attempt got; see the table in this module's header.
@@ -183,6 +195,7 @@ enum Ended {
     /// The exchange is over, well or not.
     ByItself,
     TimedOut,
+    GivenUp,
     ByShutdown,
 }
 
@@ -206,6 +219,7 @@ impl Client {
             idle: RefCell::new(Vec::with_capacity(config.lanes_max)),
             in_flight: Cell::new(0),
             is_closing: Cell::new(false),
+            renewed_at: Cell::default(),
             drained: RefCell::default(),
             queries: Cell::new(0),
             lists: Cell::new(0),
@@ -226,7 +240,12 @@ impl Client {
     pub fn start(self: &Rc<Self>, attempt: Attempt) {
         assert!(self.in_flight.get() < self.config.lanes_max, "more attempts than the capacity limit allows");
         self.in_flight.set(self.in_flight.get() + 1);
-        let job = Job { attempt, started: Instant::now(), reference: Cell::default() };
+        let job = Job {
+            attempt,
+            started: Instant::now(),
+            reference: Cell::default(),
+            has_hung_up: Cell::default(),
+        };
         if self.is_closing.get() {
             let client = Rc::clone(self);
             monoio::spawn(async move { client.end(&job, End::NOT_SENT) });
@@ -240,6 +259,20 @@ impl Client {
                 wake(&lane.waker);
             }
             None => self.open_lane(job),
+        }
+    }
+
+    /// From now on attempts use no connection that is open now, unless something is heard on it; what is on its way stays where it is.
+    pub fn renew(&self) {
+        self.renewed_at.set(Some(Instant::now()));
+        self.idle.borrow().iter().for_each(|lane| drop(lane.connection.take()));
+    }
+
+    /// Ends an attempt as if its time were over. One that has ended already is reported as it ended.
+    pub fn give_up(&self, slot: u32) {
+        if let Some(lane) = self.lanes.borrow().iter().find(|lane| lane.slot.get() == Some(slot)) {
+            lane.is_given_up.set(true);
+            wake(&lane.waker);
         }
     }
 
@@ -327,7 +360,10 @@ impl Client {
     async fn serve(self: Rc<Self>, lane: Rc<Lane>) {
         let mut request = Vec::with_capacity(REQUEST_SIZE);
         while let Some(job) = self.next_job(&lane).await {
+            lane.slot.set(Some(job.attempt.slot));
+            lane.is_given_up.set(false);
             let end = self.attempt(&lane, &job, &mut request).await;
+            lane.slot.set(None);
             if !self.is_closing.get() {
                 self.idle.borrow_mut().push(Rc::clone(&lane));
             }
@@ -373,6 +409,9 @@ impl Client {
                 if self.is_closing.get() {
                     return Poll::Ready(Ended::ByShutdown);
                 }
+                if lane.is_given_up.get() {
+                    return Poll::Ready(Ended::GivenUp);
+                }
                 if hard_timeout.as_mut().poll(context).is_ready() {
                     return Poll::Ready(Ended::TimedOut);
                 }
@@ -384,7 +423,9 @@ impl Client {
         };
         match (progress.get(), ended) {
             (Progress::Unsent, _) => End::NOT_SENT,
-            (Progress::Sent, Ended::TimedOut | Ended::ByItself | Ended::ByShutdown) => End::UNANSWERED,
+            (Progress::Sent, Ended::TimedOut | Ended::GivenUp | Ended::ByItself | Ended::ByShutdown) => {
+                End::UNANSWERED
+            }
             (Progress::Answered(end), _) => end,
         }
     }
@@ -445,11 +486,13 @@ impl Client {
                         Err(_) => return,
                     }
                 }
-                Err(SendError::Partly) => return,
+                Err(SendError::Partly) => return job.has_hung_up.set(!is_fresh),
             }
         }
         self.beat.after(ANSWER_AGE_MIN).await;
-        let Ok(head) = connection.read_head().await else { return };
+        let Ok(head) = connection.read_head().await else {
+            return job.has_hung_up.set(!is_fresh && !connection.has_begun());
+        };
         let status = head.status;
         let is_judged_by_body = self.config.profile.answers.rules.needs_body(status);
         if !is_judged_by_body {
@@ -517,11 +560,12 @@ impl Client {
         }
     }
 
-    /// `connection`, unless it has been idle for too long, goes to where the name no longer points, or something
-    /// arrived on it.
+    /// `connection`, unless it has been idle for too long, is older than the last [renewal](Self::renew), goes to where the name no
+    /// longer points, or something arrived on it.
     fn still_good(&self, mut connection: Connection, now: Instant) -> Option<Connection> {
         let idle = now.saturating_duration_since(connection.idle_since());
         (idle <= Duration::from_millis(self.config.idle_ms_max)
+            && self.renewed_at.get().is_none_or(|at| connection.idle_since() > at)
             && self.connector.keeps(&connection)
             && connection.is_quiet())
         .then_some(connection)
@@ -535,6 +579,7 @@ impl Client {
             end,
             latency_us: u64::try_from(job.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             reference: job.reference.take(),
+            has_hung_up: job.has_hung_up.get(),
         });
         if self.in_flight.get() == 0 {
             for waker in self.drained.take() {

@@ -113,6 +113,11 @@ impl Connection {
         head
     }
 
+    /// Whether a byte of the present answer has come.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.reader.has_begun()
+    }
+
     /// Answers may have bodies of this size.
     pub(super) fn allow_body(&mut self, size_max: usize) {
         self.reader.body_size_max = size_max;

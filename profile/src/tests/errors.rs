@@ -364,7 +364,7 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "idempotency",
             "idempotency = { in = \"body\", name = \"k\" }",
-            "6: processor.idempotency.name = \"k\": an unknown key; expected one of in, length_max, window_s",
+            "6: processor.idempotency.name = \"k\": an unknown key; expected one of in, length_max, window_s, concurrent",
         ),
         (
             "idempotency",
@@ -380,6 +380,16 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
             "idempotency",
             "idempotency = { in = \"body\", window_s = \"ever\" }",
             "6: processor.idempotency.window_s = \"ever\": expected a whole number from 0 to 315360000, or \"for ever\"",
+        ),
+        (
+            "idempotency",
+            "idempotency = { in = \"body\", concurrent = 1 }",
+            "6: processor.idempotency.concurrent = 1: expected true or false",
+        ),
+        (
+            "idempotency",
+            "idempotency = { in = \"body\", window_s = 0, concurrent = true }",
+            "6: processor.idempotency.concurrent = true: expected a window_s other than 0 beside true: without one nothing is sent again",
         ),
         (
             "idempotency",

@@ -226,6 +226,8 @@ fn windows_and_ages_are_kept() {
     let window_s = |window: &str| one(&text(window)).idempotency.window_s;
     let written = ["", ", window_s = \"for ever\"", ", window_s = 0", ", window_s = 10"];
     assert_eq!(written.map(window_s), [None, None, Some(0), Some(10)]);
+    assert!(!one(&text("")).idempotency.concurrent);
+    assert!(one(&text(", concurrent = true")).idempotency.concurrent);
     let none = one(&own("", LIST));
     assert!(!none.idempotency.has_key);
     assert_eq!(none.lookup.as_ref().unwrap().not_found_after_ms, None);

@@ -130,6 +130,7 @@ fn the_contests_rules_are_the_engines() {
     assert_eq!(search.read(200, body.replace("4a79", "5a79").as_bytes()), Said::Unclear);
     assert_eq!(search.read(500, b""), Said::Unclear);
     assert_eq!(processor.idempotency.window_s, None);
+    assert!(processor.idempotency.concurrent);
     assert_eq!(processor.lookup.as_ref().unwrap().not_found_after_ms, Some(120_000));
 }
 

@@ -110,6 +110,8 @@ bugs! {
     AbsentTooEarly = "absent-too-early",
     /// An attempt is sent again after its processor has forgotten the key.
     KeysForEver = "keys-for-ever",
+    /// An attempt that was given up is sent again at once, although its processor charges the same request twice at the same time.
+    GivenUpSentAgain = "given-up-sent-again",
     /// When to come back is not read.
     RetryAfterIgnored = "retry-after-ignored",
     /// A payment's own refusal is read as one that asks to be left alone for a while.

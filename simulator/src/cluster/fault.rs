@@ -47,7 +47,7 @@ impl World {
         }
         let gap_us = self.dice.skewed(self.plan.fault_gap_us);
         self.after(1_000 + gap_us, Event::Fault);
-        match self.dice.index(12) {
+        match self.dice.index(13) {
             0 | 1 => {
                 let process = self.any_process();
                 self.kill(process);
@@ -63,6 +63,7 @@ impl World {
             8 if self.plan.purges && self.coverage.purges < 2 => self.purge(),
             9 if self.plan.power_loss.is_some() => self.lose_power(),
             10 if self.plan.moves => self.move_processor(),
+            11 if self.plan.freezes => self.freeze(),
             _ if self.plan.bad_processors => self.change_processor(),
             _ => {}
         }
@@ -138,6 +139,7 @@ impl World {
     /// A processor is well again.
     pub(super) fn heal_processor(&mut self, processor: Processor) {
         self.resolve(processor);
+        self.gateways.iter_mut().for_each(|gateway| gateway.frozen_len[processor.index()] = 0);
         let now_us = self.now_us;
         let upstream = &mut self.upstreams[processor.index()];
         upstream.down = false;

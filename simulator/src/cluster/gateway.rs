@@ -13,6 +13,7 @@ use galo_wire::{Attached, FrameWriter, Message, PROTOCOL_VERSION, decode_frames}
 use super::bug::Bug;
 use super::client::Post;
 use super::clock::Clock;
+use super::connections::GivenUp;
 use super::invariant::Invariant;
 use super::link::{Chunk, Connection, Side};
 use super::oracle::texts;
@@ -54,6 +55,10 @@ pub struct Gateway {
     pub rests_us: [(u64, u64); PROCESSORS_LEN_MAX],
     /// Until when it knows a processor's former address, by processor.
     pub stale_until_us: [u64; PROCESSORS_LEN_MAX],
+    /// How many of its connections swallow what is sent, by processor.
+    pub frozen_len: [u64; PROCESSORS_LEN_MAX],
+    /// Attempts that it gave up, while the payment was its own.
+    pub given_up: Vec<GivenUp>,
 }
 
 impl Gateway {
@@ -78,6 +83,8 @@ impl Gateway {
             refused: BTreeSet::new(),
             rests_us: [(0, 0); PROCESSORS_LEN_MAX],
             stale_until_us: [0; PROCESSORS_LEN_MAX],
+            frozen_len: [0; PROCESSORS_LEN_MAX],
+            given_up: Vec::new(),
         }
     }
 
@@ -124,6 +131,8 @@ impl World {
         gateway.refused.clear();
         gateway.rests_us = [(0, 0); PROCESSORS_LEN_MAX];
         gateway.stale_until_us = [0; PROCESSORS_LEN_MAX];
+        gateway.frozen_len = [0; PROCESSORS_LEN_MAX];
+        gateway.given_up.clear();
         gateway.greeted = false;
         let connection = gateway.connection.take();
         self.trace(|| format!("gateway {number} dies"));
@@ -133,6 +142,7 @@ impl World {
         self.coverage.unknown += unknown.sum::<u64>();
         self.coverage.contradictions += counters.contradictions.iter().sum::<u64>();
         self.coverage.deferred += counters.deferred;
+        self.coverage.hung_up += counters.hung_up.iter().sum::<u64>();
         if let Some(connection) = connection {
             self.close(connection, Side::Gateway, lossy);
         }
@@ -214,6 +224,8 @@ impl World {
             Action::Attempt { slot, processor, correlation_id, amount, requested_at } => {
                 self.start_attempt(number, slot, processor, correlation_id, amount.get(), requested_at.0);
             }
+            Action::Renew { processor } => self.renew(number, processor),
+            Action::GiveUp { slot, processor } => self.give_up(number, slot, processor),
             Action::Verify { slot, processor, correlation_id, .. } => {
                 self.start_lookup(number, slot, processor, correlation_id);
             }
@@ -334,6 +346,8 @@ impl World {
         self.trace(|| format!("gateway {number} hears {message:?}"));
         if let Message::Assignment(assignment) = message {
             self.oracle.assigned(assignment.correlation_id);
+            // It was another's meanwhile, who knows nothing of that.
+            self.gateways[number].given_up.retain(|it| it.id() != assignment.correlation_id);
         }
         if let Message::Lease(lease) = message {
             self.oracle.lease_heard(lease.processor, number);

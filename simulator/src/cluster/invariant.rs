@@ -86,6 +86,8 @@ invariants! {
     AbsenceIsTrue = "absence is true",
     /// No attempt is sent again when its processor may have forgotten the key.
     KeyIsAlive = "key is alive",
+    /// What was given up is sent again only when its answer cannot come any more, or where its processor bears that.
+    GivenUpIsAwaited = "what is given up is awaited",
     /// A gateway that was told when to come back does not come back before.
     RestIsKept = "rest is kept",
     /// Where nothing breaks, payments that some processors refuse for ever stop no other.

@@ -82,6 +82,11 @@ impl Plan {
             has_lookup: true,
             absent_after_us: if bug == Some(Bug::AbsentTooEarly) { 0 } else { self.absent_after_us },
             lookup_every_us: self.lookup_every_us,
+            give_up_us: if self.concurrent || bug == Some(Bug::GivenUpSentAgain) {
+                0
+            } else {
+                self.attempt_timeout_us
+            },
         };
         ProcessorPolicy {
             concurrency_max: self.concurrency_max,

@@ -14,6 +14,7 @@ mod aggregator;
 mod bug;
 mod client;
 mod clock;
+mod connections;
 pub(crate) mod dice;
 mod disk;
 mod fault;

@@ -60,6 +60,8 @@ pub struct Plan {
     pub absent_after_us: u64,
     /// Likewise.
     pub lookup_every_us: u64,
+    /// Processors bear the same request twice at the same time.
+    pub concurrent: bool,
     /// Payments that clients send.
     pub payment_count: usize,
     /// How long load and faults last, µs.
@@ -122,6 +124,10 @@ pub struct Plan {
     pub bad_processors: bool,
     /// Processors' names lead to other addresses.
     pub moves: bool,
+    /// Connections to processors freeze.
+    pub freezes: bool,
+    /// Processors close kept connections as they are used.
+    pub hang_ups: bool,
     /// Wall clocks are set.
     pub clock_steps: bool,
     /// Somebody purges.
@@ -173,6 +179,7 @@ impl Plan {
         self.decliners = !tight && dice.one_in(6);
         self.lame = !calm && !tight && dice.one_in(3);
         self.lookup_every_us = dice.pick(&[50_000, 1_000_000]);
+        self.concurrent = dice.one_in(2);
         if dice.one_in(4) {
             self.resend_us_max = dice.pick(&[0, 200_000, 2_000_000]);
         }
@@ -207,6 +214,7 @@ impl Plan {
             resend_us_max: u64::MAX,
             absent_after_us: DoubtPolicy::CONTEST.absent_after_us,
             lookup_every_us: DoubtPolicy::CONTEST.lookup_every_us,
+            concurrent: true,
             gateway_count: if dice.one_in(8) { 3 } else { 2 },
             thread_count: if dice.one_in(4) { dice.pick(&[2, 2, 3]) } else { 1 },
             payment_count,
@@ -240,6 +248,8 @@ impl Plan {
             answer_fault: rough(dice, &[0, 5, 30, 150]),
             bad_processors: !calm && dice.one_in(2),
             moves: !calm && dice.one_in(2),
+            freezes: !calm && dice.one_in(2),
+            hang_ups: dice.one_in(2),
             clock_steps: !calm && dice.one_in(4),
             purges: dice.one_in(25),
             snapshots: dice.pick(&[0, 20, 300]),

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::address::{Former, Moved};
 use super::bug::Bug;
+use super::connections::Way;
 use super::dice::Dice;
 use super::invariant::Invariant;
 use super::manner::Manner;
@@ -59,6 +60,8 @@ pub struct Request {
     sent_us: u64,
     /// Its gateway waits for it.
     open: bool,
+    /// Its connection is frozen: no answer comes.
+    muted: bool,
     /// The processor's name for it, while it is pending there.
     pending: Option<RequestId>,
 }
@@ -126,6 +129,22 @@ impl Request {
     pub fn is_about_payment(&self) -> bool {
         !matches!(self.question, Question::Check)
     }
+
+    /// The connection freezes, if it is one of this processor's that are kept.
+    pub fn mute(&mut self, processor: Processor) {
+        self.muted |= self.processor == processor && matches!(self.question, Question::Attempt { .. });
+    }
+
+    /// Whose attempt this is, of when, and when it was sent, if it is this slot's.
+    pub fn attempt_of(&self, of: u32) -> Option<(CorrelationId, u64, u64)> {
+        match self.question {
+            Question::Attempt { slot, payment, .. } if slot == of => {
+                let requested_at_ms = u64::try_from(payment.requested_at_ms).unwrap_or(u64::MAX);
+                Some((CorrelationId(payment.correlation_id.into_bytes()), requested_at_ms, self.sent_us))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl World {
@@ -147,6 +166,10 @@ impl World {
         };
         self.trace(|| format!("gateway {gateway} sends {id} to {processor:?} at {requested_at_ms}"));
         self.check_rest(gateway, processor);
+        let is_awaited = self.is_awaited(gateway, id, processor, requested_at_ms) && !self.plan.concurrent;
+        self.oracle.check(Invariant::GivenUpIsAwaited, !is_awaited, || {
+            format!("gateway {gateway} sends {id} to {processor:?} again, which may still answer")
+        });
         self.coverage.attempts += 1;
         let members = self.gateways[gateway].dispatcher.as_ref().and_then(|it| it.members(slot));
         self.oracle.members_sent(id, members.as_deref());
@@ -200,7 +223,15 @@ impl World {
     fn start_request(&mut self, gateway: usize, processor: Processor, question: Question) {
         let number = self.requests.len();
         let sent_us = self.now_us;
-        self.requests.push(Request { gateway, processor, question, sent_us, open: true, pending: None });
+        self.requests.push(Request {
+            gateway,
+            processor,
+            question,
+            sent_us,
+            open: true,
+            muted: false,
+            pending: None,
+        });
         self.gateways[gateway].requests.insert(number);
         self.send_request(number);
     }
@@ -220,6 +251,13 @@ impl World {
         self.after(timeout_us, Event::RequestEnds(number, Ending::TimedOut));
         if met == Former::Hangs {
             return;
+        }
+        if matches!(self.requests[number].question, Question::Attempt { .. }) {
+            let way = self.way(gateway, processor);
+            self.requests[number].muted = way != Way::Open;
+            if way == Way::Nowhere {
+                return;
+            }
         }
         let arrives_after_us = match fate {
             // It breaks and never arrives.
@@ -434,8 +472,8 @@ impl World {
     }
 
     pub(super) fn request_ends(&mut self, number: usize, ending: Ending) {
-        let Request { gateway, processor, question, sent_us, open, .. } = self.requests[number];
-        if !open {
+        let Request { gateway, processor, question, sent_us, open, muted, .. } = self.requests[number];
+        if !open || (muted && !matches!(ending, Ending::TimedOut)) {
             return;
         }
         if let (Question::Attempt { slot, payment, attempt, again: false }, Ending::Broken) =
@@ -463,7 +501,16 @@ impl World {
                 {
                     self.name(gateway, slot, CorrelationId(payment.correlation_id.into_bytes()), processor);
                 }
-                self.attempt_ended(gateway, slot, told, self.now_us - sent_us);
+                let latency_us = self.now_us - sent_us;
+                if matches!(ending, Ending::Broken)
+                    && told == End::UNANSWERED
+                    && self.plan.hang_ups
+                    && self.dice.one_in(2)
+                {
+                    self.event(gateway, |dispatcher, now| dispatcher.attempt_hung_up(slot, latency_us, now));
+                } else {
+                    self.attempt_ended(gateway, slot, told, latency_us);
+                }
                 if self.has(Bug::OneDeclineIsFinal) && told.verdict == Verdict::Declined {
                     self.end_at_once(gateway, processor, question);
                 }

@@ -91,6 +91,12 @@ pub struct Coverage {
     pub cuts: u64,
     /// Processors' changes of address.
     pub moves: u64,
+    /// Times that all connections to a processor froze.
+    pub freezes: u64,
+    /// Attempts given up.
+    pub given_up: u64,
+    /// Hang-ups after which an attempt was sent again at once, of gateways that died.
+    pub hung_up: u64,
     /// Losses of power.
     pub power_losses: u64,
     /// Purges.
@@ -176,6 +182,9 @@ coverage!(
     drains,
     cuts,
     moves,
+    freezes,
+    given_up,
+    hung_up,
     power_losses,
     purges,
     snapshots,

@@ -183,6 +183,7 @@ impl Galo {
         tell(dispatcher, now(now_us));
         let mut actions = std::mem::take(&mut self.spare);
         std::mem::swap(dispatcher.actions(), &mut actions);
+        let mut given_up = Vec::new();
         for action in actions.drain(..) {
             match action {
                 Action::Send(message) => {
@@ -205,12 +206,26 @@ impl Galo {
                     let payment = number_of(correlation_id);
                     orders.push(Order::LookUp { token, payment, processor });
                 }
+                // Its connections never fail.
+                Action::Renew { .. } => {}
+                Action::GiveUp { slot, .. } => {
+                    orders.push(Order::Abandon { token: (gateway as u64) << 32 | u64::from(slot) });
+                    given_up.push(slot);
+                }
                 Action::CheckHealth { processor } => {
                     orders.push(Order::CheckHealth { token: gateway as u64, processor });
                 }
             }
         }
         self.spare = actions;
+        given_up.into_iter().for_each(|slot| self.end_given_up(gateway, now_us, orders, slot));
+    }
+
+    /// An attempt that was abandoned has ended without an answer.
+    fn end_given_up(&mut self, gateway: usize, now_us: u64, orders: &mut Vec<Order>, slot: u32) {
+        self.tell(gateway, now_us, orders, |dispatcher, now| {
+            dispatcher.attempt_ended(slot, End::UNANSWERED, 0, now);
+        });
     }
 
     fn tell_aggregator(&mut self, now_us: u64, orders: &mut Vec<Order>, event: Option<(usize, Message)>) {

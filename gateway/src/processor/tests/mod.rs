@@ -12,6 +12,7 @@ mod lanes;
 mod moves;
 mod queries;
 mod reach;
+mod renewals;
 mod sealed;
 mod tokens;
 
