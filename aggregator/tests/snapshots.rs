@@ -315,10 +315,14 @@ fn the_folder_stays_small_and_restarts_find_everything() {
 #[test]
 fn snapshots_that_grow_come_less_often() {
     let folder = Folder::new("seldom");
-    let aggregator = folder.start(SNAPSHOT_NOW);
+    // So that a segment begins with each snapshot alone.
+    let aggregator = folder.start(&[("SEGMENT_BYTES", "1000000000"), SNAPSHOT_NOW[1]]);
     let mut gateway = folder.connect(1);
     for number in (0..4_000).step_by(50) {
         fill(&mut gateway, number..number + 50);
+        wait_until("the one that has begun is done", || {
+            folder.metric("galo_journal_segments_total") <= folder.metric("galo_snapshots_total")
+        });
     }
     let (snapshots, written) =
         (folder.metric("galo_snapshots_total"), folder.metric("galo_journal_written_bytes_total"));
