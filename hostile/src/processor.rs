@@ -666,8 +666,8 @@ mod tests {
             VecDeque::from([Act::new(true, "", Then::Close)]),
         );
         let told: Vec<u16> =
-            (1..=5).map(|number| take_payment(&mut books, body(number).as_bytes()).0.status()).collect();
+            (1..=5).map(|number| take_payment(&mut books, body(number).as_bytes(), 1).0.status()).collect();
         assert_eq!((told, books.stored.len()), (vec![200, 400, 200, 0, 200], 4));
-        assert_eq!(take_payment(&mut books, body(5).as_bytes()).0.status(), 422);
+        assert_eq!(take_payment(&mut books, body(5).as_bytes(), 1).0.status(), 422);
     }
 }
