@@ -25,8 +25,8 @@ mod questions;
 mod summaries;
 
 use galo_wire::record::{
-    Acknowledgement, Assignment, Completion, Flush, HealthNews, HealthReport, Hello, Intent, IntentRecorded,
-    Lease, PurgeReply, Purged, Role, Withdrawal,
+    ANY_SLOT, Acknowledgement, Assignment, Completion, Flush, HealthNews, HealthReport, Hello, Intent,
+    IntentRecorded, Lease, PurgeReply, Purged, Role, Withdrawal,
 };
 use galo_wire::{
     Attached, CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Processor,
@@ -540,6 +540,10 @@ impl Coordinator {
                     self.attach(&Texts { members: None, reference: Some(reference.into()) });
                 }
                 self.apply(entry);
+                // Whoever has it now would go on asking for what has ended, for ever where its processor has another amount.
+                if let Some(owner) = payment.owner.filter(|owner| *owner != session) {
+                    self.withdraw(owner, ANY_SLOT, correlation_id);
+                }
             }
             (Known::Open(payment), Outcome::Refused)
                 if payment.owner == Some(session)

@@ -10,9 +10,9 @@ use galo_engine::ledger::{Entry, Known, Tally};
 use galo_engine::time::UnixMillis;
 use galo_engine::{Outcome, Processor, Stage};
 use galo_wire::record::{
-    Accept, Acknowledgement, Admission, Assignment, Claim, Completion, Flush, Flushed, Grant, HealthNews,
-    HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery, PurgeReply,
-    Purged, Ready, Release, Role, SummaryQuery, Withdrawal,
+    ANY_SLOT, Accept, Acknowledgement, Admission, Assignment, Claim, Completion, Flush, Flushed, Grant,
+    HealthNews, HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease, LookupQuery, PurgeQuery,
+    PurgeReply, Purged, Ready, Release, Role, SummaryQuery, Withdrawal,
 };
 use galo_wire::{AttemptState, History, Message, PROTOCOL_VERSION, PastDecision, Reason};
 use gateways::{
@@ -483,6 +483,24 @@ fn a_connection_is_dead_once_its_gateway_has_another() {
     );
     coordinator.messages().clear();
     assert_eq!(accept(&mut coordinator, new, 3, 100, Stage::Waiting), Admission::Granted);
+}
+
+/// The one that has it asks a processor that has another amount, say, and would never learn that it has ended.
+#[test]
+fn whoever_has_a_payment_is_told_that_another_has_ended_it() {
+    let mut coordinator = coordinator();
+    let (former, owner) = (join(&mut coordinator, 1), join(&mut coordinator, 2));
+    assert_eq!(accept(&mut coordinator, former, 1, 100, Stage::At0), Admission::Granted);
+    coordinator.disconnect(former, at(LATER));
+    coordinator.tick(at(LATER));
+    assert_eq!(open(&coordinator, 1), (Stage::At0, true, Some(owner)));
+    let back = join(&mut coordinator, 1);
+    coordinator.messages().clear();
+    coordinator
+        .handle(back, completion(1, Processor::DEFAULT, Outcome::Processed).into(), at(LATER))
+        .unwrap();
+    let withdrawal: Message = Withdrawal { slot: ANY_SLOT, correlation_id: id(1) }.into();
+    assert!(coordinator.messages().contains(&(owner, withdrawal)), "{:?}", coordinator.messages());
 }
 
 #[test]

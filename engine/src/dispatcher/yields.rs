@@ -52,7 +52,7 @@ impl Dispatcher {
         self.recalled.ids.push(id);
     }
 
-    /// Drops what was taken back and still waits.
+    /// Drops what was taken back and still waits. What is on its way may end by itself, and is looked at again.
     pub(super) fn drop_recalled(&mut self, now: Now) {
         if self.recalled.ids.is_empty() || now.monotonic_us < self.recalled.next_us {
             return;
@@ -60,7 +60,9 @@ impl Dispatcher {
         self.recalled.next_us = now.monotonic_us + RECALL_EVERY_US;
         let mut ids = std::mem::take(&mut self.recalled.ids);
         ids.sort_unstable();
-        let waits = |state| matches!(state, State::Waiting | State::Deferred);
+        let waits = |state| {
+            matches!(state, State::Waiting | State::Deferred | State::Doubtful(_) | State::Verifying(_))
+        };
         let slots: Vec<u32> = self
             .payments
             .iter()
@@ -68,9 +70,19 @@ impl Dispatcher {
             .map(|(_, payment)| payment.slot)
             .collect();
         self.counters.withdrawn += slots.len() as u64;
-        slots.into_iter().for_each(|slot| self.free(slot));
-        ids.clear();
-        self.recalled.ids = ids;
+        for slot in slots {
+            match self.payments[key_of(slot)].state {
+                State::Verifying(_) => self.let_go(slot),
+                _ => self.free(slot),
+            }
+        }
+        let is_on_its_way = |payment: &Payment| matches!(payment.state, State::Attempting(..));
+        let left =
+            self.payments.iter().map(|(_, payment)| payment).filter(|payment| {
+                is_on_its_way(payment) && ids.binary_search(&payment.correlation_id).is_ok()
+            });
+        let left: Vec<CorrelationId> = left.map(|payment| payment.correlation_id).collect();
+        self.recalled.ids = left;
         self.sweep();
     }
 

@@ -473,7 +473,8 @@ impl World {
 
     pub(super) fn request_ends(&mut self, number: usize, ending: Ending) {
         let Request { gateway, processor, question, sent_us, open, muted, .. } = self.requests[number];
-        if !open || (muted && !matches!(ending, Ending::TimedOut)) {
+        // What was never sent went over no connection.
+        if !open || (muted && !matches!(ending, Ending::TimedOut | Ending::NotSent)) {
             return;
         }
         if let (Question::Attempt { slot, payment, attempt, again: false }, Ending::Broken) =
