@@ -15,8 +15,8 @@ use galo_engine::time::{Now, UnixMillis};
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::journal::{BLOCK_SIZE, Record};
 use galo_wire::record::{
-    Accept, Claim, Completion, HealthReport, HealthSource, Hello, Intent, LookupQuery, PurgeQuery, Ready,
-    Release, Role, SummaryQuery,
+    ANY_SLOT, Accept, Claim, Completion, HealthReport, HealthSource, Hello, Intent, LookupQuery, PurgeQuery,
+    Ready, Release, Role, SummaryQuery, Withdrawal,
 };
 use galo_wire::{Attached, Attachment, Message, PROTOCOL_VERSION, Reason};
 
@@ -430,6 +430,14 @@ fn check_answers(from: SessionId, said: &Message, messages: &[(SessionId, Messag
             | Message::Lease(_) => {}
             // A summary asks the others first, and is made when the last of them answers.
             Message::Flush(_) | Message::SummaryTotal(_) | Message::SummaryReply(_) => {}
+            // Whoever has a payment is told that another has ended it.
+            Message::Withdrawal(Withdrawal { slot: ANY_SLOT, correlation_id }) if *to != from => {
+                let ends = |it: &Completion| {
+                    it.correlation_id == *correlation_id && it.outcome == Outcome::Processed
+                };
+                assert!(matches!(said, Message::Completion(it) if ends(it)), "nothing ended it: {said:?}");
+                assert!(!matches!(ledger.lookup(*correlation_id), Known::Open(_)), "it is open");
+            }
             _ => assert_eq!(*to, from, "an answer goes to who asked"),
         }
         if let Message::Assignment(assignment) = message {
