@@ -15,7 +15,7 @@ use std::time::Duration;
 use galo_engine::coordinator::{Coordinator, Rejection, SESSION_COUNT_MAX, SessionId, Settled, Settlement};
 use galo_engine::time::Now;
 use galo_shell::clock::Clock;
-use galo_shell::log::Repeats;
+use galo_shell::log::{Repeats, SAID_MAX};
 use galo_wire::record::Hello;
 use galo_wire::{
     Attached, AttachedError, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message,
@@ -42,9 +42,6 @@ const OUTBOX_SIZE_SMALL: usize = ANSWERS_SIZE_MAX / SESSION_COUNT_MAX;
 
 /// Between two ticks, however much is due: who has no gateway to give it to tries no more often.
 const TICK_US_MIN: u64 = 50_000;
-
-/// How often in a minute the log says the same of connections: gateways that are killed now and then are each time worth a line.
-const SAID_MAX: u32 = 10;
 
 /// How long what can wait for company waits for it. Those are acknowledgements, which nobody is in need of but a gateway that stops.
 const COMPANY_WAIT: Duration = Duration::from_millis(100);
@@ -283,7 +280,7 @@ impl Shared {
     }
 
     /// Of a gateway with the number of another.
-    fn say_namesake(&self, hello: Hello) {
+    fn say_shared_number(&self, hello: Hello) {
         let text = format!(
             "two processes are connected as gateway {}; if neither is about to end, give each a GATEWAY_INSTANCE of its own",
             hello.instance
@@ -495,8 +492,8 @@ fn take_in(
                 outbox.frames.borrow_mut().push(greeting);
                 outbox.wake.notify_one();
                 shared.say_info(format!("gateway {}, thread {}: connected", hello.instance, hello.thread));
-                if coordinator.has_namesake(new) {
-                    shared.say_namesake(hello);
+                if coordinator.shares_number(new) {
+                    shared.say_shared_number(hello);
                 }
             }),
             (None, message) => Err(Rejection::Unexpected(Box::new(message))),

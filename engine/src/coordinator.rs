@@ -323,7 +323,7 @@ impl Coordinator {
 
     /// Whether another process is connected whose gateway has the same number.
     #[must_use]
-    pub fn has_namesake(&self, session: SessionId) -> bool {
+    pub fn shares_number(&self, session: SessionId) -> bool {
         let Some(hello) = self.session_hello(session) else { return false };
         let is_other =
             |other: Hello| other.instance == hello.instance && other.incarnation != hello.incarnation;

@@ -474,17 +474,23 @@ impl Dispatcher {
             // The usual end of a claim for a payment whose completion went with it.
             return;
         };
+        self.take_back(payment.slot, now);
+        self.sweep_seldom();
+    }
+
+    /// Drops a payment that is not this gateway's any more. What is on its way only frees its place.
+    fn take_back(&mut self, slot: u32, now: Now) {
         self.counters.withdrawn += 1;
-        match payment.state {
+        match self.payments[key_of(slot)].state {
             State::Intending(place) => {
                 self.cancel(place, now);
                 self.free(slot);
             }
             State::Waiting | State::Deferred | State::Doubtful(_) => self.free(slot),
             State::Attempting(..) | State::Verifying(_) => self.let_go(slot),
+            // It is new, and its answer is on its way.
             State::Accepting(_) => self.counters.stale_records += 1,
         }
-        self.sweep_seldom();
     }
 
     /// The ledger is empty. What was granted before is dropped; what is on its way only frees its place.

@@ -479,7 +479,9 @@ fn a_connection_is_dead_once_its_gateway_has_another() {
     let next = coordinator.connect(Hello { incarnation: 9, ..hello(1) }).unwrap();
     assert_ne!(next, new);
     assert!(
-        coordinator.has_namesake(next) && coordinator.has_namesake(new) && !coordinator.has_namesake(other)
+        coordinator.shares_number(next)
+            && coordinator.shares_number(new)
+            && !coordinator.shares_number(other)
     );
     coordinator.messages().clear();
     assert_eq!(accept(&mut coordinator, new, 3, 100, Stage::Waiting), Admission::Granted);

@@ -164,6 +164,31 @@ fn what_was_cancelled_while_it_waited_is_dropped_within_a_second() {
     assert!(bench.yields(5) && !bench.yields(1), "what is left waits");
 }
 
+/// Another gateway has ended it: nobody asks its processor any more, which might say for ever that it has another amount.
+#[test]
+fn what_another_has_ended_is_dropped_once_nothing_of_it_is_on_its_way() {
+    let mut bench = Bench::new();
+    let slot = bench.doubtful(1);
+    bench.hear(Withdrawal { slot: ANY_SLOT, correlation_id: id(1) });
+    bench.tick_after(300_000);
+    assert_eq!(bench.held(), 1, "its attempt ends by itself");
+    bench.end(slot, End::UNANSWERED);
+    assert_eq!(bench.tick_after(1_000_000), []);
+    assert_eq!(bench.held(), 0);
+}
+
+/// The ledger has forgotten it, and its client sends it again.
+#[test]
+fn what_was_taken_back_is_not_what_is_accepted_afterwards() {
+    let mut bench = Bench::new();
+    bench.waiting(1..2);
+    let held = bench.held();
+    bench.hear(Withdrawal { slot: ANY_SLOT, correlation_id: id(2) });
+    bench.waiting(2..3);
+    bench.tick_after(1_000_000);
+    assert_eq!(bench.held(), held + 1);
+}
+
 #[test]
 fn what_was_taken_back_is_not_what_is_given_out_afterwards() {
     let mut bench = Bench::new();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use galo_shell::log::Repeats;
+use galo_shell::log::{Repeats, SAID_MAX};
 use galo_wire::record::{Hello, Role};
 use galo_wire::{
     Attached, AttachedError, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter, Message,
@@ -26,9 +26,6 @@ const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 
 /// Between two tries to connect: an aggregator that was killed is back within a few of them.
 const RETRY: Duration = Duration::from_millis(10);
-
-/// How often in a minute the log says the same of the link: an aggregator that is killed now and then is each time worth a line.
-const SAID_MAX: u32 = 10;
 
 /// Why the link broke, for the log.
 #[derive(Debug, thiserror::Error)]

@@ -183,6 +183,9 @@ impl Queue {
     }
 }
 
+/// How often in a minute the log says the same of what may well happen a few times: a process that is killed now and then is each time worth a line.
+pub const SAID_MAX: u32 = 10;
+
 /// Events that come by the hundred and would each be a line: of equal ones, the first few in a minute are said, and with the
 /// next how many were not.
 #[derive(Debug, Default)]

@@ -32,7 +32,7 @@ impl Dispatcher {
         };
         let cause = match (given_up, cause) {
             (GivenUp::Now, _) if end == End::UNANSWERED => Cause::GivenUp,
-            (GivenUp::Before, Cause::Usual) => Cause::UsualAfterwards,
+            (GivenUp::Before, Cause::Usual) => Cause::GivenUpBefore,
             (_, cause) => cause,
         };
         self.counters.verdicts[processor.index()][end.verdict as usize] += 1;

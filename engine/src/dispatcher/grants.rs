@@ -36,7 +36,11 @@ impl Dispatcher {
         };
         let State::Accepting(plan) = payment.state else { unreachable!("found in this state") };
         match admission {
-            Admission::Granted => self.ledger_full_until_us = 0,
+            Admission::Granted => {
+                self.ledger_full_until_us = 0;
+                // What was taken back under this id is forgotten by the ledger, and this one is new.
+                self.recalled.forget(correlation_id);
+            }
             Admission::Full => self.ledger_full_until_us = now.monotonic_us + LEDGER_FULL_US,
             Admission::Replayed | Admission::Conflict | Admission::Expired => {}
         }

@@ -55,7 +55,7 @@ pub(super) enum Cause {
     /// It was given up: its answer may still come, to nobody.
     GivenUp,
     /// As usual, and one before it was given up.
-    UsualAfterwards,
+    GivenUpBefore,
 }
 
 /// Whether an attempt of this doubt was given up.
@@ -84,7 +84,7 @@ impl State {
     /// What is to be known of an attempt that is made now.
     pub(super) const fn given_up(self) -> GivenUp {
         match self {
-            Self::Doubtful(Doubt { cause: Cause::GivenUp | Cause::UsualAfterwards, .. }) => GivenUp::Before,
+            Self::Doubtful(Doubt { cause: Cause::GivenUp | Cause::GivenUpBefore, .. }) => GivenUp::Before,
             _ => GivenUp::No,
         }
     }

@@ -1,4 +1,4 @@
-//! Payments that are taken back: cancelled by their clients, or asked for because an operator is about to settle them.
+//! Payments that are taken back: cancelled by their clients, ended by another gateway, or asked for because an operator is about to settle them.
 //!
 //! The ledger names them by their ids alone, by which nothing is found here at once: an index would cost every payment something, for the
 //! sake of few. A cancelled one waits, and the ledger refuses its intent from now on; so it may be found later, together with others, in
@@ -52,7 +52,7 @@ impl Dispatcher {
         self.recalled.ids.push(id);
     }
 
-    /// Drops what was taken back and still waits. What is on its way may end by itself, and is looked at again.
+    /// Drops what was taken back.
     pub(super) fn drop_recalled(&mut self, now: Now) {
         if self.recalled.ids.is_empty() || now.monotonic_us < self.recalled.next_us {
             return;
@@ -60,29 +60,12 @@ impl Dispatcher {
         self.recalled.next_us = now.monotonic_us + RECALL_EVERY_US;
         let mut ids = std::mem::take(&mut self.recalled.ids);
         ids.sort_unstable();
-        let waits = |state| {
-            matches!(state, State::Waiting | State::Deferred | State::Doubtful(_) | State::Verifying(_))
-        };
-        let slots: Vec<u32> = self
-            .payments
-            .iter()
-            .filter(|(_, payment)| waits(payment.state) && ids.binary_search(&payment.correlation_id).is_ok())
-            .map(|(_, payment)| payment.slot)
-            .collect();
-        self.counters.withdrawn += slots.len() as u64;
-        for slot in slots {
-            match self.payments[key_of(slot)].state {
-                State::Verifying(_) => self.let_go(slot),
-                _ => self.free(slot),
-            }
-        }
-        let is_on_its_way = |payment: &Payment| matches!(payment.state, State::Attempting(..));
-        let left =
-            self.payments.iter().map(|(_, payment)| payment).filter(|payment| {
-                is_on_its_way(payment) && ids.binary_search(&payment.correlation_id).is_ok()
-            });
-        let left: Vec<CorrelationId> = left.map(|payment| payment.correlation_id).collect();
-        self.recalled.ids = left;
+        let is_named = |payment: &Payment| ids.binary_search(&payment.correlation_id).is_ok();
+        let found: Vec<u32> =
+            self.payments.iter().filter(|(_, payment)| is_named(payment)).map(|(_, it)| it.slot).collect();
+        found.into_iter().for_each(|slot| self.take_back(slot, now));
+        ids.clear();
+        self.recalled.ids = ids;
         self.sweep();
     }
 
