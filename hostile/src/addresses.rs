@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use crate::client::{Connection, Way};
 use crate::faults::{pay, view};
-use crate::galo::{Galo, Plan, Programs, Recipe, folder_of, free_port, metrics, sum};
+use crate::galo::{Galo, Plan, Programs, Recipe, folder_of, free_port};
 use crate::mounts::Bind;
+use crate::providers::Booked;
 use crate::tally::Tally;
 
 const GROUP: &str = "addresses";
@@ -27,7 +26,8 @@ const NAMES: [&str; 2] = ["pay-default", "pay-fallback"];
 /// How old a name's address grows in a gateway, and a second for the machine.
 const KNOWN_AFTER: Duration = Duration::from_secs(6);
 
-const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+/// For the first attempt of a payment, on a busy machine.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 
 const GAP: Duration = Duration::from_millis(20);
 
@@ -69,14 +69,6 @@ struct Case {
     accepted: BTreeMap<String, u64>,
 }
 
-/// A payment in a processor's own books.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Booked {
-    correlation_id: String,
-    amount_cents: u64,
-}
-
 impl Case {
     fn perform(programs: &Programs, play: Play, hosts: [u8; 2]) -> Result<String, String> {
         let mut case = Case::start(programs, hosts)?;
@@ -109,14 +101,13 @@ impl Case {
     /// Both hang up and exchange their addresses, one payment in doubt at the cheaper one.
     fn processors_move(&mut self) -> Result<String, String> {
         self.pay_for(Duration::from_secs(1))?;
-        self.settle()?;
+        self.galo.settle()?;
         // Stored, and never answered: closed with the connection, as everything else is.
         let hang = r#"{"hangAfterInsert":1.0,"hangMs":60000}"#;
         self.admin(0, "PUT", "/admin/configurations/faults", hang)?;
-        let doubt = self.pay_one()?;
-        let started = Instant::now();
+        let (doubt, accepted) = (self.pay_one()?, Instant::now());
         while !self.books(0)?.contains_key(&doubt) {
-            if started.elapsed() > SETTLE_LIMIT {
+            if accepted.elapsed() > ATTEMPT_LIMIT {
                 return Err("no attempt of the one that is to be in doubt".to_owned());
             }
             thread::sleep(Duration::from_millis(2));
@@ -130,7 +121,7 @@ impl Case {
         self.addresses.swap(0, 1);
         let before = self.accepted.clone();
         self.pay_for(Duration::from_secs(3))?;
-        self.settle()?;
+        self.galo.settle()?;
         // Whoever hung up is asked for at once, so nothing at all went astray.
         let books = self.check_charged_once()?;
         let moved = self.accepted.keys().filter(|id| !before.contains_key(*id)).count();
@@ -146,14 +137,14 @@ impl Case {
     /// The names are exchanged alone: what is called `pay-default` now is the process that was the other one.
     fn names_move(&mut self) -> Result<String, String> {
         self.pay_for(Duration::from_secs(1))?;
-        self.settle()?;
+        self.galo.settle()?;
         write_hosts(&self.hosts, [self.addresses[1], self.addresses[0]])?;
         // Used all the time, so that it is asked for, and connections are kept.
         self.pay_for(KNOWN_AFTER)?;
-        self.settle()?;
+        self.galo.settle()?;
         let before = self.accepted.clone();
         self.pay_for(Duration::from_secs(3))?;
-        self.settle()?;
+        self.galo.settle()?;
         let books = self.check_charged_once()?;
         let mut count = 0;
         for id in self.accepted.keys().filter(|id| !before.contains_key(*id)) {
@@ -183,23 +174,6 @@ impl Case {
         Ok(id)
     }
 
-    /// Nothing is open any more.
-    fn settle(&mut self) -> Result<(), String> {
-        let started = Instant::now();
-        let way = self.galo.aggregator();
-        loop {
-            let open = sum(&metrics(&way)?, "galo_payments_open");
-            if open == 0 {
-                return Ok(());
-            }
-            if started.elapsed() > SETTLE_LIMIT {
-                return Err(format!("{open} are open after {SETTLE_LIMIT:?}"));
-            }
-            self.galo.check_alive()?;
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     /// Asks one of the processors, wherever it is now: it may be about to listen there.
     fn admin(&mut self, side: usize, method: &str, path: &str, body: &str) -> Result<String, String> {
         let way = Way::Front(self.addresses[side]);
@@ -223,10 +197,7 @@ impl Case {
 
     fn books(&mut self, side: usize) -> Result<BTreeMap<String, u64>, String> {
         let text = self.admin(side, "GET", "/admin/payments", "")?;
-        let read = |line: &str| {
-            let booked: Booked = serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
-            Ok((booked.correlation_id, booked.amount_cents))
-        };
+        let read = |line| Booked::read(line).map(|booked| (booked.correlation_id, booked.amount_cents));
         text.lines().map(read).collect()
     }
 

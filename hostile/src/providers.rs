@@ -172,11 +172,18 @@ struct Case<'a> {
 /// A payment in a processor's own books.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Booked {
-    correlation_id: String,
-    amount_cents: u64,
+pub(crate) struct Booked {
+    pub(crate) correlation_id: String,
+    pub(crate) amount_cents: u64,
     /// The contest's have none: what they have is charged.
     state: Option<String>,
+}
+
+impl Booked {
+    /// A line of the listing.
+    pub(crate) fn read(line: &str) -> Result<Self, String> {
+        serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))
+    }
 }
 
 /// What the aggregator lists.
@@ -390,8 +397,7 @@ impl Case<'_> {
         let mut charged: BTreeMap<String, Vec<(usize, u64)>> = BTreeMap::new();
         for processor in 0..PROCESSORS.len() {
             for line in self.admin(processor, "/admin/payments")?.lines() {
-                let booked: Booked =
-                    serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))?;
+                let booked = Booked::read(line)?;
                 match booked.state.as_deref() {
                     None | Some("paid") => {
                         let of_id = charged.entry(booked.correlation_id).or_default();
