@@ -423,6 +423,10 @@ impl World {
         if self.now_us > begun_us + REQUEST_US_MAX {
             return End::UNANSWERED;
         }
+        // What it declined and kept stays declined, whatever comes late.
+        if self.books[processor.index()].contains_key(&id.0) {
+            return answered(Verdict::Duplicate, 422);
+        }
         let charged = |book: &Book| book.get(&id.0).is_some_and(|(.., stored)| *stored != Stored::Declined);
         for other in Processor::ALL.into_iter().filter(|other| *other != processor) {
             assert!(
@@ -431,9 +435,6 @@ impl World {
             );
         }
         let book = &mut self.books[processor.index()];
-        if book.contains_key(&id.0) {
-            return answered(Verdict::Duplicate, 422);
-        }
         book.insert(id.0, (amount_cents + how_much, requested_at, stored));
         if how_much > 0 {
             self.contradicted.insert(id.0);
@@ -581,7 +582,13 @@ impl World {
             let ledger = self.coordinator.ledger();
             let disputed = |id: &&[u8; 16]| is_open(ledger.lookup(CorrelationId(**id)));
             let disputed_count = self.contradicted.iter().filter(disputed).count();
-            let is_settled = ledger.conservation().open.count == disputed_count as u64;
+            // What stays open is in doubt: a look-up has shown the other amount.
+            let is_in_doubt = |id: &&[u8; 16]| {
+                matches!(ledger.lookup(CorrelationId(**id)), Known::Open(payment) if payment.in_doubt)
+            };
+            let in_doubt_count = self.contradicted.iter().filter(is_in_doubt).count();
+            let open_count = ledger.conservation().open.count;
+            let is_settled = open_count == disputed_count as u64 && in_doubt_count == disputed_count;
             let now = self.now(0);
             let mut held = 0;
             let is_quiet = self.gateways.iter_mut().all(|gateway| {
