@@ -58,7 +58,7 @@ use crate::money::AmountCents;
 use crate::outlook::{Outlook, OutlookConfig, Reservation, Sent};
 use crate::pace::Pace;
 use crate::random::Random;
-use crate::router::{ProcessorSet, Reason, RouterConfig};
+use crate::router::{Reason, RouterConfig};
 use crate::texts::Texts;
 use crate::time::{Now, UnixMillis};
 
@@ -69,7 +69,8 @@ pub use gauges::{DispatcherCounters, DispatcherGauges};
 use notices::Notices;
 use payment::{Doubt, Payment, Place, State, Unacknowledged};
 use texts::HeldTexts;
-use troubles::Troubles;
+pub use troubles::PROOFS_LEN_MAX;
+use troubles::{Proofs, Troubles};
 use waits::NextDue;
 use yields::Recalled;
 
@@ -107,8 +108,7 @@ pub struct Dispatcher {
     notices: Notices,
     /// What is remembered of payments that were refused.
     troubles: Troubles,
-    /// Processors that must show that they take any payment, since they declined one.
-    proofs: ProcessorSet,
+    proofs: Proofs,
     /// Until when the ledger is taken for full, µs.
     ledger_full_until_us: u64,
     /// POSTs that wait for a grant, by deadline.
@@ -168,7 +168,7 @@ impl Dispatcher {
             recalled: Recalled::default(),
             notices: Notices::default(),
             troubles: Troubles::default(),
-            proofs: ProcessorSet::EMPTY,
+            proofs: Proofs::default(),
             ledger_full_until_us: 0,
             deadlines: VecDeque::with_capacity(1024),
             unacknowledged: VecDeque::with_capacity(1024),
@@ -240,10 +240,12 @@ impl Dispatcher {
         gauges
     }
 
-    /// Whether one more POST would be taken.
+    /// Whether one more POST would be taken. Where those that fill the queue wait for a payment that shows whether a processor takes any,
+    /// a few are beyond its bound.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.payments.len() < self.config.queue_len_max
+        let proofs_len_max = if self.proofs.awaited().is_empty() { 0 } else { PROOFS_LEN_MAX };
+        self.payments.len() < self.config.queue_len_max + proofs_len_max
     }
 
     /// A POST without members that go to a processor. The answer comes as [`Action::Answer`], at the latest after the configured wait.

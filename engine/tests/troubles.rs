@@ -9,7 +9,7 @@ use field::{
     CHEAP, DEAR, Field, MS, SECOND, Told, Try, config, declined, end, id_of, pauses, refused, taken,
 };
 use galo_engine::breaker::BreakerState;
-use galo_engine::dispatcher::DispatcherConfig;
+use galo_engine::dispatcher::{DispatcherConfig, PROOFS_LEN_MAX};
 use galo_engine::router::Reason;
 use galo_engine::verdict::{End, Verdict};
 use galo_engine::{Outcome, Processor};
@@ -373,7 +373,7 @@ fn what_one_declines_the_next_one_may_take() {
 fn declined_by_all_it_ends_after_each_took_another_in_between() {
     let mut field = declining(config(), &[CHEAP, DEAR]);
     field.pay(1);
-    field.wait(30 * SECOND);
+    field.wait(20 * SECOND);
     assert_eq!(field.outcomes(1), [Outcome::Refused; 2], "nobody took another yet: it is open");
     // One ordinary payment for each of them proves it.
     field.pay(OTHERS);
@@ -396,6 +396,46 @@ fn declined_by_all_it_ends_after_each_took_another_in_between() {
     assert_eq!(field.dispatcher.counters().declined, 1);
     assert_eq!(field.dispatcher.counters().unproven_declines, [0; 8]);
     assert_eq!(field.gauges().held, 0);
+}
+
+#[test]
+fn where_nobody_comes_by_one_of_those_that_wait_for_a_proof_goes_itself() {
+    // Everything is declined for five minutes, by a mistake of ours; then it is mended, and nobody else pays.
+    let mended_us = 300 * SECOND;
+    let mut field = Field::new(move |it: &Try| if it.at_us < mended_us { declined() } else { taken() });
+    field.pay_each(1..11, 5 * MS);
+    field.wait(mended_us - field.now_us);
+    let tries = field.tries.iter().filter(|it| it.at_us > 60 * SECOND).count();
+    assert!((4..=40).contains(&tries), "{tries} attempts in four minutes");
+    assert_eq!(field.dispatcher.counters().declined, 0, "nothing shows that it is the payments' fault");
+    field.wait(120 * SECOND);
+    for id in 1..11 {
+        assert_eq!(field.outcomes(id).last(), Some(&Outcome::Processed), "payment {id}");
+    }
+}
+
+#[test]
+fn a_queue_that_is_full_of_declined_payments_lets_in_those_that_show_what_is_taken() {
+    let mut config = config();
+    config.queue_len_max = 4;
+    let is_bad = |id: u32| id < OTHERS;
+    let mut field = Field::with(config, move |it: &Try| if is_bad(it.id) { declined() } else { taken() });
+    field.pay_each(1..5, 5 * MS);
+    field.wait(5 * SECOND);
+    assert_eq!(field.gauges().held, 4, "declined by both, and nobody has shown that it is their fault");
+    for id in OTHERS..OTHERS + 6 {
+        field.pay(id);
+        field.wait(30 * SECOND);
+    }
+    assert_eq!(field.dispatcher.counters().declined, 4);
+    assert_eq!(field.gauges().held, 0);
+    // Where those are declined, too, there is an end to it.
+    let mut field = Field::with(config, |_: &Try| declined());
+    for id in 1..200 {
+        field.pay(id);
+        field.wait(SECOND);
+    }
+    assert_eq!(field.gauges().held, 4 + PROOFS_LEN_MAX);
 }
 
 #[test]

@@ -150,14 +150,15 @@ impl Dispatcher {
 
     /// Where an ordinary payment is to show that a processor takes any.
     fn find_proof(&mut self, asked: Question, situation: &Situation) -> Option<Decision> {
-        if self.proofs.is_empty() || !asked.is_evidence {
+        let awaited = self.proofs.awaited();
+        if awaited.is_empty() || !asked.is_evidence {
             return None;
         }
-        let processor = self.proofs.and(asked.allowed).iter().find(|processor| {
+        let processor = awaited.and(asked.allowed).iter().find(|processor| {
             let view = &situation.views[processor.index()];
             view.probe_ready || (view.closed && !view.silent && view.has_capacity)
         })?;
-        self.proofs = self.proofs.without(ProcessorSet::EMPTY.with(processor));
+        self.proofs.sent(processor);
         Some(Decision { choice: Choice::Send(processor), reason: Reason::Proof })
     }
 

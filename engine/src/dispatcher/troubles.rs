@@ -8,8 +8,10 @@
 //! these stay where they are.
 //!
 //! A decline is such a refusal by the processor's own word. It is final only once the processor took another payment between its refusals: else the
-//! fault is more likely to be the processor's, or our configuration's. Where no other payment comes by, one is sent there to find out
-//! ([`Reason::Proof`](crate::router::Reason::Proof)). When all processors that may take the payment have declined it for good, it ends.
+//! fault is more likely to be the processor's, or our configuration's. Where no other payment goes there by itself, one is sent there to find out
+//! ([`Reason::Proof`](crate::router::Reason::Proof)), and let in for that where the queue is full of those that wait. Where none comes by at all, one of
+//! those that wait goes itself twice a minute: the processor, or our configuration, may have been mended. When all processors that
+//! may take the payment have declined it for good, it ends.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -38,6 +40,9 @@ const LOOK_AGAIN_US_MAX: u64 = 1_000_000;
 /// Likewise while none may take it: until one of them has taken another payment, which time alone does not bring.
 const AWAIT_PROOF_US: u64 = 250_000;
 const AWAIT_PROOF_US_MAX: u64 = 30_000_000;
+
+/// Payments that are let in beyond the queue's bound, since one must show whether a processor takes any.
+pub const PROOFS_LEN_MAX: usize = 16;
 
 /// The more of them there are, the longer: each costs a decision.
 const LOOK_AGAIN_US_EACH: u64 = 500;
@@ -99,6 +104,35 @@ impl Trouble {
     fn is_suspected_by(&self, processor: Processor, taken: u32) -> bool {
         let index = processor.index();
         self.suspicion > 0 || (self.counts[index] > 0 && taken != self.taken[index])
+    }
+}
+
+/// Processors that must show that they take any payment, since they declined one.
+#[derive(Default)]
+pub(super) struct Proofs {
+    awaited: ProcessorSet,
+    since_us: u64,
+}
+
+impl Proofs {
+    /// A payment waits for one of these. True if nobody has come by for so long that it goes itself.
+    fn await_for(&mut self, processors: ProcessorSet, now: Now) -> bool {
+        let is_late = !self.awaited.is_empty() && now.monotonic_us >= self.since_us + AWAIT_PROOF_US_MAX;
+        if self.awaited.is_empty() || is_late {
+            self.since_us = now.monotonic_us;
+        }
+        self.awaited = processors;
+        is_late
+    }
+
+    /// Those that are waited for.
+    pub(super) fn awaited(&self) -> ProcessorSet {
+        self.awaited
+    }
+
+    /// A payment is sent to one of them.
+    pub(super) fn sent(&mut self, processor: Processor) {
+        self.awaited = self.awaited.without(ProcessorSet::EMPTY.with(processor));
     }
 }
 
@@ -214,6 +248,7 @@ impl Dispatcher {
         let refusals = u32::from(trouble.refusals);
         let declines = trouble.declines.get_or_insert_default();
         let first = &mut declines.taken[processor.index()];
+        let is_first = first.is_none();
         let is_proven = first.is_some_and(|before| taken != before);
         first.get_or_insert(taken);
         if is_proven {
@@ -224,7 +259,7 @@ impl Dispatcher {
         }
         let left = declines.only.unwrap_or(all).without(declines.proven);
         // It has declined another one since it took any: the fault is not the payments'.
-        if self.outlooks[processor.index()].declines_in_a_row() > 1 && !is_proven {
+        if self.outlooks[processor.index()].declines_in_a_row() > 1 && is_first {
             self.counters.unproven_declines[processor.index()] += 1;
             let change = self.outlooks[processor.index()].learned(false, now);
             self.tell(processor, change, now);
@@ -283,10 +318,7 @@ impl Dispatcher {
             declines.taken[processor.index()].is_none_or(|before| taken != before)
         };
         let shown: ProcessorSet = left.iter().filter(took_others).collect();
-        if shown.is_empty() {
-            self.proofs = left;
-        }
-        shown
+        if shown.is_empty() && self.proofs.await_for(left, now) { left } else { shown }
     }
 
     /// Sends those that have paused for long enough.
