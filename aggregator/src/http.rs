@@ -84,7 +84,8 @@ async fn respond(request: Request<Incoming>, shared: &Shared, metrics: &Metrics)
     match path {
         "/metrics" => {
             let oldest = metrics.oldest_in_doubt(shared).await;
-            let page = shared.look(|c| metrics.render(c, oldest, shared.journal().map(Rc::as_ref)));
+            let page = shared
+                .look(|c| metrics.render(c, oldest, shared.now().unix_ms, shared.journal().map(Rc::as_ref)));
             respond_with(StatusCode::OK, "text/plain; version=0.0.4", page)
         }
         "/payments" => operator::list(shared, &metrics.names, parts.uri.query().unwrap_or("")).await,

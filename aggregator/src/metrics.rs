@@ -6,6 +6,7 @@
 
 use galo_engine::coordinator::Coordinator;
 use galo_engine::ledger::listing::Which;
+use galo_engine::time::UnixMillis;
 use galo_shell::metrics::{Exposition, Seconds};
 use galo_shell::processors::Names;
 use galo_wire::{PROCESSORS_LEN_MAX, Processor};
@@ -49,6 +50,7 @@ impl Metrics {
         &self,
         coordinator: &Coordinator,
         oldest_in_doubt: Age,
+        now: UnixMillis,
         journal: Option<&Journal>,
     ) -> String {
         let mut page = Exposition::default();
@@ -115,6 +117,16 @@ impl Metrics {
             "Their sum in cents.",
             books.declined.amount_cents,
         );
+        page.counter(
+            "galo_payments_known_before_total",
+            "Payments whose ids had been forgotten and came back, and which had been processed before.",
+            books.known_before.count,
+        );
+        page.counter(
+            "galo_payments_known_before_cents_total",
+            "Their sum in cents, as they came back.",
+            books.known_before.amount_cents,
+        );
         page.gauge("galo_payments_open", "Payments accepted and not ended yet.", books.open.count);
         page.gauge("galo_payments_open_cents", "Their sum in cents.", books.open.amount_cents);
         page.gauge(
@@ -131,6 +143,17 @@ impl Metrics {
             "galo_ledger_known_ids",
             "Ids of processed and declined payments remembered.",
             ledger.known_len(),
+        );
+        page.gauge(
+            "galo_ledger_known_ids_max",
+            "KNOWN_LEN_MAX: beyond it the id that ended first is forgotten.",
+            ledger.known_len_max(),
+        );
+        let known_ms = ledger.known_since_ms().map_or(0, |since_ms| now.0.saturating_sub(since_ms));
+        page.gauge(
+            "galo_ledger_known_seconds",
+            "Since the payment of the oldest id remembered: for so long, at the rates since then, an id that comes again is recognised once the number is reached.",
+            Seconds(known_ms.saturating_mul(1_000)),
         );
         page.gauge(
             "galo_ledger_members_bytes",
@@ -177,8 +200,8 @@ impl Metrics {
             ),
             (
                 "galo_contradictions_total",
-                "Payments that a processor has otherwise than the ledger: elsewhere, with another amount, or although declined; always 0.",
-                counters.contradictions + counters.other_amounts,
+                "Payments that a processor has otherwise than the ledger: elsewhere, with another amount, since before they were accepted, or although declined; always 0.",
+                counters.contradictions + counters.disputed,
             ),
             (
                 "galo_payments_past_deadline_total",

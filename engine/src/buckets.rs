@@ -262,6 +262,22 @@ impl Buckets {
         }
     }
 
+    /// What the finest bucket that contains this moment counts: payments, and their sum in cents.
+    #[must_use]
+    pub fn finest(&self, at: UnixMillis) -> (u64, u64) {
+        let RangeSum { resolution_ms, .. } = self.sum(at, at);
+        let width_ms = u64::from(resolution_ms);
+        // A coarse bucket is counted where it starts. Several hours may be one.
+        let start_ms = if width_ms < WIDTHS_MS[LEVELS - 1] {
+            floor(at.0, width_ms)
+        } else {
+            let hour = self.hours.iter().find(|hour| (hour.start_ms..=hour.last_ms).contains(&at.0));
+            hour.map_or(at.0, |hour| hour.start_ms)
+        };
+        let sum = self.sum(UnixMillis(start_ms), UnixMillis(start_ms));
+        (sum.count, sum.amount_cents)
+    }
+
     /// The sum over all time. Always exact.
     #[must_use]
     pub const fn total(&self) -> RangeSum {

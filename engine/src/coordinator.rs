@@ -18,6 +18,7 @@
 //! same time, a gateway that speaks of payments which are not its own.
 
 mod admission;
+mod discrepancies;
 mod endings;
 mod names;
 mod notices;
@@ -117,10 +118,10 @@ pub struct CoordinatorCounters {
     pub withdrawn: u64,
     /// Completions about payments that are processed already or unknown.
     pub stale_completions: u64,
-    /// Payments that a processor has otherwise than the ledger (elsewhere, with another amount, although declined): should stay 0.
+    /// Payments that a processor has otherwise than the ledger (elsewhere, although declined): should stay 0.
     pub contradictions: u64,
-    /// Payments that a processor has with another amount, as gateways told: nothing is booked.
-    pub other_amounts: u64,
+    /// Payments that a processor has with another amount, or since before they were accepted, and the totals hold none of that: nothing is booked.
+    pub disputed: u64,
     /// Leases given out, by [`Processor::index`].
     pub leases: [u64; PROCESSORS_LEN_MAX],
     /// Summaries made although a gateway had not said whether it knew of more.
@@ -437,7 +438,7 @@ impl Coordinator {
                 self.send(session, PurgeReply { slot: query.slot });
             }
             Message::HealthReport(report) => self.spread(session, report),
-            Message::Contradiction(_) => self.counters.other_amounts += 1,
+            Message::Discrepancy(discrepancy) => self.discrepancy(session, discrepancy),
             Message::Hello(_)
             | Message::Part(_)
             | Message::Grant(_)
@@ -455,6 +456,7 @@ impl Coordinator {
             | Message::Flush(_)
             | Message::Yield(_)
             | Message::Notified(_)
+            | Message::Contradiction(_)
             | Message::HealthNews(_) => return Err(Rejection::Unexpected(Box::new(message))),
         }
         Ok(())
@@ -532,6 +534,13 @@ impl Coordinator {
         let Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status } = completion;
         let entry = Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status };
         match (self.ledger.lookup(correlation_id), outcome) {
+            // Its former life's, which was forgotten: what its processor has since then, whoever sends it finds out.
+            (Known::Open(payment), Outcome::Processed)
+                if payment.owner != Some(session)
+                    && self.is_of_before(correlation_id, &payment, requested_at_ms) == Some(true) =>
+            {
+                self.counters.stale_completions += 1;
+            }
             (Known::Open(payment), Outcome::Processed) => {
                 if payment.stage != Stage::at(processor) {
                     self.counters.contradictions += 1;

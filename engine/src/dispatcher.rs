@@ -341,6 +341,7 @@ impl Dispatcher {
                 }
                 self.pump(now);
             }
+            Message::Contradiction(contradiction) => self.contradicted(contradiction),
             Message::Hello(_)
             | Message::Part(_)
             | Message::Accept(_)
@@ -350,7 +351,7 @@ impl Dispatcher {
             | Message::Ready(_)
             | Message::Release(_)
             | Message::SummaryQuery(_)
-            | Message::Contradiction(_)
+            | Message::Discrepancy(_)
             | Message::SummaryTotal(_)
             | Message::SummaryReply(_)
             | Message::LookupQuery(_)

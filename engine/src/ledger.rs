@@ -12,7 +12,10 @@
 //!
 //! [`snapshot`] writes the whole state down while entries go on being applied, and reads it back.
 //!
-//! Conservation (invariant 5) is asserted after each entry, in release builds too: accepted = processed + declined + open,
+//! An id that was forgotten and comes again is accepted as new. If its processor has it since before, and the totals hold that, it ends as *known
+//! before* and is counted nowhere else (`forgotten`).
+//!
+//! Conservation (invariant 5) is asserted after each entry, in release builds too: accepted = processed + declined + known before + open,
 //! in count and in cents.
 
 use std::collections::hash_map::Entry as Vacancy;
@@ -34,6 +37,7 @@ use self::id_hash::IdHash;
 
 mod attachments;
 mod entry;
+mod forgotten;
 mod history;
 mod id_hash;
 mod known;
@@ -135,6 +139,11 @@ impl EndedPayment {
         self.word & REQUESTED_AT_MASK
     }
 
+    /// When it was, roughly: `requestedAt`, or when it ended declined.
+    const fn ended_ms(self) -> u64 {
+        if self.is_declined() { self.requested_at_ms() & ENDED_AT_MASK } else { self.requested_at_ms() }
+    }
+
     fn known(self) -> Known {
         let Self { amount_cents, .. } = self;
         let (processor, requested_at_ms) = (self.processor(), self.requested_at_ms());
@@ -212,6 +221,8 @@ pub struct Conservation {
     pub processed: [Tally; PROCESSORS_LEN_MAX],
     /// Ended without being processed.
     pub declined: Tally,
+    /// Accepted again after they had been forgotten: `processed` holds them already, with what they had been accepted with before.
+    pub known_before: Tally,
     /// Accepted and not ended.
     pub open: Tally,
     /// Those of them whose attempt's outcome is unknown.
@@ -219,10 +230,10 @@ pub struct Conservation {
 }
 
 impl Conservation {
-    /// What is processed or declined.
+    /// What is processed, declined or was known before.
     #[must_use]
     pub fn ended(&self) -> Tally {
-        self.processed.iter().fold(self.declined, |sum, tally| Tally {
+        self.processed.iter().chain([&self.declined]).fold(self.known_before, |sum, tally| Tally {
             count: sum.count + tally.count,
             amount_cents: sum.amount_cents + tally.amount_cents,
         })
@@ -312,6 +323,7 @@ pub struct Ledger {
     buckets: [Option<Buckets>; PROCESSORS_LEN_MAX],
     names: [Option<ProcessorName>; PROCESSORS_LEN_MAX],
     conservation: Conservation,
+    forgotten: forgotten::Forgotten,
     purged: bool,
     export: Option<snapshot::Export>,
 }
@@ -331,6 +343,7 @@ impl Ledger {
             buckets: Processor::ALL.map(buckets),
             names: [None; PROCESSORS_LEN_MAX],
             conservation: Conservation::default(),
+            forgotten: forgotten::Forgotten::default(),
             purged: false,
             export: None,
         }
@@ -550,6 +563,10 @@ impl Ledger {
             Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status } => {
                 self.resolve(correlation_id, processor, requested_at_ms, outcome, status)?;
             }
+            Entry::KnownBefore { correlation_id, processor, requested_at_ms, amount_cents } => {
+                self.attachments.expect_nothing()?;
+                self.end_known_before(correlation_id, processor, requested_at_ms, amount_cents)?;
+            }
             Entry::Attached { attachment, size, text } => self.attachments.gather(attachment, size, &text)?,
             Entry::Named { .. } | Entry::Note { .. } | Entry::Purged => self.attachments.expect_nothing()?,
         }
@@ -562,6 +579,7 @@ impl Ledger {
                 self.histories.clear();
                 self.buckets.iter_mut().flatten().for_each(Buckets::clear);
                 self.conservation = Conservation::default();
+                self.forgotten = forgotten::Forgotten::default();
                 self.purged = true;
                 self.export = None;
             }
@@ -648,6 +666,26 @@ impl Ledger {
         Ok(())
     }
 
+    /// An open payment ends whose processor has it since before it was forgotten.
+    fn end_known_before(
+        &mut self,
+        id: CorrelationId,
+        processor: Processor,
+        requested_at_ms: u64,
+        amount_cents: u64,
+    ) -> Result<(), Misfit> {
+        let payment = self.open.remove(id).ok_or(NOT_OPEN)?;
+        self.conservation.in_doubt_count -= u64::from(payment.in_doubt);
+        self.conservation.open.subtract(payment.amount_cents);
+        self.conservation.known_before.add(payment.amount_cents);
+        let remembered = EndedPayment::new(amount_cents, requested_at_ms, processor);
+        assert!(self.remember(id, remembered), "an id is in one table at most");
+        self.keep_from_export(id, Some(payment));
+        self.resolve_texts(id, payment, processor, Outcome::Processed, None);
+        self.histories.resolved(id, requested_at_ms, processor, Outcome::Processed);
+        Ok(())
+    }
+
     /// What the end of an attempt means for the payment's texts.
     fn resolve_texts(
         &mut self,
@@ -683,7 +721,9 @@ impl Ledger {
     fn forget_beyond(&mut self, len_max: usize) {
         while self.ended.len() > len_max {
             self.keep_forgotten_from_export(self.ended.places().start);
-            self.ended.forget_first();
+            if let Some(payment) = self.ended.forget_first() {
+                self.forgotten.note(payment);
+            }
             self.attachments.forget_before(self.ended.first());
         }
     }

@@ -22,6 +22,9 @@ use galo_wire::record::{HealthNews, HealthSource};
 
 const OTHERS: u32 = 100;
 
+/// When processors stored a payment: later than any attempt.
+const STORED: UnixMillis = UnixMillis(2_000_000_000_000);
+
 /// Keys are known for five seconds, absence is proven after ten, look-ups go each second.
 const SHORT: DoubtPolicy = DoubtPolicy {
     resend_us_max: 5 * SECOND,
@@ -29,6 +32,7 @@ const SHORT: DoubtPolicy = DoubtPolicy {
     absent_after_us: 10 * SECOND,
     lookup_every_us: SECOND,
     give_up_us: 30 * SECOND,
+    echoes_requested_at: false,
 };
 
 fn duplicate() -> End {
@@ -36,7 +40,7 @@ fn duplicate() -> End {
 }
 
 fn found(stored: Stored) -> Verification {
-    Verification::Found { stored, requested_at: Some(UnixMillis(77)), amount: Some(amount()) }
+    Verification::Found { stored, requested_at: Some(STORED), amount: Some(amount()) }
 }
 
 #[test]
@@ -49,7 +53,7 @@ fn a_pending_payment_is_looked_up_at_its_pace_and_never_sent_again() {
     field.wait(30 * SECOND);
     assert_eq!(field.tries.len(), 1);
     assert_eq!(field.outcomes(1), [Outcome::Unknown, Outcome::Processed]);
-    assert_eq!(field.told.last().unwrap().completion.requested_at_ms, 77, "as the processor stored it");
+    assert_eq!(field.told.last().unwrap().completion.requested_at_ms, STORED.0, "as the processor stored it");
     let gaps: Vec<u64> = field.lookups.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
     assert!((15..=25).contains(&field.lookups.len()), "{gaps:?}");
     assert!(gaps.iter().all(|us| (800 * MS..=1_300 * MS).contains(us)), "{gaps:?}");
@@ -183,13 +187,15 @@ fn another_amount_is_one_contradiction_and_no_booking() {
     let mut field =
         Field::new(|it| if it.id == 1 { duplicate() } else { taken() }).clerk_with(move |_, _, now_us| {
             let amount = if now_us < 100 * SECOND { other } else { amount() };
-            Verification::processed(UnixMillis(77), amount)
+            Verification::processed(STORED, amount)
         });
     field.pay(1);
     field.wait(90 * SECOND);
     assert_eq!(field.outcomes(1), [Outcome::Unknown], "in doubt, so that nobody else charges it");
-    let [contradiction] = field.contradictions[..] else { panic!("{:?}", field.contradictions) };
-    assert_eq!((contradiction.correlation_id, contradiction.amount_cents), (id_of(1), 1));
+    let told: Vec<_> = field.discrepancies.iter().filter(|it| it.is_new).collect();
+    let [discrepancy] = told[..] else { panic!("{told:?}") };
+    assert_eq!((discrepancy.correlation_id, discrepancy.amount_cents), (id_of(1), 1));
+    assert_eq!(discrepancy.requested_at_ms, STORED.0);
     assert_eq!(field.dispatcher.counters().contradictions[0], 1);
     assert_eq!(field.tries.len(), 1);
     assert!((8..=16).contains(&field.lookups.len()), "growing pauses: {:?}", field.lookups);
@@ -200,18 +206,20 @@ fn another_amount_is_one_contradiction_and_no_booking() {
 #[test]
 fn another_amount_that_is_found_while_the_ledger_is_away_is_told_when_it_is_back() {
     let mut field = Field::new(|it| if it.id == 1 { duplicate() } else { taken() })
-        .clerk_with(|_, _, _| Verification::processed(UnixMillis(77), AmountCents::new(1).unwrap()));
+        .clerk_with(|_, _, _| Verification::processed(STORED, AmountCents::new(1).unwrap()));
     // The answer comes when the link is gone.
     field.judge = Box::new(|_| (duplicate(), 50 * MS));
     field.pay(1);
     field.unlink();
     field.wait(5 * SECOND);
     assert!(!field.lookups.is_empty(), "it is looked up all the same");
-    assert_eq!(field.contradictions, [], "nobody hears of it");
+    assert_eq!(field.discrepancies, [], "nobody hears of it");
     field.link();
     field.wait(5 * SECOND);
-    let [contradiction] = field.contradictions[..] else { panic!("{:?}", field.contradictions) };
-    assert_eq!((contradiction.correlation_id, contradiction.amount_cents), (id_of(1), 1));
+    let told: Vec<_> = field.discrepancies.iter().filter(|it| it.is_new).collect();
+    let [discrepancy] = told[..] else { panic!("{told:?}") };
+    assert_eq!((discrepancy.correlation_id, discrepancy.amount_cents), (id_of(1), 1));
+    assert_eq!(discrepancy.requested_at_ms, STORED.0);
     assert_eq!(field.dispatcher.counters().contradictions[0], 1, "once");
 }
 
@@ -528,4 +536,27 @@ fn a_config_of_one_processor_works() {
     assert_eq!(field.tries_of(2).len(), 2);
     assert!(field.tries_of(1).len() > 4);
     assert_eq!(field.gauges().held, 1);
+}
+
+/// Payment 1 is never answered, and nowhere to be found; ten seconds later that proves that it is not there.
+fn lost() -> Field {
+    Field::with(config_with(SHORT), |it| if it.processor == CHEAP { End::UNANSWERED } else { taken() })
+        .clerk_with(|_, _, _| Verification::NotFound)
+}
+
+#[test]
+fn while_the_ledger_is_away_nobody_proves_that_a_payment_is_not_there() {
+    let mut field = lost();
+    field.pay(1);
+    field.wait(SECOND);
+    assert_eq!(field.outcomes(1), [Outcome::Unknown]);
+    field.unlink();
+    field.wait(60 * SECOND);
+    field.claims.clear();
+    field.link();
+    let claim = field.claims[..].iter().find(|it| it.correlation_id == id_of(1)).expect("it is claimed");
+    assert_eq!((claim.stage, claim.in_doubt), (Stage::at(CHEAP), true), "another may have sent it again");
+    assert_eq!(field.outcomes(1), [Outcome::Unknown]);
+    field.wait(5 * SECOND);
+    assert_eq!(field.outcomes(1)[1], Outcome::Absent, "once it is known whose it is");
 }

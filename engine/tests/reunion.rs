@@ -195,6 +195,7 @@ fn what_is_in_doubt_for_the_ledger_stays_and_is_still_worked_on() {
                 }
                 Entry::Intended { .. }
                 | Entry::Resolved { .. }
+                | Entry::KnownBefore { .. }
                 | Entry::Purged
                 | Entry::Named { .. }
                 | Entry::Attached { .. }

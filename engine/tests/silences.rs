@@ -177,7 +177,7 @@ fn where_a_second_request_would_charge_twice_what_was_swallowed_is_only_looked_u
     let mut field = frozen(config).clerk_with(|_, id, _| {
         let found = Verification::Found {
             stored: Stored::Processed,
-            requested_at: Some(UnixMillis(77)),
+            requested_at: Some(UnixMillis(2_000_000_000_000)),
             amount: Some(amount()),
         };
         if id % 2 == 0 { found } else { Verification::NotFound }

@@ -474,8 +474,8 @@ impl World {
             }
             11 => answered(Verdict::Unknown, 302),
             // Refused for good; or kept as that.
-            12 | 13 if !is_there => answered(Verdict::Declined, 402),
-            14 => self.store(request, Stored::Declined, 0),
+            12 | 13 if !is_there && self.may_decline() => answered(Verdict::Declined, 402),
+            14 if self.may_decline() => self.store(request, Stored::Declined, 0),
             // It says that it has it, and does not.
             15 => answered(Verdict::Duplicate, 409),
             16 | 17 => self.store(request, Stored::Pending, 0),
@@ -518,10 +518,16 @@ impl World {
 
     /// What a processor had taken comes to its end there.
     fn settle_pending(&mut self, how: u8) {
+        let may_decline = self.may_decline();
         let pending = self.books.iter_mut().flat_map(BTreeMap::values_mut);
         for (.., stored) in pending.filter(|(.., stored)| *stored == Stored::Pending) {
-            *stored = if how % 4 < 2 { Stored::Processed } else { Stored::Declined };
+            *stored = if how % 4 < 2 || !may_decline { Stored::Processed } else { Stored::Declined };
         }
+    }
+
+    /// A ledger that is full of payments that all processors decline takes none that could show that they take others.
+    fn may_decline(&self) -> bool {
+        self.shape & 8 != 0
     }
 
     fn end_check(&mut self, number: usize, how: u8) {
@@ -583,9 +589,7 @@ impl World {
             let disputed = |id: &&[u8; 16]| is_open(ledger.lookup(CorrelationId(**id)));
             let disputed_count = self.contradicted.iter().filter(disputed).count();
             // What stays open is in doubt: a look-up has shown the other amount.
-            let is_in_doubt = |id: &&[u8; 16]| {
-                matches!(ledger.lookup(CorrelationId(**id)), Known::Open(payment) if payment.in_doubt)
-            };
+            let is_in_doubt = |id: &&[u8; 16]| matches!(ledger.lookup(CorrelationId(**id)), Known::Open(payment) if payment.in_doubt);
             let in_doubt_count = self.contradicted.iter().filter(is_in_doubt).count();
             let open_count = ledger.conservation().open.count;
             let is_settled = open_count == disputed_count as u64 && in_doubt_count == disputed_count;

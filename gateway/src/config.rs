@@ -9,7 +9,7 @@ use galo_engine::dispatcher::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
 use galo_engine::rate::RateLimit;
 use galo_engine::router::{Cost, RouterConfig};
 use galo_engine::{PROCESSORS_LEN_MAX, Processor};
-use galo_profile::{Auth, Processor as Profile, Processors, Url};
+use galo_profile::{Auth, Lookup, Processor as Profile, Processors, Url};
 use galo_shell::env::{Env, EnvError};
 use galo_shell::processors::{self, Names, ProcessorsError};
 
@@ -234,6 +234,8 @@ pub(crate) fn policies(processors: &Processors, thread_count: u16) -> [Processor
                 } else {
                     profile.connection.attempt_timeout_ms.saturating_mul(1_000)
                 },
+                echoes_requested_at: profile.request.sends_requested_at()
+                    && profile.lookup.as_ref().is_some_and(Lookup::tells_milliseconds),
             },
             declined_goes_on: profile.declined_goes_on,
         };

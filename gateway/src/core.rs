@@ -251,12 +251,6 @@ impl Core {
     fn carry_out(self: &Rc<Self>, action: Action) {
         match action {
             Action::Send(message) => {
-                if let Message::Contradiction(it) = message {
-                    let (id, name, cents) = (it.correlation_id, self.names.of(it.processor), it.amount_cents);
-                    tracing::error!(
-                        "{id}: processor {name} has it with {cents} cents; nothing is booked, an operator must settle it"
-                    );
-                }
                 self.send(message);
             }
             Action::Answer { ticket, answer } => self.posts.answer(ticket, answer),
@@ -336,7 +330,15 @@ impl Core {
                 self.flush.set(Some((flush, self.link_number())));
                 self.looks.ask();
             }
-            message => self.event(|dispatcher, now| dispatcher.handle_with(message, attached, now)),
+            message => {
+                if let Message::Contradiction(it) = message {
+                    let (id, name, cents) = (it.correlation_id, self.names.of(it.processor), it.amount_cents);
+                    tracing::error!(
+                        "{id}: processor {name} has it otherwise than it was sent, with {cents} cents; nothing is booked, an operator must settle it"
+                    );
+                }
+                self.event(|dispatcher, now| dispatcher.handle_with(message, attached, now));
+            }
         }
     }
 

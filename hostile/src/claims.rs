@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::faults::{check_view, view};
+use crate::faults::{check_view, pay, view};
 use crate::galo::{Programs, metrics, sum};
 use crate::processor::{Act, Asked, Payment, Then};
 use crate::scene::{Case, Findings, Scene, check_open, refusal, side_by_side};
 use crate::tally::Tally;
+use crate::world::payment_json;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -23,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Payments beside those that something is claimed about: so long, so many a second.
 const BESIDE: (Duration, u32) = (Duration::from_secs(5), 5);
+
+/// Of the ledger that forgets.
+const KNOWN_LEN_MAX: &str = "10";
 
 /// Runs both groups.
 pub(crate) fn run(programs: &Programs, tally: &mut Tally) {
@@ -41,6 +45,11 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) {
     }
     cases.push(Case::new("409 for what it stored and did not answer", &[], stored_unanswered));
     cases.push(Case::new("another amount under this id", &[], other_amount));
+    cases.push(Case::new(
+        "ids that were forgotten and come back",
+        &[("KNOWN_LEN_MAX", KNOWN_LEN_MAX)],
+        come_back,
+    ));
     side_by_side(programs, tally, "claims of duplicates", cases);
 
     let proxies = |status: u16| {
@@ -149,6 +158,65 @@ fn other_amount(scene: &mut Scene, findings: &mut Findings) -> Result<(), String
     findings.expect(scene.fallback.posts(id).is_empty(), || "sent to the other one, too".to_owned());
     if findings.is_well() {
         scene.check_end(&ids.into())?;
+    }
+    Ok(())
+}
+
+/// Three payments, forgotten since; the aggregator has died in between. One comes back as it was, one with another amount, one to the other gateway in the same moment too: the
+/// sums hold them already. Somebody else has paid under a fourth id, with the very amount that Galo is posted.
+fn come_back(scene: &mut Scene, findings: &mut Findings) -> Result<(), String> {
+    let [alike, other, twice, stranger] = scene.fresh_ids();
+    let first_cents = scene.next_cents();
+    for id in [&alike, &other, &twice] {
+        scene.pay(id)?;
+    }
+    scene.pay_for(SECOND * 4, 10)?;
+    let is_absent = |scene: &Scene, id: &str| {
+        Ok::<_, String>(scene.galo.straight(0).ask("GET", &format!("/payments/{id}"), "")?.status == 404)
+    };
+    let ids = [&alike, &other, &twice];
+    let are_forgotten = scene.is_within(LIMIT, |scene| {
+        ids.iter().try_fold(true, |is_so, id| Ok(is_so && is_absent(scene, id)?))
+    })?;
+    findings.expect(are_forgotten, || "they are still remembered".to_owned());
+    scene.galo.kill("aggregator")?;
+    scene.galo.respawn("aggregator")?;
+    let way = scene.galo.aggregator();
+    scene.galo.until("the aggregator", || Ok(metrics(&way).ok().map(drop)))?;
+    for gateway in 0..2 {
+        let ready = scene.galo.straight(gateway);
+        scene.galo.until("ready", || {
+            Ok(ready.ask("GET", "/ready", "").is_ok_and(|answer| answer.status == 200).then_some(()))
+        })?;
+    }
+    let stored = Payment {
+        amount_cents: scene.next_cents(),
+        requested_at_ms: jiff::Timestamp::now().as_millisecond() - 60_000,
+    };
+    scene.default.books().stored.insert(stranger.clone(), stored);
+    scene.pay(&stranger)?;
+    let straight = [scene.galo.straight(0), scene.galo.straight(1)];
+    pay(&straight[0], &alike, first_cents)?;
+    pay(&straight[1], &other, first_cents + 1_000)?;
+    for way in &straight {
+        pay(way, &twice, first_cents + 2)?;
+    }
+    let known_before = |series: &str| Ok::<_, String>(sum(&metrics(&way)?, series));
+    let is_settled =
+        scene.is_within(LIMIT, |_| Ok(known_before("galo_payments_known_before_total")? == 3))?;
+    findings.expect(is_settled, || "they are not known before".to_owned());
+    let cents = known_before("galo_payments_known_before_cents_total")?;
+    findings.expect(cents == 3 * first_cents + 1_002, || format!("known before: {cents} cents"));
+    let is_disputed = scene.is_within(LIMIT, |_| Ok(known_before("galo_contradictions_total")? == 1))?;
+    findings.expect(is_disputed, || "the stranger's is no contradiction".to_owned());
+    for id in ids {
+        findings.check(check_view(&view(&straight[0], id)?, id, &scene.default, &scene.fallback));
+    }
+    // Now they are remembered, with what was paid.
+    let again = straight[0].ask("POST", "/payments", &payment_json(&other, first_cents + 1_000))?;
+    findings.expect(again.status == 422, || format!("the other amount is answered {}", again.status));
+    if findings.is_well() {
+        scene.check_end(&[stranger].into())?;
     }
     Ok(())
 }

@@ -171,7 +171,7 @@ impl Scene {
     /// One payment, to the gateways in turn; it must be accepted.
     pub(crate) fn pay(&mut self, id: &str) -> Result<(), String> {
         let number = self.sent.len();
-        let (gateway, cents) = (number % 2, 1_000 + number as u64);
+        let (gateway, cents) = (number % 2, self.next_cents());
         let kept = self.kept[gateway].take().and_then(|mut kept| (!kept.is_closed()).then_some(kept));
         let mut connection = match kept {
             Some(connection) => connection,
@@ -185,6 +185,11 @@ impl Scene {
         self.kept[gateway] = Some(connection);
         self.sent.push(Sent { id: id.to_owned(), cents, at });
         Ok(())
+    }
+
+    /// What the next payment will amount to, cents.
+    pub(crate) fn next_cents(&self) -> u64 {
+        1_000 + self.sent.len() as u64
     }
 
     /// So many payments a second for so long.
@@ -265,7 +270,7 @@ impl Scene {
     }
 
     /// The end of a case: all but these ids are processed, once, in the summary and in one book; these are open and in no summary;
-    /// and accepted = processed + declined + open, in count and in cents.
+    /// and accepted = processed + declined + known before + open, in count and in cents.
     pub(crate) fn check_end(&self, open: &BTreeSet<String>) -> Result<(), String> {
         let way = self.galo.aggregator();
         let count = |page: &str| sum(page, "galo_payments_open");
@@ -309,15 +314,16 @@ impl Scene {
     }
 }
 
-/// Accepted is what was processed, declined, or is open.
+/// Accepted is what was processed, declined, known before, or is open.
 fn check_conservation(page: &str) -> Result<(), String> {
     for cents in ["", "_cents"] {
         let total = |name: &str| sum(page, &format!("galo_payments_{name}{cents}_total"));
         let open = sum(page, &format!("galo_payments_open{cents}"));
-        let [accepted, processed, declined] = ["accepted", "processed", "declined"].map(total);
-        if accepted != processed + declined + open || accepted == 0 {
+        let [accepted, processed, declined, known_before] =
+            ["accepted", "processed", "declined", "known_before"].map(total);
+        if accepted != processed + declined + known_before + open || accepted == 0 {
             return Err(format!(
-                "accepted{cents} {accepted} is not {processed} processed, {declined} declined, {open} open"
+                "accepted{cents} {accepted} is not {processed} processed, {declined} declined, {known_before} known before, {open} open"
             ));
         }
     }

@@ -116,6 +116,12 @@ impl Lookup {
         self.amount.is_some()
     }
 
+    /// Whether it tells a payment's time to the millisecond.
+    #[must_use]
+    pub fn tells_milliseconds(&self) -> bool {
+        self.requested_at.as_ref().is_some_and(|(_, form)| *form != TimeForm::UnixSeconds)
+    }
+
     /// Whether an answer is a list, of which one may be long.
     #[must_use]
     pub const fn is_list(&self) -> bool {

@@ -58,6 +58,12 @@ impl Request {
         self.amount.units(amount).is_some()
     }
 
+    /// Whether the processor is sent the payment's `requestedAt`.
+    #[must_use]
+    pub fn sends_requested_at(&self) -> bool {
+        self.template.has_requested_at()
+    }
+
     /// The members of the client's POST that are forwarded.
     #[must_use]
     pub fn client_members(&self) -> &[String] {

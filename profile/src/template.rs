@@ -279,6 +279,10 @@ impl fmt::Debug for Template {
 }
 
 impl Template {
+    pub(crate) fn has_requested_at(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::RequestedAt | Piece::RequestedAtInForm))
+    }
+
     pub(crate) fn bytes(&mut self, bytes: impl AsRef<[u8]>) {
         match self.0.last_mut() {
             Some(Piece::Bytes(last)) => last.extend_from_slice(bytes.as_ref()),

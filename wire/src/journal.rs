@@ -24,7 +24,7 @@
 //!
 //! Version 1 is read, too: it has no pages, and snapshots of it have [`Fact::Moments`] instead; reasons and waits stand where it has zeros,
 //! and zero says that nothing was stated. Version 2 knows two processors and no declines: what it has no word for is zero there. Version 3 knows
-//! no attached texts. So one decoder reads all four.
+//! no attached texts, version 4 no payments that were known before. So one decoder reads all five.
 //!
 //! Codec only; it never panics on what it is given. What damage means is decided in `galo_engine::recovery`.
 
@@ -36,7 +36,7 @@ use crate::page::{DigestRow, MomentRow, PageRow, ReferenceRow, RememberedRow, pa
 pub const BLOCK_SIZE: usize = 48;
 
 /// The format that this build writes.
-pub const JOURNAL_VERSION: u16 = 4;
+pub const JOURNAL_VERSION: u16 = 5;
 
 /// The oldest format that this build reads.
 pub const JOURNAL_VERSION_OLDEST: u16 = 1;
@@ -257,6 +257,31 @@ mod fact {
             /// The page's CRC-32C.
             checksum: u32,
         },
+        /// An open payment ended: its id was forgotten, came back, and its processor has it since before; the totals hold that.
+        KnownBefore {
+            /// Who.
+            correlation_id: CorrelationId,
+            /// How much, as stored there.
+            amount_cents: u64,
+            /// As stored there.
+            requested_at_ms: u64,
+            /// Where.
+            processor: Processor,
+        },
+        /// Such payments since start or purge, remembered or not. Stands in snapshots.
+        KnownBefores {
+            /// How many.
+            count: u64,
+            /// Their sum as they were accepted when they came back, cents.
+            amount_cents: u64,
+        },
+        /// Payments of this processor were forgotten. Stands in snapshots.
+        Forgotten {
+            /// Where.
+            processor: Processor,
+            /// The latest `requestedAt` of theirs.
+            latest_ms: u64,
+        },
     }
 
     /// A millisecond within a second.
@@ -298,7 +323,10 @@ impl Fact {
             | Self::Named { .. }
             | Self::Declines { .. }
             | Self::Note { .. }
-            | Self::Attached { .. } => None,
+            | Self::Attached { .. }
+            | Self::KnownBefore { .. }
+            | Self::KnownBefores { .. }
+            | Self::Forgotten { .. } => None,
         }
     }
 }
@@ -429,7 +457,10 @@ mod tests {
     /// Likewise version 3.
     const FACTS_V3_LEN: usize = 16;
 
-    fn facts() -> [Fact; 20] {
+    /// Likewise version 4.
+    const FACTS_V4_LEN: usize = 20;
+
+    fn facts() -> [Fact; 23] {
         [
             Fact::Accepted {
                 correlation_id: ID,
@@ -516,6 +547,14 @@ mod tests {
                 size: 32,
                 text: *br#"{"payer":{"id":1,"name":"Ana B"}"#,
             },
+            Fact::KnownBefore {
+                correlation_id: ID,
+                amount_cents: 1990,
+                requested_at_ms: 0x0198_0000_0001,
+                processor: Processor::N6,
+            },
+            Fact::KnownBefores { count: 7, amount_cents: 13_930 },
+            Fact::Forgotten { processor: Processor::N5, latest_ms: 0x0198_0000_0001 },
         ]
     }
 
@@ -548,8 +587,8 @@ mod tests {
 
     // Written down by an independent script, checksums included.
     const HEADER_GOLDEN: &str =
-        "47414c4f4a524e4c040002000403020100000000edfe00000000000000350c0000000000000000000000000076ce0baf";
-    const RECORDS_GOLDEN: [&str; 20] = [
+        "47414c4f4a524e4c050002000403020100000000edfe00000000000000350c00000000000000000000000000ca75c79c";
+    const RECORDS_GOLDEN: [&str; 23] = [
         "221100000000000000a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010000020102f444d6e3",
         "231100000000000001a0a102030405060708090a0b0c0d0e0f01000000980100000103040302010000000000b34b61c7",
         "241100000000000002a0a102030405060708090a0b0c0d0e0f010000009801000000020000000000000000008cf6f5d1",
@@ -570,7 +609,14 @@ mod tests {
         "33110000000000000f0201060504030000000000000000000000000000000000000000000000000000000000079a5f88",
         "3411000000000000100201060504030000000000000000000000000000000000000000000000000000000000bdb9159e",
         "35110000000000000e00207b227061796572223a7b226964223a312c226e616d65223a22416e612042227d00eefddb2c",
+        "361100000000000011a0a102030405060708090a0b0c0d0e0fc6070000000000000100000098010000060000da007113",
+        "37110000000000001207000000000000006a3600000000000000000000000000000000000000000000000000cbf4c4b9",
+        "3811000000000000130501000000980100000000000000000000000000000000000000000000000000000000ba98bd91",
     ];
+
+    // The same by version 4, whose records say what they said then.
+    const HEADER_GOLDEN_V4: &str =
+        "47414c4f4a524e4c040002000403020100000000edfe00000000000000350c0000000000000000000000000076ce0baf";
 
     // The same by version 3, whose records say what they said then.
     const HEADER_GOLDEN_V3: &str =
@@ -647,6 +693,16 @@ mod tests {
         }
     }
 
+    /// So is what version 4 wrote: it knew no payments that were known before.
+    #[test]
+    fn what_version_4_wrote_is_what_it_said() {
+        assert_eq!(Header::decode(&bytes(HEADER_GOLDEN_V4)), Ok(header()));
+        let golden = &RECORDS_GOLDEN[..FACTS_V4_LEN];
+        for ((sequence, fact), golden) in (0x1122_u64..).zip(facts()).zip(golden) {
+            assert_eq!(Record::decode(&bytes(golden)), Some(Record { sequence, fact }));
+        }
+    }
+
     #[test]
     fn the_versions_before_are_read_and_the_next_is_not() {
         let of_version = |version: u16| {
@@ -655,9 +711,9 @@ mod tests {
             seal(&mut block);
             Header::decode(&block)
         };
-        (1..=4).for_each(|version| assert_eq!(of_version(version), Ok(header())));
+        (1..=5).for_each(|version| assert_eq!(of_version(version), Ok(header())));
         assert_eq!(of_version(0), Err(HeaderError::Version(0)));
-        assert_eq!(of_version(5), Err(HeaderError::Version(5)));
+        assert_eq!(of_version(6), Err(HeaderError::Version(6)));
     }
 
     #[test]
@@ -694,7 +750,7 @@ mod tests {
                 0..8 => assert_eq!(error, HeaderError::Foreign),
                 // One bit makes none of the versions before it out of this one.
                 8..10 => {
-                    assert!(matches!(error, HeaderError::Version(version) if !(1..=4).contains(&version)))
+                    assert!(matches!(error, HeaderError::Version(version) if !(1..=5).contains(&version)))
                 }
                 _ => assert_eq!(error, HeaderError::Damaged),
             }

@@ -18,7 +18,7 @@ use crate::history::{AttemptState, Reason};
 use crate::vocabulary::{Attachment, CorrelationId, Outcome, Processor, Stage};
 
 /// The version that both sides state in their [`Hello`]; peers of different versions do not talk.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
 
 /// The bound of a summary that the client left open, on either side.
 pub const REQUESTED_AT_MS_MAX: u64 = u64::MAX;
@@ -286,14 +286,20 @@ records! {
         /// From the flush.
         number: u32,
     }
-    /// Gateway: a processor has this id with another amount than the ledger. Neither is booked; a person decides.
-    Contradiction = 13, 25 bytes {
+    /// Gateway: a processor has this id with another amount than was sent, or since before that was sent. The ledger decides what that means.
+    Discrepancy = 13, 38 bytes {
+        /// Echoed in the answer, if there is one.
+        slot: u32,
         /// Who.
         correlation_id: CorrelationId,
         /// Where.
         processor: Processor,
+        /// The `requestedAt` that is stored there; 0 where the processor tells none.
+        requested_at_ms: u64,
         /// How much it is there, cents.
         amount_cents: u64,
+        /// This gateway has not heard yet that it is a contradiction.
+        is_new: bool,
     }
     /// Gateway, before it stops: somebody else shall see to this payment.
     Release = 6, 16 bytes {
@@ -496,6 +502,17 @@ records! {
         correlation_id: CorrelationId,
         /// Which processor.
         processor: Processor,
+    }
+    /// To the gateway that found it so: a processor has this id otherwise than the ledger, and no totals hold it. Nothing is booked; a person decides.
+    Contradiction = 52, 29 bytes {
+        /// From the discrepancy.
+        slot: u32,
+        /// Who.
+        correlation_id: CorrelationId,
+        /// Where.
+        processor: Processor,
+        /// How much it is there, cents.
+        amount_cents: u64,
     }
     /// Aggregator: read what processors have answered, say whatever you have not said yet, then [`Flushed`]. Somebody asked for a summary.
     Flush = 44, 4 bytes {

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use galo_wire::record::{
-    Accept, Acknowledgement, Admission, Assignment, CancelQuery, Claim, Completion, Contradiction, Flush,
-    Flushed, Grant, HealthNews, HealthReport, HealthSource, Hello, Intent, IntentRecorded, Lease,
-    LookupQuery, LookupReply, Notice, Notified, Part, PurgeQuery, PurgeReply, Purged, Ready, Release, Role,
-    Standing, SummaryQuery, SummaryReply, SummaryTotal, Withdrawal, Yield, Yielded, processors_fingerprint,
+    Accept, Acknowledgement, Admission, Assignment, CancelQuery, Claim, Completion, Contradiction,
+    Discrepancy, Flush, Flushed, Grant, HealthNews, HealthReport, HealthSource, Hello, Intent,
+    IntentRecorded, Lease, LookupQuery, LookupReply, Notice, Notified, Part, PurgeQuery, PurgeReply, Purged,
+    Ready, Release, Role, Standing, SummaryQuery, SummaryReply, SummaryTotal, Withdrawal, Yield, Yielded,
+    processors_fingerprint,
 };
 use galo_wire::{
     Attachment, AttemptState, CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter,
@@ -34,7 +35,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 incarnation: 0x1122_3344_5566_7788,
             }
             .into(),
-            "10000000 01 00 0100 0400 00 02 0300 0a0b 8877665544332211",
+            "10000000 01 00 0100 0500 00 02 0300 0a0b 8877665544332211",
         ),
         (
             Part { attachment: Attachment::Members, size: 11, text: part_text(b"{\"payer\":1}") }.into(),
@@ -112,8 +113,20 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (LookupQuery { slot: 12, correlation_id: ID }.into(), "14000000 08 00 0100 0c000000 ."),
         (
-            Contradiction { correlation_id: ID, processor: Processor::N5, amount_cents: 28 }.into(),
-            "19000000 0d 00 0100 . 05 1c00000000000000",
+            Discrepancy {
+                slot: 28,
+                correlation_id: ID,
+                processor: Processor::N5,
+                requested_at_ms: 0x0198_0d5a_2b3c,
+                amount_cents: 28,
+                is_new: true,
+            }
+            .into(),
+            "26000000 0d 00 0100 1c000000 . 05 3c2b5a0d98010000 1c00000000000000 01",
+        ),
+        (
+            Contradiction { slot: 29, correlation_id: ID, processor: Processor::N5, amount_cents: 28 }.into(),
+            "1d000000 34 00 0100 1d000000 . 05 1c00000000000000",
         ),
         (CancelQuery { slot: 25, correlation_id: ID }.into(), "14000000 0e 00 0100 19000000 ."),
         (Yielded { number: 26, correlation_id: ID, idle: true }.into(), "15000000 0f 00 0100 1a000000 . 01"),

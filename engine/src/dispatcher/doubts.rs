@@ -69,7 +69,9 @@ impl Dispatcher {
                 pause_us.unwrap_or_else(|| BACKOFF.delay_us(tries, &mut self.random))
             }
             About::Arrival | About::Result => self.random.jitter(policy.lookup_every_us, 20),
-            About::Identity | About::Contradiction => SETTLED_BY_OTHERS.delay_us(tries, &mut self.random),
+            About::Identity | About::Discrepancy | About::Contradiction => {
+                SETTLED_BY_OTHERS.delay_us(tries, &mut self.random)
+            }
         };
         let payment = self.payment(slot);
         let is_asked_for = std::mem::take(&mut payment.is_asked_for);

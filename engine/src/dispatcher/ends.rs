@@ -1,6 +1,6 @@
 //! What becomes of a payment when an attempt, or a look-up, ends.
 
-use galo_wire::record::Contradiction;
+use galo_wire::record::{Contradiction, Discrepancy};
 use galo_wire::{Outcome, Processor};
 
 use super::payment::{About, Cause, Doubt, GivenUp, Payment, State};
@@ -147,8 +147,13 @@ impl Dispatcher {
             self.budgets[doubt.processor.index()].on_success();
         }
         match verification {
-            Verification::Found { amount: Some(amount), .. } if amount != payment.amount => {
-                self.contradict(slot, doubt, amount, now);
+            Verification::Found { amount: Some(amount), requested_at, .. } if amount != payment.amount => {
+                self.differs(slot, doubt, requested_at, amount, now);
+            }
+            Verification::Found { stored: Stored::Processed, requested_at: Some(requested_at), .. }
+                if requested_at < payment.requested_at && self.echoes_requested_at(doubt.processor) =>
+            {
+                self.differs(slot, doubt, Some(requested_at), payment.amount, now);
             }
             Verification::Found { stored: Stored::Processed, requested_at, .. } => {
                 self.learned(slot, doubt, true, now);
@@ -156,6 +161,12 @@ impl Dispatcher {
             }
             Verification::Found { stored: Stored::Pending, .. } => {
                 self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now);
+            }
+            // Nobody knows whose it is by now, and what others have sent.
+            Verification::Found { stored: Stored::Declined, .. } | Verification::NotFound
+                if payment.in_doubt && !payment.withdrawn && !self.is_claimed() =>
+            {
+                self.doubt(slot, doubt, now);
             }
             Verification::Found { stored: Stored::Declined, .. } => {
                 self.settle_as_absent(slot, doubt, |dispatcher| {
@@ -207,20 +218,51 @@ impl Dispatcher {
         }
     }
 
-    /// The processor has this id with another amount: neither is booked, and a person decides.
-    fn contradict(&mut self, slot: u32, doubt: Doubt, amount: AmountCents, now: Now) {
+    fn echoes_requested_at(&self, processor: Processor) -> bool {
+        self.config.processors[processor.index()].doubt.echoes_requested_at
+    }
+
+    /// The processor has this id with another amount, or since before this payment was sent. The ledger decides what that means, and takes the payment
+    /// back unless it is a contradiction; whatever is lost on the way is said again by the next look-up.
+    fn differs(
+        &mut self,
+        slot: u32,
+        doubt: Doubt,
+        requested_at: Option<UnixMillis>,
+        amount: AmountCents,
+        now: Now,
+    ) {
         if !self.connected {
             // Nobody would hear of it: it is looked up again until somebody does.
             return self.unsettled(slot, Doubt { about: About::Result, ..doubt }, now);
         }
-        if doubt.about != About::Contradiction {
-            let processor = doubt.processor;
-            self.counters.contradictions[processor.index()] += 1;
-            let correlation_id = self.payments[key_of(slot)].correlation_id;
-            let contradiction = Contradiction { correlation_id, processor, amount_cents: amount.get() };
-            self.actions.push(Action::Send(contradiction.into()));
+        let is_new = doubt.about != About::Contradiction;
+        let about = if is_new { About::Discrepancy } else { About::Contradiction };
+        let discrepancy = Discrepancy {
+            slot,
+            correlation_id: self.payments[key_of(slot)].correlation_id,
+            processor: doubt.processor,
+            requested_at_ms: requested_at.map_or(0, |at| at.0),
+            amount_cents: amount.get(),
+            is_new,
+        };
+        // Behind what the processor calls it, which goes with the doubt.
+        self.unsettled(slot, Doubt { about, ..doubt }, now);
+        self.actions.push(Action::Send(discrepancy.into()));
+    }
+
+    /// The ledger says that what was found is a contradiction.
+    pub(super) fn contradicted(&mut self, contradiction: Contradiction) {
+        let Contradiction { slot, correlation_id, processor, .. } = contradiction;
+        if self.find(slot, correlation_id, |_| true).is_none() {
+            return;
         }
-        self.unsettled(slot, Doubt { about: About::Contradiction, ..doubt }, now);
+        let state = &mut self.payment(slot).state;
+        let (State::Doubtful(doubt) | State::Verifying(doubt)) = state else { return };
+        if doubt.about == About::Discrepancy {
+            doubt.about = About::Contradiction;
+            self.counters.contradictions[processor.index()] += 1;
+        }
     }
 
     /// The payment ends: no processor will take it, and none has it.

@@ -1,7 +1,8 @@
 //! The link to the ledger comes and goes: what is said when it stands again, and after a time in which nothing was heard.
 //!
 //! Must never: take a payment for this gateway's own because it was before. Until the ledger has heard what is claimed, and what it answered was
-//! read, nothing that is in doubt is sent again: another gateway may have proved meanwhile that it is not there, and sent it elsewhere.
+//! read, nothing that is in doubt is sent again: another gateway may have proved meanwhile that it is not there, and sent it elsewhere. Nor is it proved then that a
+//! processor does not have it: another gateway may have sent it again.
 
 use galo_wire::record::{Acknowledgement, Claim, Ready};
 use galo_wire::{Outcome, Stage};

@@ -47,6 +47,17 @@ pub enum Entry {
         /// The HTTP status behind a decline, or [`STATUS_CANCELLED`](galo_wire::STATUS_CANCELLED), [`STATUS_SETTLED`](galo_wire::STATUS_SETTLED), [`STATUS_EXPIRED`](galo_wire::STATUS_EXPIRED); else 0.
         status: u16,
     },
+    /// An open payment ended: its id was forgotten and came back, and its processor has it since before; the totals hold that.
+    KnownBefore {
+        /// Who.
+        correlation_id: CorrelationId,
+        /// Where.
+        processor: Processor,
+        /// As stored there.
+        requested_at_ms: u64,
+        /// How much, as stored there.
+        amount_cents: u64,
+    },
     /// Everything was forgotten, but for the processors' names.
     Purged,
     /// A processor has this name, now and for ever.
@@ -99,6 +110,9 @@ impl Entry {
             Self::Resolved { correlation_id, processor, requested_at_ms, outcome, status } => {
                 Fact::Resolved { correlation_id, requested_at_ms, processor, outcome, status }
             }
+            Self::KnownBefore { correlation_id, processor, requested_at_ms, amount_cents } => {
+                Fact::KnownBefore { correlation_id, amount_cents, requested_at_ms, processor }
+            }
             Self::Purged => Fact::Purged,
             Self::Named { processor, name } => Fact::Named { processor, name },
             Self::Note { part, text } => Fact::Note { part, text },
@@ -119,6 +133,9 @@ impl Entry {
             Fact::Resolved { correlation_id, requested_at_ms, processor, outcome, status } => {
                 Self::Resolved { correlation_id, processor, requested_at_ms, outcome, status }
             }
+            Fact::KnownBefore { correlation_id, amount_cents, requested_at_ms, processor } => {
+                Self::KnownBefore { correlation_id, processor, requested_at_ms, amount_cents }
+            }
             Fact::Purged => Self::Purged,
             Fact::Named { processor, name } => Self::Named { processor, name },
             Fact::Note { part, text } => Self::Note { part, text },
@@ -132,6 +149,8 @@ impl Entry {
             | Fact::DigestsPage { .. }
             | Fact::ReferencesPage { .. }
             | Fact::Declines { .. }
+            | Fact::KnownBefores { .. }
+            | Fact::Forgotten { .. }
             | Fact::End => return None,
         })
     }

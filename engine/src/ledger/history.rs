@@ -16,7 +16,8 @@
 //! processor's caches once or twice for each payment.
 //!
 //! Must never: show what was decided about another payment, or about the same id in a former life; let the ledger depend on
-//! it. Survives a restart as far as the journal goes: snapshots leave it out.
+//! it: whether an id that comes back was accepted after a processor had it, the coordinator asks, and what follows stands in the journal. Survives a restart as far as the journal
+//! goes: snapshots leave it out.
 //!
 //! Memory: 104 bytes a place and 4 for its chain, 6.75 MiB for all [`PAYMENTS_LEN`]. Reserved at the start, touched when first used.
 
@@ -52,6 +53,8 @@ struct Place {
     link: u32,
     len: u8,
     forgotten: bool,
+    /// The first decision was made when the payment was accepted.
+    is_from_start: bool,
     /// From `len` on, what the payment before left.
     decisions: [Decision; DECISIONS_LEN_MAX],
 }
@@ -240,6 +243,12 @@ impl Histories {
     }
 
     /// Takes the next place.
+    /// When a payment was accepted; `None` if that is not among what is kept.
+    pub(super) fn accepted_at_ms(&self, id: CorrelationId) -> Option<u64> {
+        let place = &self.places[self.find(id)?];
+        (place.is_from_start && place.len > 0).then_some(place.first_at_ms)
+    }
+
     fn begin(&mut self, id: CorrelationId, forgotten: bool) -> &mut Place {
         let index = self.index_of(self.next);
         let chain = self.chain_of(id);
@@ -247,10 +256,12 @@ impl Histories {
         self.next = self.next.wrapping_add(1);
         if index == self.places.len() {
             let decisions = [NOTHING; DECISIONS_LEN_MAX];
-            self.places.push(Place { first_at_ms: 0, id, link, len: 0, forgotten, decisions });
+            let is_from_start = false;
+            self.places.push(Place { first_at_ms: 0, id, link, len: 0, forgotten, is_from_start, decisions });
         }
         let place = &mut self.places[index];
-        (place.first_at_ms, place.id, place.link, place.len, place.forgotten) = (0, id, link, 0, forgotten);
+        (place.first_at_ms, place.id, place.link, place.len) = (0, id, link, 0);
+        (place.forgotten, place.is_from_start) = (forgotten, !forgotten);
         place
     }
 }

@@ -344,22 +344,24 @@ impl KnownIds {
         true
     }
 
-    /// Forgets the first one, if there is one.
+    /// Forgets the first one, if there is one, and says what was known of it.
     #[allow(clippy::cast_possible_truncation, reason = "the lower half is what is kept")]
-    pub(super) fn forget_first(&mut self) {
+    pub(super) fn forget_first(&mut self) -> Option<EndedPayment> {
         if self.len() == 0 {
-            return;
+            return None;
         }
         let first = self.first();
-        let (hash, place) = (self.hasher.hash_one(self.rows.at(first).id), first as u32);
+        let Row { id, payment } = self.rows.at(first);
+        let (hash, place) = (self.hasher.hash_one(id), first as u32);
         if let Some(notes) = &mut self.notes {
             notes.forgotten_len += 1;
             notes.push(hash, place, Step::Forget);
-            return;
+            return Some(payment);
         }
         let entry = self.shards[shard_of(hash)].find_entry(hash, |other| *other == place);
         entry.expect("what is in the queue is in the table").remove();
         self.rows.pop();
+        Some(payment)
     }
 
     /// Forgets all, and counts places from 0 again.
@@ -526,7 +528,9 @@ mod tests {
                             .all(|number| known.get(id(number)).is_some_and(|p| p.amount_cents == number))
                     );
                     assert_eq!(known.len() as u64, len + 1);
-                    (0..len / 2).for_each(|_| known.forget_first());
+                    for _ in 0..len / 2 {
+                        known.forget_first();
+                    }
                     // The one that was there before went first.
                     assert!((0..len).all(|number| known.contains(id(number)) == (number + 1 >= len / 2)));
                 }

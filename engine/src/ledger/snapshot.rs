@@ -16,7 +16,8 @@
 //! Buckets and ids stand in [pages](galo_wire::page): a start reads a million of each. Open payments, of which there are few most of the
 //! time, are records, as are the few rows that are not worth a page.
 //!
-//! The books' totals are not written: they follow from open payments and buckets. Declined payments are in neither, so theirs are.
+//! The books' totals are not written: they follow from open payments and buckets. Declined payments are in neither, nor are those that were known before, so
+//! theirs are.
 //!
 //! Rejected: `fork`, and a child that writes its copy of the memory. It costs a page for each table entry touched
 //! meanwhile, under a memory limit that a full ledger nearly fills; it stalls the parent while page tables are copied;
@@ -35,8 +36,11 @@ use galo_wire::page::{
 use galo_wire::{CorrelationId, PROCESSORS_LEN_MAX, Processor, REFERENCE_SIZE_MAX, Reason};
 
 use super::attachments::Digest;
+use super::forgotten::Forgotten;
 use super::id_hash::IdHash;
-use super::{DECLINED_BIT, EndedPayment, Ledger, Misfit, OpenPayment, SHARD_COUNT, Sharded, Tally, known};
+use super::{
+    Conservation, DECLINED_BIT, EndedPayment, Ledger, Misfit, OpenPayment, SHARD_COUNT, Sharded, Tally, known,
+};
 use crate::buckets::{BucketRow, Moment};
 use crate::texts::Texts;
 use crate::time::UnixMillis;
@@ -62,6 +66,10 @@ pub(super) struct Export {
     waiting: Vec<(Processor, UnixMillis, u64)>,
     /// Declined payments at that moment.
     declined: Tally,
+    /// Likewise those that were known before.
+    known_before: Tally,
+    /// What was forgotten until then.
+    until_then: Forgotten,
     /// The places in the queue that are still to be written, counted from when it was empty.
     known: Range<u64>,
     /// The first of them, which were forgotten meanwhile.
@@ -157,6 +165,11 @@ impl Export {
         }
     }
 
+    /// Amounts that wait for the buckets, of one moment.
+    pub(super) fn waiting_at(&self, processor: Processor, at: UnixMillis) -> impl Iterator<Item = u64> {
+        self.waiting.iter().filter(move |it| (it.0, it.1) == (processor, at)).map(|it| it.2)
+    }
+
     /// Whether the table that holds this id is written already.
     fn is_past(&self, id: CorrelationId) -> bool {
         match self.phase {
@@ -238,6 +251,8 @@ impl Ledger {
             aside_texts: HashMap::with_hasher(IdHash::new(self.config.hash_seed)),
             waiting: Vec::new(),
             declined: self.conservation.declined,
+            known_before: self.conservation.known_before,
+            until_then: self.forgotten,
             known: self.ended.places(),
             forgotten: VecDeque::new(),
             forgotten_digests: VecDeque::new(),
@@ -295,6 +310,13 @@ impl Ledger {
                 let Tally { count, amount_cents } = export.declined;
                 if count > 0 {
                     export.push(Fact::Declines { count, amount_cents }, out);
+                }
+                let Tally { count, amount_cents } = export.known_before;
+                if count > 0 {
+                    export.push(Fact::KnownBefores { count, amount_cents }, out);
+                }
+                for (processor, latest_ms) in export.until_then.each() {
+                    export.push(Fact::Forgotten { processor, latest_ms }, out);
                 }
                 Phase::Open { shard: 0 }
             }
@@ -501,17 +523,21 @@ impl Ledger {
             }
             Fact::Named { processor, name } => self.name(processor, name)?,
             Fact::Declines { count, amount_cents } => {
-                self.conservation.accepted.check_room(count, amount_cents)?;
-                for tally in [&mut self.conservation.accepted, &mut self.conservation.declined] {
-                    tally.count += count;
-                    tally.amount_cents += amount_cents;
-                }
+                self.import_ended(count, amount_cents, |books| &mut books.declined)?;
             }
+            Fact::KnownBefores { count, amount_cents } => {
+                self.import_ended(count, amount_cents, |books| &mut books.known_before)?;
+            }
+            Fact::Forgotten { processor, latest_ms } => self.forgotten.note_until(processor, latest_ms),
             Fact::End => {
                 self.settle_known()?;
                 self.assert_conservation();
             }
-            Fact::Intended { .. } | Fact::Resolved { .. } | Fact::Purged | Fact::Note { .. } => {
+            Fact::Intended { .. }
+            | Fact::Resolved { .. }
+            | Fact::KnownBefore { .. }
+            | Fact::Purged
+            | Fact::Note { .. } => {
                 return Err(Misfit("a change does not stand in a snapshot"));
             }
             Fact::RememberedPage { .. }
@@ -578,6 +604,22 @@ impl Ledger {
 
     fn settle_known(&mut self) -> Result<(), Misfit> {
         self.ended.settle().map_err(|_| KNOWN_TWICE)
+    }
+
+    /// Payments that ended, and are in no bucket.
+    fn import_ended(
+        &mut self,
+        count: u64,
+        amount_cents: u64,
+        term: impl Fn(&mut Conservation) -> &mut Tally,
+    ) -> Result<(), Misfit> {
+        self.conservation.accepted.check_room(count, amount_cents)?;
+        self.conservation.accepted.count += count;
+        self.conservation.accepted.amount_cents += amount_cents;
+        let term = term(&mut self.conservation);
+        term.count += count;
+        term.amount_cents += amount_cents;
+        Ok(())
     }
 
     fn import_moments(&mut self, processor: Processor, moments: &[Moment]) -> Result<(), Misfit> {

@@ -468,12 +468,12 @@ fn foreign_and_other_versions() {
         HeaderError::Foreign
     );
     assert_eq!(refused(b"short"), HeaderError::Foreign);
-    for version in [0_u16, 5, 77] {
+    for version in [0_u16, 6, 77] {
         let mut bytes = header(id).encode();
         bytes[8..10].copy_from_slice(&version.to_le_bytes());
         assert_eq!(refused(&bytes), HeaderError::Version(version));
         let said = refusal(&[(id, bytes.to_vec())]).to_string();
-        assert!(said.contains(&format!("format version {version}, this build reads 1 to 4")), "{said}");
+        assert!(said.contains(&format!("format version {version}, this build reads 1 to 5")), "{said}");
     }
     let mut bytes = header(id).encode();
     bytes[20] ^= 4;

@@ -16,7 +16,8 @@ use galo_engine::verdict::{End, Verdict};
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
 use galo_wire::Message;
 use galo_wire::record::{
-    Acknowledgement, Admission, Assignment, Claim, Completion, Contradiction, Grant, IntentRecorded,
+    Acknowledgement, Admission, Assignment, Claim, Completion, Contradiction, Discrepancy, Grant,
+    IntentRecorded,
 };
 
 pub const MS: u64 = 1_000;
@@ -81,7 +82,7 @@ pub struct Field {
     /// When who was looked up.
     pub lookups: Vec<(u64, u32)>,
     pub told: Vec<Told>,
-    pub contradictions: Vec<Contradiction>,
+    pub discrepancies: Vec<Discrepancy>,
     pub claims: Vec<Claim>,
     /// Why payments were sent, in the order of their intents.
     pub intents: Vec<(u32, Processor, Reason)>,
@@ -153,7 +154,7 @@ impl Field {
             tries: Vec::new(),
             lookups: Vec::new(),
             told: Vec::new(),
-            contradictions: Vec::new(),
+            discrepancies: Vec::new(),
             claims: Vec::new(),
             intents: Vec::new(),
             judge: Box::new(move |it| (judge(it), MS)),
@@ -278,7 +279,14 @@ impl Field {
                 self.told.push(Told { at_us: self.now_us, id, completion });
                 self.hear(Acknowledgement { sequence: completion.sequence });
             }
-            Message::Contradiction(contradiction) => self.contradictions.push(contradiction),
+            // A ledger that holds none of it.
+            Message::Discrepancy(it) => {
+                self.discrepancies.push(it);
+                if it.is_new {
+                    let Discrepancy { slot, correlation_id, processor, amount_cents, .. } = it;
+                    self.hear(Contradiction { slot, correlation_id, processor, amount_cents });
+                }
+            }
             Message::Claim(claim) => self.claims.push(claim),
             Message::Ready(_) => {
                 self.readies += 1;

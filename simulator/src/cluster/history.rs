@@ -64,6 +64,11 @@ impl Story {
                     (None, Outcome::Refused | Outcome::Unknown | Outcome::Absent | Outcome::Declined) => {}
                 }
             }
+            // It was processed long ago, by whichever attempt.
+            Entry::KnownBefore { correlation_id, processor, requested_at_ms, .. } => {
+                let (outcome, status) = (Outcome::Processed, 0);
+                self.apply(Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status });
+            }
             Entry::Purged => *self = Self::default(),
             Entry::Named { .. } | Entry::Note { .. } | Entry::Attached { .. } => {}
         }

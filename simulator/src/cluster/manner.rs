@@ -87,6 +87,7 @@ impl Plan {
             } else {
                 self.attempt_timeout_us
             },
+            echoes_requested_at: true,
         };
         ProcessorPolicy {
             concurrency_max: self.concurrency_max,

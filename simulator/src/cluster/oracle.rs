@@ -115,6 +115,7 @@ struct Books {
     accepted: Tally,
     processed: [Tally; PROCESSORS_LEN_MAX],
     declined: Tally,
+    known_before: Tally,
 }
 
 /// See the module's documentation.
@@ -154,6 +155,8 @@ pub struct Oracle {
     pub forgotten_count: u64,
     /// Ids that were accepted again after that.
     pub relapsed_count: u64,
+    /// Those of them that ended as known before.
+    pub known_before_count: u64,
     /// Payments that were granted although every client heard a 503: the grants were on their way for too long.
     pub unheard_count: u64,
     /// Summaries that were not exact.
@@ -457,6 +460,11 @@ impl Oracle {
         self.truths[place].said_duplicate[processor.index()] = true;
     }
 
+    /// The books may not hold what a processor has of this payment: they were purged, or went with the power.
+    pub fn has_lost(&self, place: usize) -> bool {
+        self.truths[place].purged || self.truths[place].lost_power
+    }
+
     /// A processor has stored a payment with another amount than it was sent.
     pub fn misread(&mut self, id: CorrelationId) {
         let Some(place) = self.place(id) else { return };
@@ -583,6 +591,20 @@ impl Oracle {
                     });
                 }
             }
+            Entry::KnownBefore { processor, requested_at_ms, amount_cents, .. } => {
+                self.known_before_count += 1;
+                add(&mut self.books.known_before, before.amount_cents);
+                self.remember(place);
+                let is_there = stored[processor.index()].is_some_and(|stored| {
+                    same_cents(stored, amount_cents) && same_time(stored, requested_at_ms)
+                });
+                let is_booked = self.processed[processor.index()].contains(&(requested_at_ms, amount_cents));
+                // After a purge another payment of that moment may look like it.
+                let is_booked = is_booked || self.has_lost(place);
+                self.check(Invariant::NoPhantom, is_there && is_booked, || {
+                    format!("{entry:?}, but stored is {stored:?}; booked: {is_booked}")
+                });
+            }
             Entry::Intended { .. } => self.attempt_recorded(place, now_ms),
             Entry::Resolved { outcome: Outcome::Declined, status, .. } => {
                 add(&mut self.books.declined, before.amount_cents);
@@ -708,6 +730,10 @@ impl Oracle {
                 }
                 Entry::Resolved { outcome: Outcome::Declined, .. } => {
                     add(&mut self.books.declined, amounts[place]);
+                    order.push(place);
+                }
+                Entry::KnownBefore { .. } => {
+                    add(&mut self.books.known_before, amounts[place]);
                     order.push(place);
                 }
                 Entry::Intended { .. }

@@ -47,7 +47,15 @@ pub enum End {
 impl End {
     /// How an attempt's outcome ends a payment, if it does.
     pub fn of(entry: Entry) -> Option<Self> {
-        let Entry::Resolved { processor, requested_at_ms, outcome, status, .. } = entry else { return None };
+        let (processor, requested_at_ms, outcome, status) = match entry {
+            Entry::Resolved { processor, requested_at_ms, outcome, status, .. } => {
+                (processor, requested_at_ms, outcome, status)
+            }
+            Entry::KnownBefore { processor, requested_at_ms, .. } => {
+                (processor, requested_at_ms, Outcome::Processed, 0)
+            }
+            _ => return None,
+        };
         match outcome {
             Outcome::Processed => Some(Self::Processed { processor, requested_at_ms }),
             Outcome::Declined => Some(Self::Declined { processor, ended_at_ms: requested_at_ms, status }),
@@ -99,7 +107,8 @@ pub fn id_of(entry: Entry) -> Option<CorrelationId> {
     match entry {
         Entry::Accepted { correlation_id, .. }
         | Entry::Intended { correlation_id, .. }
-        | Entry::Resolved { correlation_id, .. } => Some(correlation_id),
+        | Entry::Resolved { correlation_id, .. }
+        | Entry::KnownBefore { correlation_id, .. } => Some(correlation_id),
         Entry::Purged | Entry::Named { .. } | Entry::Note { .. } | Entry::Attached { .. } => None,
     }
 }
@@ -130,6 +139,10 @@ pub fn apply(record: Record, entry: Entry) -> Option<Record> {
         }
         (Progress::Open { .. }, Entry::Intended { processor, requested_at_ms, .. }) => {
             Progress::Open { stage: Stage::at(processor), requested_at_ms }
+        }
+        (Progress::Open { .. }, Entry::KnownBefore { amount_cents, processor, requested_at_ms, .. }) => {
+            let progress = Progress::Ended(End::Processed { processor, requested_at_ms });
+            return Some(Record { amount_cents, progress });
         }
         (Progress::Open { .. }, Entry::Resolved { outcome, .. }) => match (End::of(entry), outcome) {
             // Nobody may have it.

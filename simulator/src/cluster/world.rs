@@ -4,7 +4,7 @@ use galo_engine::coordinator::Coordinator;
 use galo_engine::dispatcher::DoubtPolicy;
 use galo_engine::ledger::{Known, OpenPayment};
 use galo_engine::verdict::Rules;
-use galo_engine::{CorrelationId, PROCESSORS_LEN_MAX, Processor, Stage};
+use galo_engine::{PROCESSORS_LEN_MAX, Processor, Stage};
 
 use super::aggregator::Aggregator;
 use super::bug::Bug;
@@ -113,6 +113,8 @@ pub struct Coverage {
     pub forgotten: u64,
     /// Ids accepted as new after that.
     pub relapsed: u64,
+    /// Such ids that had been processed before, and ended as that.
+    pub known_before: u64,
     /// Summaries that were not exact.
     pub coarse: u64,
     /// Histories that were whole.
@@ -193,6 +195,7 @@ coverage!(
     withdrawn,
     forgotten,
     relapsed,
+    known_before,
     coarse,
     histories_whole,
     histories_forgotten,
@@ -501,15 +504,16 @@ impl World {
         });
     }
 
-    /// Open payments that only a person can settle: their processor has another amount.
+    /// Open payments that only a person can settle: their processor has another amount, or has them since before a purge or a loss of power.
     fn disputed_count(&self) -> usize {
         let Some(coordinator) = &self.aggregator.coordinator else { return 0 };
-        let is_disputed = |place: &usize| self.is_disputed(self.oracle.id(*place), coordinator);
+        let is_disputed = |place: &usize| self.is_disputed(*place, coordinator);
         (0..self.oracle.len()).filter(is_disputed).count()
     }
 
-    fn is_disputed(&self, id: CorrelationId, coordinator: &Coordinator) -> bool {
-        let Known::Open(OpenPayment { amount_cents, stage, in_doubt: true, .. }) =
+    fn is_disputed(&self, place: usize, coordinator: &Coordinator) -> bool {
+        let id = self.oracle.id(place);
+        let Known::Open(OpenPayment { amount_cents, requested_at_ms, stage, in_doubt: true, .. }) =
             coordinator.ledger().lookup(id)
         else {
             return false;
@@ -517,7 +521,12 @@ impl World {
         let stored = stage.processor().and_then(|processor| {
             self.upstreams[processor.index()].model.store().get(uuid::Uuid::from_bytes(id.0))
         });
-        stored.is_some_and(|stored| u64::try_from(stored.amount_cents) != Ok(amount_cents))
+        stored.is_some_and(|stored| {
+            let is_of_before =
+                u64::try_from(stored.requested_at_ms).is_ok_and(|at_ms| at_ms < requested_at_ms);
+            u64::try_from(stored.amount_cents) != Ok(amount_cents)
+                || (is_of_before && self.oracle.has_lost(place))
+        })
     }
 
     /// Where nothing breaks, what processors do to some payments is no other's concern.
@@ -566,8 +575,9 @@ impl World {
         let open = coordinator.ledger().conservation().open;
         if open.count > disputed_count as u64 {
             let list: Vec<_> = (0..self.oracle.len())
+                .filter(|place| !self.is_disputed(*place, coordinator))
                 .map(|place| (self.oracle.id(place), coordinator.ledger().lookup(self.oracle.id(place))))
-                .filter(|(id, known)| matches!(known, Known::Open(_)) && !self.is_disputed(*id, coordinator))
+                .filter(|(_, known)| matches!(known, Known::Open(_)))
                 .take(3)
                 .collect();
             return Some(format!("{} payments are open: {list:?}", open.count));
@@ -624,6 +634,7 @@ impl World {
         self.coverage.disputed = self.disputed_count() as u64;
         self.coverage.forgotten = self.oracle.forgotten_count;
         self.coverage.relapsed = self.oracle.relapsed_count;
+        self.coverage.known_before = self.oracle.known_before_count;
         self.coverage.coarse = self.oracle.coarse_count;
         self.coverage.unheard = self.oracle.unheard_count;
         [self.coverage.histories_whole, self.coverage.histories_forgotten] = self.oracle.history_counts;

@@ -16,9 +16,9 @@ impl Oracle {
     /// After each record that the coordinator handled.
     pub fn compare_totals(&mut self, coordinator: &Coordinator, bounds: LedgerConfig) {
         let conservation = coordinator.ledger().conservation();
-        let Conservation { accepted, processed, declined, open, .. } = conservation;
+        let Conservation { accepted, processed, declined, known_before, open, .. } = conservation;
         let books = self.books.clone();
-        let ended = processed.iter().chain([&declined]);
+        let ended = processed.iter().chain([&declined, &known_before]);
         let (ended_count, ended_cents) =
             ended.fold((0, 0), |(count, cents), tally| (count + tally.count, cents + tally.amount_cents));
         let open_count = accepted.count - ended_count;
@@ -26,6 +26,7 @@ impl Oracle {
         let holds = accepted == books.accepted
             && processed == books.processed
             && declined == books.declined
+            && known_before == books.known_before
             && open == Tally { count: open_count, amount_cents: open_cents };
         self.check(Invariant::Conservation, holds, || {
             format!(
