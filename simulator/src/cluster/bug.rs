@@ -118,6 +118,8 @@ bugs! {
     RefusalRests = "refusal-rests",
     /// A name's new address is another processor's, and its books are believed.
     AddressOfAnother = "address-of-another",
+    /// What a processor has since before its id was forgotten is booked once more.
+    ComebackBooked = "comeback-booked",
     /// No patience ends.
     PatienceForgotten = "patience-forgotten",
 }

@@ -7,7 +7,7 @@ use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
 use galo_engine::time::Now;
 use galo_engine::verdict::{End, Verdict};
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor};
-use galo_wire::record::{Completion, Grant, Hello, IntentRecorded, LookupQuery, Role};
+use galo_wire::record::{Completion, Discrepancy, Grant, Hello, IntentRecorded, LookupQuery, Role};
 use galo_wire::{Attached, FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
 use super::bug::Bug;
@@ -238,7 +238,16 @@ impl World {
 
     /// Says something to the aggregator.
     pub(super) fn send(&mut self, number: usize, message: impl Into<Message>) {
-        let message = message.into();
+        let mut message = message.into();
+        if self.has(Bug::ComebackBooked)
+            && let Message::Discrepancy(Discrepancy { correlation_id, processor, requested_at_ms, .. }) =
+                message
+        {
+            let (sequence, outcome, status) = (0, Outcome::Processed, 0);
+            let completion =
+                Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status };
+            message = completion.into();
+        }
         if self.has(Bug::ReadyForgotten) && matches!(message, Message::Ready(_)) {
             return;
         }

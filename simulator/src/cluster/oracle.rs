@@ -66,6 +66,10 @@ pub struct Truth {
     sent: Vec<Sent>,
     /// By [`Processor::index`].
     stored: [Option<Stored>; PROCESSORS_LEN_MAX],
+    /// Where and since when it was booked, in each of its lives.
+    booked: Vec<(Processor, u64)>,
+    /// When its gateway had it last, by that one's clock.
+    accepted_at_ms: u64,
     /// By [`Processor::index`]: how often it declined the payment to gateways, how much it had stored when it did so first, and how often
     /// since the payment was handed over last.
     declines: [Declines; PROCESSORS_LEN_MAX],
@@ -220,6 +224,8 @@ impl Oracle {
             accepted_cents: None,
             sent: Vec::new(),
             stored: [None; PROCESSORS_LEN_MAX],
+            booked: Vec::new(),
+            accepted_at_ms: 0,
             declines: Default::default(),
             ended_us: 0,
             free_us: 0,
@@ -410,19 +416,23 @@ impl Oracle {
     /// A gateway was told that a processor declines a payment.
     pub fn declined(&mut self, id: CorrelationId, processor: Processor) {
         let Some(place) = self.place(id) else { return };
-        let stored = self.taken_counts[processor.index()];
-        let truth = &mut self.truths[place];
-        let declines = &mut truth.declines[processor.index()];
-        declines.count += 1;
+        self.note_decline(place, processor);
+        let declines = &mut self.truths[place].declines[processor.index()];
         declines.since_handed_over += 1;
-        declines.stored_first.get_or_insert(stored);
-        declines.stored_last = stored;
         let since = declines.since_handed_over;
         if self.truths[place].is_promised() {
             self.check(Invariant::DeclinesAreFew, since <= DECLINES_MAX, || {
                 format!("{id} is declined by {processor:?} for the {since}th time")
             });
         }
+    }
+
+    fn note_decline(&mut self, place: usize, processor: Processor) {
+        let stored = self.taken_counts[processor.index()];
+        let declines = &mut self.truths[place].declines[processor.index()];
+        declines.count += 1;
+        declines.stored_first.get_or_insert(stored);
+        declines.stored_last = stored;
     }
 
     /// A gateway was told by a look-up that a payment which was taken is declined: no attempt of it counts any more.
@@ -433,7 +443,8 @@ impl Oracle {
         for sent in truth.sent.iter_mut().filter(|sent| sent.processor == processor) {
             sent.refused = true;
         }
-        self.declined(id, processor);
+        // While the ledger is away it is looked up again and again: that is no attempt.
+        self.note_decline(place, processor);
     }
 
     /// Whether a processor declined a payment.
@@ -562,8 +573,9 @@ impl Oracle {
             format!("{entry:?} does not follow {before:?}")
         });
         match entry {
-            Entry::Accepted { amount_cents, .. } => {
+            Entry::Accepted { amount_cents, decided_at_ms, .. } => {
                 add(&mut self.books.accepted, amount_cents);
+                self.truths[place].accepted_at_ms = decided_at_ms;
                 self.note_deadline(place, &members);
                 self.truths[place].free_us = self.now_us;
                 // A restarted aggregator does not know any more that there was a purge.
@@ -582,6 +594,15 @@ impl Oracle {
                 add(&mut self.books.processed[processor.index()], amount_cents);
                 self.processed[processor.index()].push((requested_at_ms, amount_cents));
                 self.remember(place);
+                let truth = &mut self.truths[place];
+                let is_again = truth.booked.contains(&(processor, requested_at_ms));
+                truth.booked.push((processor, requested_at_ms));
+                // Where nobody knows any more when it was accepted, or the clocks say that it was before, the same amount tells nothing.
+                let may_be_again =
+                    truth.story.restarted || requested_at_ms >= truth.accepted_at_ms || self.has_lost(place);
+                self.check(Invariant::NothingTwice, !is_again || may_be_again, || {
+                    format!("{entry:?} was booked already, before {id} was forgotten")
+                });
                 if promised {
                     let is_there = stored[processor.index()].is_some_and(|stored| {
                         same_cents(stored, amount_cents) && same_time(stored, requested_at_ms)
