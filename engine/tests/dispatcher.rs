@@ -362,13 +362,11 @@ fn only_a_clear_answer_ends_a_doubt_and_a_422_is_looked_up() {
     assert_eq!(sent(&actions), []);
     let again = (0..1_000).flat_map(|_| bench.tick_after(5_000)).next();
     assert_eq!(again, Some(verify), "asked again");
-    let found = Verification::processed(UnixMillis(2_000_000_000_077), amount());
+    let stored_ms = 2_000_000_000_077;
+    let found = Verification::processed(UnixMillis(stored_ms), amount());
     let actions = bench.event(|dispatcher, now| dispatcher.verified(slot, found, now));
-    assert_eq!(
-        sent(&actions),
-        [completion(2, 1, 2_000_000_000_077, Outcome::Processed)],
-        "as the processor stored it"
-    );
+    let told = completion(2, 1, stored_ms, Outcome::Processed);
+    assert_eq!(sent(&actions), [told], "as the processor stored it");
 }
 
 /// One payment waits for the default processor, which refuses every probe. How long until it goes to the other one, while
