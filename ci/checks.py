@@ -19,9 +19,9 @@ def check(condition, message):
         raise Failure(message)
 
 
-def run(*command, **options):
+def run(*command, cwd=ROOT, **options):
     """Runs a command to its end, which must be a good one; returns what it said."""
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    done = subprocess.run(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     check(done.returncode == 0, f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stdout[-4000:]}")
     return done.stdout
 

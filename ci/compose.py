@@ -3,8 +3,9 @@
 
 What it is: images built, the stack up under its own project name and on free ports, then named checks: the limits
 and the hardening that the engine applied, exact sums for mixed amounts against the processors' own records id by id, the
-balance between the gateways, a gateway killed under load, a graceful stop; then once more without the seccomp
-profile, where Docker blocks io_uring and the gateways must fall back to epoll.
+balance between the gateways, a gateway killed under load, a graceful stop; then from a checkout that only its owner may read (umask
+0027), called from another folder; then once more without the seccomp profile, where Docker blocks io_uring and the gateways must fall
+back to epoll.
 What it must never do: touch another project's containers, networks or volumes, or sleep to pass. It waits for a state
 with a deadline, and a deadline missed is a failure. Whatever happens, it takes its project down.
 With `--k6 SECONDS` it also runs the contest's scenario, k6/rinha.js, for that long against the stack.
@@ -20,6 +21,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,9 +59,9 @@ def get_json(port, path, headers=None):
 
 
 class Stack:
-    """The compose project, up with or without our seccomp profile."""
+    """The compose project, from the checkout in `root` and called from `cwd`, up with or without our seccomp profile."""
 
-    def __init__(self, folder, with_profile):
+    def __init__(self, folder, with_profile=True, root=ROOT, cwd=ROOT):
         self.api, self.stats, self.default, self.fallback = free_ports(4)
         override = {
             "services": {
@@ -77,12 +79,13 @@ class Stack:
             text = text.replace('"services": {', f'"services": {{ {programs},', 1)
         path = pathlib.Path(folder) / ("override.yml" if with_profile else "override-without-profile.yml")
         path.write_text(text)
-        self.files = ["docker-compose.yml", "docker-compose.processors.yml", str(path)]
+        self.files = [str(root / "docker-compose.yml"), str(root / "docker-compose.processors.yml"), str(path)]
+        self.cwd = cwd
         self.posted = {}
 
     def compose(self, *arguments, **options):
         files = [part for file in self.files for part in ("-f", file)]
-        return run("docker", "compose", "--progress", "quiet", "-p", PROJECT, "--project-directory", str(ROOT), *files, *arguments, **options)
+        return run("docker", "compose", "--progress", "quiet", "-p", PROJECT, *files, *arguments, cwd=self.cwd, **options)
 
     def up(self):
         start = time.monotonic()
@@ -224,6 +227,18 @@ def pass_with_profile(stack, k6_s):
         ports = [(name, port.get("host_ip", ""), port["published"], port["target"]) for name, service in services.items() for port in service.get("ports", [])]
         check(sorted(ports) == [("haproxy", "", "9999", 9999), ("haproxy", "127.0.0.1", "8404", 8404)], f"published: {ports}")
 
+    def nothing_is_asked_for_that_other_engines_refuse():
+        # Those engines are not here (README.md says which were tried); what they refused is looked for.
+        config = json.loads(run("docker", "compose", "-f", "docker-compose.yml", "config", "--format", "json"))
+        options = dict(option.partition("=")[::2] for option in config["volumes"]["sockets"]["driver_opts"]["o"].split(","))
+        check("size" not in options, f"Podman takes the sockets' size for a quota, which ext4 has not: {options}")
+        check(not options.keys() & {"uid", "gid"}, f"under userns-remap the sockets' owner is none of a container's uids: {options}")
+        mounted = [(name, volume["source"]) for name, service in config["services"].items() for volume in service.get("volumes", []) if volume["type"] == "bind"]
+        check(not mounted, f"mode, owner and SELinux label of what is mounted from a checkout are its own: {mounted}")
+        room = os.statvfs(f"/proc/{stack.inspect('aggregator')['State']['Pid']}/root/run/galo")
+        size = room.f_blocks * room.f_frsize
+        check(size == 16 * os.sysconf("SC_PAGE_SIZE") and room.f_files == 64, f"the sockets' directory has {size} bytes and {room.f_files} inodes")
+
     def journal_and_sockets_are_nobody_elses():
         root = pathlib.Path(f"/proc/{stack.inspect('aggregator')['State']['Pid']}/root")
 
@@ -234,7 +249,7 @@ def pass_with_profile(stack, k6_s):
         check(modes("var/lib/galo") == {"galo": "700 10001:10001"}, f"the journal's folder: {modes('var/lib/galo')}")
         files = modes("var/lib/galo/*")
         check(files and set(files.values()) == {"600 10001:10001"}, f"the journal's files: {files}")
-        check(modes("run/galo") == {"galo": "1770 10001:10001"}, f"the sockets' folder: {modes('run/galo')}")
+        check(modes("run/galo") == {"galo": "1777 0:0"}, f"the sockets' folder: {modes('run/galo')}")
         wanted = {"aggregator.sock": 10001, "aggregator-http.sock": 10001, "gateway-1.sock": 10002, "gateway-2.sock": 10003}
         wanted = {name: f"660 {uid}:10001" for name, uid in wanted.items()}
         sockets = modes("run/galo/*.sock")
@@ -315,6 +330,7 @@ def pass_with_profile(stack, k6_s):
         limits_that_the_engine_applied,
         hardening_that_the_engine_applied,
         what_the_file_publishes_is_the_api_and_to_this_host_the_stats,
+        nothing_is_asked_for_that_other_engines_refuse,
         journal_and_sockets_are_nobody_elses,
         gateways_run_on_io_uring,
         mixed_amounts_are_exact_to_the_cent,
@@ -325,6 +341,33 @@ def pass_with_profile(stack, k6_s):
     if k6_s:
         checks.append(the_contests_scenario_holds)
     return [*checks, nothing_ran_out_of_memory, stop_is_graceful]
+
+
+def pass_from_elsewhere(stack, _k6_s):
+    """The checks of the checkout that only its owner may read: HAProxy has read its configuration, or nothing was up."""
+
+    def the_profile_is_found_from_another_folder():
+        for gateway in ("gateway-1", "gateway-2"):
+            check(stack.driver(gateway) == "io_uring", f"{gateway}: {stack.driver(gateway)}")
+
+    def its_payments_are_exact():
+        statuses = stack.post(100)
+        check(set(statuses) == {202}, f"answers {statuses}")
+        return stack.agree()
+
+    return [the_profile_is_found_from_another_folder, its_payments_are_exact]
+
+
+def private_checkout(folder):
+    """What Compose reads of this checkout, as umask 0027 would have made it."""
+    root = pathlib.Path(folder) / "checkout"
+    root.mkdir()
+    for name in ("docker-compose.yml", "docker-compose.processors.yml", "seccomp.json"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "haproxy", root / "haproxy")
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o750 if path.is_dir() else 0o640)
+    return root
 
 
 def pass_without_profile(stack, _k6_s):
@@ -386,11 +429,18 @@ def main():
         return f"{time.monotonic() - start:.0f} s; " + ", ".join(sizes)
 
     with tempfile.TemporaryDirectory(prefix="galo-compose-") as folder:
-        for with_profile, checks in ((True, pass_with_profile), (False, pass_without_profile)):
-            stack = Stack(folder, with_profile)
-            print(f"--- {'as shipped' if with_profile else 'without the seccomp profile'}: API on {stack.api}, stats on {stack.stats}", flush=True)
-            if with_profile and not report("images build", lambda: build(stack)):
+        passes = (
+            ("as shipped", {}, pass_with_profile),
+            ("from a checkout with umask 0027, called from /", {"root": private_checkout(folder), "cwd": "/"}, pass_from_elsewhere),
+            ("without the seccomp profile", {"with_profile": False}, pass_without_profile),
+        )
+        for title, how, checks in passes:
+            stack = Stack(folder, **how)
+            print(f"--- {title}: API on {stack.api}, stats on {stack.stats}", flush=True)
+            if checks is pass_with_profile and not report("images build", lambda: build(stack)):
                 break
+            if checks is pass_from_elsewhere:
+                report("HAProxy's image builds", lambda: stack.compose("build", "haproxy", timeout=120) and None)
             try:
                 if report("up and healthy", lambda: f"{stack.up():.1f} s"):
                     for function in checks(stack, arguments.k6):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the compose file ships in front of Galo, attacked: `ci/haproxy.py` and all groups of `cargo xtask hostile` that go through HAProxy,
-# with the program of the image that docker-compose.yml names instead of this machine's own.
+# with the program of the image that haproxy/Dockerfile names instead of this machine's own.
 #
 # The program is taken out of its image with the libraries it was linked against, since a container could reach neither the sockets nor the
 # processors of such a run. A daemon that runs already is left alone, one that is started here is stopped again. Must never test
@@ -8,8 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-image=$(sed -nE 's/^ +image: (haproxy:[^ ]+)$/\1/p' docker-compose.yml)
-[[ $image == haproxy:* && $image != *$'\n'* ]] || { echo "shipped-haproxy.sh: docker-compose.yml names '$image'" >&2; exit 1; }
+image=$(sed -nE 's/^FROM docker.io\/library\/(haproxy:[^ ]+)$/\1/p' haproxy/Dockerfile)
+[[ $image == haproxy:* && $image != *$'\n'* ]] || { echo "shipped-haproxy.sh: haproxy/Dockerfile names '$image'" >&2; exit 1; }
 
 root=$(mktemp -d) daemon='' container=''
 finish() {

@@ -20,6 +20,12 @@ pub enum UringError {
          give the container Galo's profile (security_opt: seccomp=./seccomp.json)"
     )]
     Blocked(io::Error),
+    /// Not to be seen from here: a filter may answer so as well as a kernel.
+    #[error(
+        "there is no io_uring for this process: its seccomp filter hides it, as Podman's default one does, or this kernel has \
+         none; give the container Galo's profile (security_opt: seccomp=./seccomp.json) on Linux 5.11 or newer"
+    )]
+    Hidden,
     /// Too old a kernel.
     #[error("this kernel has no io_uring; Galo needs Linux 5.11 or newer")]
     Missing,
@@ -41,16 +47,28 @@ pub fn probe() -> Result<(), UringError> {
             drop(ring);
             Ok(())
         }
-        Err(error) => Err(match error.raw_os_error() {
-            Some(libc::ENOSYS) => UringError::Missing,
-            Some(libc::ENOMEM) => UringError::Memlock(error),
-            Some(libc::EPERM | libc::EACCES) => match disabled() {
-                0 => UringError::Blocked(error),
-                value => UringError::Disabled(value),
-            },
-            _ => UringError::Other(error),
-        }),
+        Err(error) => Err(explain(error, is_filtered(), disabled())),
     }
+}
+
+fn explain(error: io::Error, is_filtered: bool, disabled: u8) -> UringError {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) if is_filtered => UringError::Hidden,
+        Some(libc::ENOSYS) => UringError::Missing,
+        Some(libc::ENOMEM) => UringError::Memlock(error),
+        Some(libc::EPERM | libc::EACCES) => match disabled {
+            0 => UringError::Blocked(error),
+            value => UringError::Disabled(value),
+        },
+        _ => UringError::Other(error),
+    }
+}
+
+/// Whether a seccomp filter has a say in this process's system calls (`Seccomp: 2`, proc(5)).
+fn is_filtered() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+    })
 }
 
 fn disabled() -> u8 {
@@ -58,4 +76,23 @@ fn disabled() -> u8 {
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_keeps_io_uring_away_is_named() {
+        let said = |errno, is_filtered, disabled| {
+            explain(io::Error::from_raw_os_error(errno), is_filtered, disabled).to_string()
+        };
+        // Docker's default profile answers EPERM, Podman's ENOSYS, which is a kernel's answer too.
+        assert!(said(libc::EPERM, true, 0).contains("security_opt: seccomp=./seccomp.json"));
+        assert!(said(libc::ENOSYS, true, 0).contains("security_opt: seccomp=./seccomp.json"));
+        assert!(said(libc::ENOSYS, true, 0).contains("Linux 5.11"));
+        assert!(said(libc::ENOSYS, false, 0).starts_with("this kernel has no io_uring"));
+        assert!(said(libc::EPERM, false, 2).contains("kernel.io_uring_disabled=0"));
+        assert!(said(libc::ENOMEM, true, 0).contains("RLIMIT_MEMLOCK"));
+    }
 }
