@@ -215,7 +215,7 @@ fn parse_head(bytes: &[u8], body_size_max: usize) -> Result<Head, Unreadable> {
     let mut response = Response::new(&mut []);
     let parsed =
         ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, &mut headers);
-    // httparse passes over empty lines before a head, and ends it where a lone LF makes an empty one.
+    // A head begins with its status line, and all that is here is one head: anything before it or behind it is none of it.
     if parsed != Ok(Status::Complete(bytes.len())) || !bytes.starts_with(b"HTTP/") {
         return Err(Unreadable);
     }

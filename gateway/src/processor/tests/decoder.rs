@@ -136,8 +136,7 @@ fn every_status_is_survived() {
     }
 }
 
-/// httparse passes over empty lines before a head, and ends one where a lone LF makes an empty line. Then it is not sure what the
-/// status belongs to.
+/// With empty lines before a head, or lines that end in LF alone, it is not sure what the status belongs to.
 #[test]
 fn what_may_not_be_the_head_that_it_seems_has_no_status() {
     for answer in [
