@@ -554,9 +554,11 @@ impl Oracle {
                 let truth = &mut self.truths[place];
                 let is_again = truth.booked.contains(&(processor, requested_at_ms));
                 truth.booked.push((processor, requested_at_ms));
-                // Where nobody knows any more when it was accepted, or the clocks say that it was before, the same amount tells nothing.
-                let may_be_again =
-                    truth.story.restarted || requested_at_ms >= truth.accepted_at_ms || self.has_lost(place);
+                // Where nobody knows any more when it was accepted, or the clocks of those who accepted and sent it say that it was before, the same
+                // amount tells nothing.
+                let is_later =
+                    requested_at_ms >= truth.accepted_at_ms || requested_at_ms >= before.requested_at_ms();
+                let may_be_again = truth.story.restarted || is_later || self.has_lost(place);
                 self.check(Invariant::NothingTwice, !is_again || may_be_again, || {
                     format!("{entry:?} was booked already, before {id} was forgotten")
                 });
