@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::client::PATIENCE;
 
 /// The version of the protocol that docs/protocol.md describes.
-pub(crate) const VERSION: u16 = 4;
+pub(crate) const VERSION: u16 = 5;
 
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const ACCEPT: u8 = 2;
@@ -32,7 +32,7 @@ pub(crate) const SUMMARY_REPLY: u8 = 38;
 pub(crate) const LOOKUP_REPLY: u8 = 39;
 
 /// What only an aggregator sends: number, name, size.
-pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 16] = [
+pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 17] = [
     (GRANT, "Grant", 21),
     (34, "IntentRecorded", 20),
     (ACKNOWLEDGEMENT, "Acknowledgement", 8),
@@ -49,6 +49,7 @@ pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 16] = [
     (48, "PastDecision", 16),
     (49, "SummaryTotal", 17),
     (51, "Notified", 17),
+    (52, "Contradiction", 29),
 ];
 
 /// A header with these very numbers.
