@@ -152,7 +152,7 @@ impl Metrics {
         let known_ms = ledger.known_since_ms().map_or(0, |since_ms| now.0.saturating_sub(since_ms));
         page.gauge(
             "galo_ledger_known_seconds",
-            "Since the payment of the oldest id remembered: for so long, at the rates since then, an id that comes again is recognised once the number is reached.",
+            "Age of the oldest id that is remembered. Once galo_ledger_known_ids has reached its maximum, an id that comes again later than that is accepted as new.",
             Seconds(known_ms.saturating_mul(1_000)),
         );
         page.gauge(

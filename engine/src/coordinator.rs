@@ -537,7 +537,12 @@ impl Coordinator {
             // Its former life's, which was forgotten: what its processor has since then, whoever sends it finds out.
             (Known::Open(payment), Outcome::Processed)
                 if payment.owner != Some(session)
-                    && self.is_of_before(correlation_id, &payment, requested_at_ms) == Some(true) =>
+                    && self.is_of_before(
+                        correlation_id,
+                        &payment,
+                        (processor, requested_at_ms),
+                        payment.amount_cents,
+                    ) =>
             {
                 self.counters.stale_completions += 1;
             }

@@ -6,12 +6,17 @@
 mod gateways;
 
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Known, Ledger, Tally};
 use galo_engine::time::UnixMillis;
 use galo_engine::{Outcome, Processor, Stage};
-use galo_wire::record::{ANY_SLOT, Accept, Admission, Contradiction, Discrepancy, Withdrawal};
+use galo_wire::journal::{BLOCK_SIZE, Record};
+use galo_wire::record::{
+    ANY_SLOT, Accept, Admission, Claim, Completion, Contradiction, Discrepancy, Intent, PurgeQuery,
+    Withdrawal,
+};
 use galo_wire::{Message, Reason};
-use gateways::{at, completion, coordinator_config, id, join, told};
+use gateways::{at, completion, coordinator_config, hello, id, join, told};
 
 const FIRST_MS: u64 = 1_000;
 const P0: Processor = Processor::DEFAULT;
@@ -66,7 +71,7 @@ impl Scene {
     fn process(&mut self, number: u8, at_ms: u64, amount_cents: u64) {
         assert_eq!(self.accept(number, at_ms, amount_cents), Admission::Granted);
         let done = completion(number, P0, Outcome::Processed);
-        self.told(galo_wire::record::Completion { requested_at_ms: at_ms, ..done });
+        self.told(Completion { requested_at_ms: at_ms, ..done });
     }
 
     /// A look-up at the processor shows what it has under this id.
@@ -74,6 +79,20 @@ impl Scene {
         let correlation_id = id(number);
         let (slot, processor, is_new) = (number.into(), P0, true);
         self.told(Discrepancy { slot, correlation_id, processor, requested_at_ms, amount_cents, is_new })
+    }
+
+    /// The ledger by way of a snapshot's bytes.
+    fn snapshot(&self) -> Ledger {
+        let mut replayed = Ledger::new(config().ledger);
+        self.journal.iter().for_each(|entry| replayed.apply(*entry));
+        let mut bytes = Vec::new();
+        replayed.begin_export();
+        while replayed.export(2, &mut bytes) == Progress::More {}
+        let mut imported = Ledger::new(config().ledger);
+        for block in bytes.chunks(BLOCK_SIZE) {
+            imported.import(Record::decode(block).expect("few rows are no page").fact).unwrap();
+        }
+        imported
     }
 
     fn processed(&self) -> Tally {
@@ -157,11 +176,68 @@ fn a_late_completion_of_its_former_life_does_not_end_it() {
     let two = join(&mut scene.coordinator, 2);
     scene.accept(1, 2_000, 250);
     let late = completion(1, P0, Outcome::Processed);
-    let late = galo_wire::record::Completion { requested_at_ms: FIRST_MS, ..late };
+    let late = Completion { requested_at_ms: FIRST_MS, ..late };
     told(&mut scene.coordinator, two, late);
     assert!(matches!(scene.coordinator.ledger().lookup(id(1)), Known::Open(_)));
     assert_eq!(scene.coordinator.counters().stale_completions, 1);
     assert_eq!(scene.processed(), tally(4, 400));
+}
+
+#[test]
+fn where_nobody_knows_any_more_when_it_was_accepted_the_totals_tell() {
+    for (found_ms, is_held) in [(FIRST_MS, true), (FIRST_MS - 1, false)] {
+        let mut scene = Scene::new();
+        scene.accept(1, 2_000, 100);
+        // Snapshots leave histories out.
+        scene.coordinator = Coordinator::recovered(config(), scene.snapshot(), at(0));
+        scene.one = scene.coordinator.connect(hello(1)).unwrap();
+        let (correlation_id, amount_cents) = (id(1), 100);
+        let claim = Claim {
+            slot: 1,
+            correlation_id,
+            amount_cents,
+            requested_at_ms: 2_000,
+            stage: Stage::At0,
+            in_doubt: true,
+        };
+        scene.told(claim);
+        assert_eq!(scene.find(1, found_ms, 100), [taken_back(1)]);
+        let (processed, known_before) = if is_held { (4, 1) } else { (5, 0) };
+        assert_eq!(scene.processed(), tally(processed, processed * 100), "{found_ms}");
+        assert_eq!(scene.known_before(), tally(known_before, known_before * 100));
+    }
+}
+
+#[test]
+fn what_is_found_where_the_payment_is_not_any_more_is_no_secret() {
+    // It was refused there, and is on its way to the other one.
+    let elsewhere = |scene: &mut Scene, amount_cents| {
+        scene.accept(1, 2_000, amount_cents);
+        let refused = completion(1, P0, Outcome::Refused);
+        scene.told(Completion { requested_at_ms: 2_000, ..refused });
+        let (correlation_id, processor, reason) = (id(1), Processor::FALLBACK, Reason::PatienceOver);
+        scene.told(Intent {
+            slot: 1,
+            correlation_id,
+            requested_at_ms: 2_001,
+            processor,
+            reason,
+            waited_for_ms: 1,
+        });
+    };
+    let mut scene = Scene::new();
+    elsewhere(&mut scene, 100);
+    assert_eq!(scene.find(1, 2_000, 100), [taken_back(1)], "it has it all the same, since this acceptance");
+    assert_eq!((scene.processed(), scene.coordinator.counters().contradictions), (tally(5, 500), 1));
+    let mut scene = Scene::new();
+    elsewhere(&mut scene, 250);
+    assert!(matches!(scene.find(1, 2_000, 100)[..], [Message::Contradiction(_)]), "another amount");
+    assert_eq!(scene.coordinator.counters().disputed, 1);
+    // What is from before ends nothing while another processor may have it.
+    let mut scene = Scene::new();
+    elsewhere(&mut scene, 100);
+    assert_eq!(scene.find(1, FIRST_MS, 100), []);
+    assert!(matches!(scene.coordinator.ledger().lookup(id(1)), Known::Open(_)));
 }
 
 #[test]
@@ -181,7 +257,7 @@ fn several_of_one_moment_hold_what_leaves_a_cent_for_each_of_the_others() {
 #[test]
 fn a_purge_forgets_what_was_forgotten() {
     let mut scene = Scene::new();
-    scene.told(galo_wire::record::PurgeQuery { slot: 1 });
+    scene.told(PurgeQuery { slot: 1 });
     scene.accept(1, 2_000, 100);
     assert!(matches!(scene.find(1, FIRST_MS, 100)[..], [Message::Contradiction(_)]));
 }
@@ -212,15 +288,5 @@ fn journal_and_snapshot_keep_it() {
     let mut replayed = Ledger::new(config().ledger);
     scene.journal.iter().for_each(|entry| replayed.apply(*entry));
     is_same(&replayed);
-    // By way of its bytes.
-    let mut bytes = Vec::new();
-    replayed.begin_export();
-    while replayed.export(2, &mut bytes) == galo_engine::ledger::snapshot::Progress::More {}
-    let mut imported = Ledger::new(config().ledger);
-    for block in bytes.chunks(galo_wire::journal::BLOCK_SIZE) {
-        imported
-            .import(galo_wire::journal::Record::decode(block).expect("few rows are no page").fact)
-            .unwrap();
-    }
-    is_same(&imported);
+    is_same(&scene.snapshot());
 }

@@ -362,10 +362,9 @@ fn only_a_clear_answer_ends_a_doubt_and_a_422_is_looked_up() {
     assert_eq!(sent(&actions), []);
     let again = (0..1_000).flat_map(|_| bench.tick_after(5_000)).next();
     assert_eq!(again, Some(verify), "asked again");
-    let stored_ms = 2_000_000_000_077;
-    let found = Verification::processed(UnixMillis(stored_ms), amount());
+    let found = Verification::processed(requested_at, amount());
     let actions = bench.event(|dispatcher, now| dispatcher.verified(slot, found, now));
-    let told = completion(2, 1, stored_ms, Outcome::Processed);
+    let told = completion(2, 1, requested_at.0, Outcome::Processed);
     assert_eq!(sent(&actions), [told], "as the processor stored it");
 }
 

@@ -12,7 +12,7 @@ use field::{
     CHEAP, DEAR, Field, MS, SECOND, amount, config, config_with, declined, end, id_of, pauses, refused, taken,
 };
 use galo_engine::breaker::BreakerState;
-use galo_engine::dispatcher::{DoubtPolicy, Stored, Verification};
+use galo_engine::dispatcher::{DispatcherConfig, DoubtPolicy, Stored, Verification};
 use galo_engine::money::AmountCents;
 use galo_engine::time::UnixMillis;
 use galo_engine::verdict::{End, Verdict};
@@ -34,6 +34,11 @@ const SHORT: DoubtPolicy = DoubtPolicy {
     give_up_us: 30 * SECOND,
     echoes_requested_at: false,
 };
+
+/// The contest's, but that look-ups tell the processor's own times.
+fn own_times() -> DispatcherConfig {
+    config_with(DoubtPolicy { echoes_requested_at: false, ..DoubtPolicy::CONTEST })
+}
 
 fn duplicate() -> End {
     end(Verdict::Duplicate, 409)
@@ -184,11 +189,12 @@ fn without_a_look_up_it_stays_for_a_person() {
 #[test]
 fn another_amount_is_one_contradiction_and_no_booking() {
     let other = AmountCents::new(1).unwrap();
-    let mut field =
-        Field::new(|it| if it.id == 1 { duplicate() } else { taken() }).clerk_with(move |_, _, now_us| {
+    let mut field = Field::with(own_times(), |it| if it.id == 1 { duplicate() } else { taken() }).clerk_with(
+        move |_, _, now_us| {
             let amount = if now_us < 100 * SECOND { other } else { amount() };
             Verification::processed(STORED, amount)
-        });
+        },
+    );
     field.pay(1);
     field.wait(90 * SECOND);
     assert_eq!(field.outcomes(1), [Outcome::Unknown], "in doubt, so that nobody else charges it");
@@ -241,7 +247,7 @@ fn what_a_look_up_says_is_declined_goes_on_as_a_decline() {
 #[test]
 fn no_answer_to_a_look_up_is_no_evidence() {
     let mut asked = 0;
-    let mut field = Field::new(|_| duplicate()).clerk_with(move |_, _, _| {
+    let mut field = Field::with(own_times(), |_| duplicate()).clerk_with(move |_, _, _| {
         asked += 1;
         // Nothing ten times, "not found" thrice: it is not believed yet.
         match asked {
@@ -296,7 +302,7 @@ fn a_duplicate_of_a_payment_in_doubt_is_looked_up_ever_more_rarely_until_absence
 #[test]
 fn what_is_refused_in_doubt_again_and_again_is_looked_up_at_once_and_silence_does_not_count() {
     let mut attempts = 0;
-    let mut field = Field::new(move |_| {
+    let mut field = Field::with(own_times(), move |_| {
         attempts += 1;
         if attempts <= 30 { End::UNANSWERED } else { refused() }
     })
@@ -313,7 +319,7 @@ fn what_is_refused_in_doubt_again_and_again_is_looked_up_at_once_and_silence_doe
 #[test]
 fn look_ups_do_not_wait_behind_what_cannot_be_sent_again() {
     // Payments 1 to 30 are in doubt with a processor that is down; payment 50 is pending there, and its look-ups work.
-    let mut field = Field::new(|it| match it.id {
+    let mut field = Field::with(own_times(), |it| match it.id {
         50 => end(Verdict::Pending, 202),
         _ => End::UNANSWERED,
     })
@@ -559,4 +565,41 @@ fn while_the_ledger_is_away_nobody_proves_that_a_payment_is_not_there() {
     assert_eq!(field.outcomes(1), [Outcome::Unknown]);
     field.wait(5 * SECOND);
     assert_eq!(field.outcomes(1)[1], Outcome::Absent, "once it is known whose it is");
+}
+
+/// Payment 1 is known there already, as a look-up says, since this moment.
+fn known_since(doubt: DoubtPolicy, at: UnixMillis) -> Field {
+    let mut field = Field::with(config_with(doubt), |_| duplicate())
+        .clerk_with(move |_, _, _| Verification::processed(at, amount()));
+    field.pay(1);
+    field.wait(SECOND);
+    field
+}
+
+#[test]
+fn another_moment_than_was_sent_is_the_ledgers_to_judge() {
+    for at in [UnixMillis(77), STORED] {
+        let field = known_since(DoubtPolicy { echoes_requested_at: true, ..SHORT }, at);
+        assert_eq!(field.outcomes(1), [Outcome::Unknown], "nothing is booked");
+        let first = field.discrepancies[0];
+        assert_eq!((first.requested_at_ms, first.amount_cents, first.is_new), (at.0, amount().get(), true));
+        // Where processors have times of their own, they say nothing.
+        let field = known_since(SHORT, at);
+        assert_eq!((field.outcomes(1), field.discrepancies.len()), (vec![Outcome::Processed], 0));
+    }
+}
+
+#[test]
+fn a_contradiction_that_nobody_heard_of_is_told_again() {
+    let mut field = Field::new(|_| duplicate())
+        .clerk_with(|_, _, _| Verification::processed(STORED, AmountCents::new(1).unwrap()));
+    field.is_lossy = true;
+    field.pay(1);
+    field.wait(5 * SECOND);
+    assert!(field.discrepancies.len() > 1 && field.discrepancies.iter().all(|it| it.is_new));
+    assert_eq!(field.dispatcher.counters().contradictions[0], 0);
+    field.is_lossy = false;
+    field.wait(60 * SECOND);
+    assert_eq!(field.dispatcher.counters().contradictions[0], 1, "once it is heard");
+    assert!(!field.discrepancies.last().unwrap().is_new);
 }

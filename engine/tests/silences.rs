@@ -23,7 +23,8 @@ const FREEZE_US: u64 = 3 * SECOND;
 const TIMEOUT_US: u64 = 30 * SECOND;
 
 /// The processor does not bear the same request twice at the same time.
-const ONE_AT_A_TIME: DoubtPolicy = DoubtPolicy { give_up_us: TIMEOUT_US, ..DoubtPolicy::CONTEST };
+const ONE_AT_A_TIME: DoubtPolicy =
+    DoubtPolicy { give_up_us: TIMEOUT_US, echoes_requested_at: false, ..DoubtPolicy::CONTEST };
 
 fn steady() -> DispatcherConfig {
     let mut config = config();

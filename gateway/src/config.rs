@@ -282,6 +282,35 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_believed_where_it_is_what_was_sent() {
+        let lookup = |time: &str| {
+            format!(
+                "lookup = {{ path = \"/p/{{id}}\", not_found = 404, requested_at = {{ pointer = \"/at\", as = \"{time}\" }} }}"
+            )
+        };
+        let own = |body: &str, time: &str| {
+            format!(
+                "name = \"a\"\nurl = \"http://a\"\n{}\nidempotency = {{ in = \"none\" }}\n\
+                 request = {{ path = \"/p\", body = {{ x = \"{body}\" }} }}\noutcome = []\n",
+                lookup(time)
+            )
+        };
+        for (processor, expected) in [
+            ("name = \"a\"\nurl = \"http://a\"\nprofile = \"contest\"\n".to_owned(), true),
+            (own("{requested_at}", "iso"), true),
+            (own("{requested_at}", "unix_ms"), true),
+            (own("{requested_at}", "unix_s"), false),
+            (own("{amount}", "iso"), false),
+        ] {
+            let text = format!("[[processor]]\n{processor}");
+            let processors = Processors::parse(&text, "processors.toml", std::path::Path::new("."))
+                .unwrap_or_else(|error| panic!("{error}: {text}"));
+            let [policy, ..] = policies(&processors, 1);
+            assert_eq!(policy.doubt.echoes_requested_at, expected, "{text}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (list, error) in [
             (&[("GATEWAY_INSTANCE", "0")], r#"GATEWAY_INSTANCE="0": expected a whole number from 1 to 255"#),

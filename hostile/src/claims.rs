@@ -201,13 +201,12 @@ fn come_back(scene: &mut Scene, findings: &mut Findings) -> Result<(), String> {
     for way in &straight {
         pay(way, &twice, first_cents + 2)?;
     }
-    let known_before = |series: &str| Ok::<_, String>(sum(&metrics(&way)?, series));
-    let is_settled =
-        scene.is_within(LIMIT, |_| Ok(known_before("galo_payments_known_before_total")? == 3))?;
+    let total = |series: &str| Ok::<_, String>(sum(&metrics(&way)?, series));
+    let is_settled = scene.is_within(LIMIT, |_| Ok(total("galo_payments_known_before_total")? == 3))?;
     findings.expect(is_settled, || "they are not known before".to_owned());
-    let cents = known_before("galo_payments_known_before_cents_total")?;
+    let cents = total("galo_payments_known_before_cents_total")?;
     findings.expect(cents == 3 * first_cents + 1_002, || format!("known before: {cents} cents"));
-    let is_disputed = scene.is_within(LIMIT, |_| Ok(known_before("galo_contradictions_total")? == 1))?;
+    let is_disputed = scene.is_within(LIMIT, |_| Ok(total("galo_contradictions_total")? == 1))?;
     findings.expect(is_disputed, || "the stranger's is no contradiction".to_owned());
     for id in ids {
         findings.check(check_view(&view(&straight[0], id)?, id, &scene.default, &scene.fallback));

@@ -272,3 +272,38 @@ fn what_is_taken_in_is_sound_in_a_smaller_budget_too() {
         assert_eq!(again.total(), buckets.total());
     }
 }
+
+#[test]
+fn the_finest_bucket_of_a_moment_is_as_wide_as_its_detail() {
+    const HOUR: u64 = 3_600_000;
+    let mut buckets = Buckets::new(BYTES_MAX_LEAST);
+    for at_ms in [10 * HOUR, 10 * HOUR, 10 * HOUR + 1, 10 * HOUR + 61_000] {
+        buckets.record(UnixMillis(at_ms), 100);
+    }
+    let finest = |buckets: &Buckets, at_ms| buckets.finest(UnixMillis(at_ms));
+    assert_eq!(finest(&buckets, 10 * HOUR), (2, 200));
+    assert_eq!(finest(&buckets, 10 * HOUR + 1), (1, 100));
+    assert_eq!(finest(&buckets, 10 * HOUR + 2), (0, 0));
+    // Milliseconds become seconds, these minutes, these hours, and hours one.
+    let widest: &[(u8, u64, (u64, u64))] =
+        &[(1, 10 * HOUR + 2, (3, 300)), (2, 10 * HOUR + 2, (3, 300)), (3, 10 * HOUR + 59 * 60_000, (4, 400))];
+    for &(level, at_ms, expected) in widest {
+        let mut coarse = Buckets::new(BYTES_MAX_LEAST);
+        let width = WIDTHS_MS[usize::from(level)];
+        let mut sums = std::collections::BTreeMap::new();
+        for at_ms in [10 * HOUR, 10 * HOUR, 10 * HOUR + 1, 10 * HOUR + 61_000] {
+            *sums.entry(floor(at_ms, width)).or_insert(0) += 1;
+        }
+        for (start_ms, count) in sums {
+            let last_ms = start_ms + width - 1;
+            assert!(coarse.import(BucketRow { start_ms, last_ms, count, amount_cents: count * 100, level }));
+        }
+        assert_eq!(finest(&coarse, at_ms), expected, "level {level}");
+        assert_eq!(finest(&coarse, 11 * HOUR), (0, 0));
+    }
+    let mut merged = Buckets::new(BYTES_MAX_LEAST);
+    let row =
+        BucketRow { start_ms: 10 * HOUR, last_ms: 13 * HOUR - 1, count: 7, amount_cents: 700, level: 3 };
+    assert!(merged.import(row));
+    assert_eq!(finest(&merged, 12 * HOUR + 5), (7, 700), "several hours that became one");
+}

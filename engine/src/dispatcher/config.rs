@@ -59,7 +59,7 @@ pub struct DoubtPolicy {
     /// How long after an attempt was sent that was given up, though its answer may still be on its way, the same may be sent again, µs: 0 where the processor
     /// bears the same request twice at the same time, else an attempt's longest life. Until then it is only looked up.
     pub give_up_us: u64,
-    /// Whether a look-up tells the `requestedAt` that was sent, to the millisecond: an older one is of another payment under this id.
+    /// Whether a look-up tells the `requestedAt` that was sent, to the millisecond: another one is not that attempt's.
     pub echoes_requested_at: bool,
 }
 

@@ -151,7 +151,7 @@ impl Dispatcher {
                 self.differs(slot, doubt, requested_at, amount, now);
             }
             Verification::Found { stored: Stored::Processed, requested_at: Some(requested_at), .. }
-                if requested_at < payment.requested_at && self.echoes_requested_at(doubt.processor) =>
+                if requested_at != payment.requested_at && self.echoes_requested_at(doubt.processor) =>
             {
                 self.differs(slot, doubt, Some(requested_at), payment.amount, now);
             }
@@ -222,7 +222,7 @@ impl Dispatcher {
         self.config.processors[processor.index()].doubt.echoes_requested_at
     }
 
-    /// The processor has this id with another amount, or since before this payment was sent. The ledger decides what that means, and takes the payment
+    /// The processor has this id with another amount, or another `requestedAt`, than was sent. The ledger decides what that means, and takes the payment
     /// back unless it is a contradiction; whatever is lost on the way is said again by the next look-up.
     fn differs(
         &mut self,

@@ -76,7 +76,7 @@ pub(super) enum About {
     Result,
     /// The processor has an id like this; whether it is this payment.
     Identity,
-    /// The processor has this id with another amount, or since before this payment was sent. The ledger has been asked what that means.
+    /// The processor has this id with another amount, or another `requestedAt`, than was sent. The ledger has been asked what that means.
     Discrepancy,
     /// Likewise, and the ledger knows nothing of it: a person decides.
     Contradiction,

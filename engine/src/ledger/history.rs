@@ -16,8 +16,7 @@
 //! processor's caches once or twice for each payment.
 //!
 //! Must never: show what was decided about another payment, or about the same id in a former life; let the ledger depend on
-//! it: whether an id that comes back was accepted after a processor had it, the coordinator asks, and what follows stands in the journal. Survives a restart as far as the journal
-//! goes: snapshots leave it out.
+//! it. (The coordinator asks when a payment was accepted; what it decides by that stands in the journal.) Survives a restart as far as the journal goes: snapshots leave it out.
 //!
 //! Memory: 104 bytes a place and 4 for its chain, 6.75 MiB for all [`PAYMENTS_LEN`]. Reserved at the start, touched when first used.
 
@@ -242,13 +241,13 @@ impl Histories {
         }
     }
 
-    /// Takes the next place.
     /// When a payment was accepted; `None` if that is not among what is kept.
     pub(super) fn accepted_at_ms(&self, id: CorrelationId) -> Option<u64> {
         let place = &self.places[self.find(id)?];
         (place.is_from_start && place.len > 0).then_some(place.first_at_ms)
     }
 
+    /// Takes the next place.
     fn begin(&mut self, id: CorrelationId, forgotten: bool) -> &mut Place {
         let index = self.index_of(self.next);
         let chain = self.chain_of(id);

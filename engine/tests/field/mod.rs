@@ -83,6 +83,8 @@ pub struct Field {
     pub lookups: Vec<(u64, u32)>,
     pub told: Vec<Told>,
     pub discrepancies: Vec<Discrepancy>,
+    /// What the ledger says to them is lost on the way.
+    pub is_lossy: bool,
     pub claims: Vec<Claim>,
     /// Why payments were sent, in the order of their intents.
     pub intents: Vec<(u32, Processor, Reason)>,
@@ -155,6 +157,7 @@ impl Field {
             lookups: Vec::new(),
             told: Vec::new(),
             discrepancies: Vec::new(),
+            is_lossy: false,
             claims: Vec::new(),
             intents: Vec::new(),
             judge: Box::new(move |it| (judge(it), MS)),
@@ -282,7 +285,7 @@ impl Field {
             // A ledger that holds none of it.
             Message::Discrepancy(it) => {
                 self.discrepancies.push(it);
-                if it.is_new {
+                if it.is_new && !self.is_lossy {
                     let Discrepancy { slot, correlation_id, processor, amount_cents, .. } = it;
                     self.hear(Contradiction { slot, correlation_id, processor, amount_cents });
                 }

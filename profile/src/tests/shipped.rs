@@ -3,7 +3,7 @@
 use galo_engine::verdict::{Rules, StatusAlone, Verdict};
 
 use super::*;
-use crate::{Found, Page, Said, State, shipped};
+use crate::{Found, Lookup, Page, Said, State, shipped};
 
 /// What a profile leaves open, filled in.
 fn file(name: &str) -> String {
@@ -77,6 +77,17 @@ fn every_profile_is_read_without_its_secrets() {
         folder.write("processors.toml", &file(name));
         let processors = Processors::read_without_secrets(&path).unwrap_or_else(|errors| panic!("{errors}"));
         assert!(processors.by_name(name).is_some());
+    }
+}
+
+/// By another time than was sent the ledger takes a payment for another one: only where the time is what was sent.
+#[test]
+fn only_the_contests_look_ups_tell_what_was_sent() {
+    let folder = Folder::new("times");
+    for name in shipped::names() {
+        let processor = processor(&folder, name);
+        let tells = processor.lookup.as_ref().is_some_and(Lookup::tells_milliseconds);
+        assert_eq!(tells && processor.request.sends_requested_at(), name == "contest", "{name}");
     }
 }
 

@@ -554,11 +554,9 @@ impl Oracle {
                 let truth = &mut self.truths[place];
                 let is_again = truth.booked.contains(&(processor, requested_at_ms));
                 truth.booked.push((processor, requested_at_ms));
-                // Where nobody knows any more when it was accepted, or the clocks of those who accepted and sent it say that it was before, the same
-                // amount tells nothing.
-                let is_later =
-                    requested_at_ms >= truth.accepted_at_ms || requested_at_ms >= before.requested_at_ms();
-                let may_be_again = truth.story.restarted || is_later || self.has_lost(place);
+                // Where the clocks of those who accepted it then and now say that it is of now, the same amount tells nothing.
+                let is_of_now = requested_at_ms >= truth.accepted_at_ms;
+                let may_be_again = is_of_now || self.has_lost(place);
                 self.check(Invariant::NothingTwice, !is_again || may_be_again, || {
                     format!("{entry:?} was booked already, before {id} was forgotten")
                 });
@@ -674,6 +672,7 @@ impl Oracle {
         self.processed = Default::default();
         self.truths.iter_mut().for_each(|truth| {
             (truth.decided, truth.story) = (ABSENT, Story::default());
+            truth.booked.clear();
         });
         let mut amounts = vec![0; self.truths.len()];
         (self.members_decided, self.members_written) = Default::default();
@@ -706,6 +705,7 @@ impl Oracle {
                 Entry::Resolved { processor, requested_at_ms, outcome: Outcome::Processed, .. } => {
                     add(&mut self.books.processed[processor.index()], amounts[place]);
                     self.processed[processor.index()].push((requested_at_ms, amounts[place]));
+                    self.truths[place].booked.push((processor, requested_at_ms));
                     order.push(place);
                 }
                 Entry::Resolved { outcome: Outcome::Declined, .. } => {

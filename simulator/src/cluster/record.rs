@@ -89,14 +89,6 @@ pub struct Record {
 pub const ABSENT: Record = Record { amount_cents: 0, progress: Progress::Absent };
 
 impl Record {
-    /// The recorded attempt's `requestedAt`; 0 where there is none.
-    pub fn requested_at_ms(self) -> u64 {
-        match self.progress {
-            Progress::Open { requested_at_ms, .. } => requested_at_ms,
-            Progress::Absent | Progress::Ended(_) | Progress::Forgotten(_) => 0,
-        }
-    }
-
     /// Whether it never came.
     pub fn is_absent(self) -> bool {
         matches!(self.progress, Progress::Absent)

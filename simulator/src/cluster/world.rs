@@ -522,10 +522,9 @@ impl World {
             self.upstreams[processor.index()].model.store().get(uuid::Uuid::from_bytes(id.0))
         });
         stored.is_some_and(|stored| {
-            let is_of_before =
-                u64::try_from(stored.requested_at_ms).is_ok_and(|at_ms| at_ms < requested_at_ms);
+            let is_of_attempt = u64::try_from(stored.requested_at_ms) == Ok(requested_at_ms);
             u64::try_from(stored.amount_cents) != Ok(amount_cents)
-                || (is_of_before && self.oracle.has_lost(place))
+                || (!is_of_attempt && self.oracle.has_lost(place))
         })
     }
 
