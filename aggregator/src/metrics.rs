@@ -130,6 +130,11 @@ impl Metrics {
         page.gauge("galo_payments_open", "Payments accepted and not ended yet.", books.open.count);
         page.gauge("galo_payments_open_cents", "Their sum in cents.", books.open.amount_cents);
         page.gauge(
+            "galo_payments_unowned",
+            "Open payments that no gateway has: none is there, or those that are have no room.",
+            ledger.unowned_len(),
+        );
+        page.gauge(
             "galo_payments_in_doubt",
             "Open payments with an attempt whose outcome is unknown; they stay with its processor.",
             books.in_doubt_count,

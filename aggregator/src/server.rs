@@ -30,7 +30,7 @@ use crate::stream::{Driver, HangUp, ReadHalf, WriteHalf, split};
 /// A reader's buffer: two of the largest frames, so that one is always whole after a read.
 const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 
-/// An assignment in its frame. The most that healthy gateways are owed at once is a hand-over of every open payment.
+/// An assignment in its frame. The most that healthy gateways are owed at once is one for every open payment, where the ledger has all that they claim otherwise.
 const ASSIGNMENT_SIZE: usize = 34;
 
 /// What else may wait for them. With 450,000 open payments 23 MiB for all gateways together, and twice what open payments' members have taken at most: who lets more pile up does not read, and
@@ -39,6 +39,12 @@ const ANSWERS_SIZE_MAX: usize = 8 << 20;
 
 /// What each connection may be owed before all of them are looked at: 8 MiB for 1,024 of them.
 const OUTBOX_SIZE_SMALL: usize = ANSWERS_SIZE_MAX / SESSION_COUNT_MAX;
+
+/// While more than that waits to be read by a gateway, nothing more is handed over to it.
+const HAND_OVER_SIZE_MAX: usize = 1 << 20;
+
+/// Likewise to any, while so many answers wait for the journal.
+const HAND_OVER_LEN_MAX: usize = 16_384;
 
 /// Between two ticks, however much is due: who has no gateway to give it to tries no more often.
 const TICK_US_MIN: u64 = 50_000;
@@ -239,6 +245,16 @@ impl Shared {
         }
     }
 
+    /// Has nothing more handed over to whoever has much to read, or may have.
+    fn hold_up(&self) {
+        let mut coordinator = self.coordinator.borrow_mut();
+        let waits = self.journal.as_ref().is_some_and(|it| it.answers_len() > HAND_OVER_LEN_MAX);
+        for (number, outbox) in (0_u16..).zip(self.outboxes.borrow().iter()) {
+            let is_behind = outbox.as_ref().is_some_and(|outbox| outbox.size() > HAND_OVER_SIZE_MAX);
+            coordinator.hold_up(SessionId(number), waits || is_behind);
+        }
+    }
+
     fn join(&self, session: SessionId, outbox: Rc<Outbox>) {
         let mut outboxes = self.outboxes.borrow_mut();
         let index = usize::from(session.0);
@@ -355,6 +371,7 @@ pub async fn tick(shared: Rc<Shared>) {
                 break;
             }
         }
+        shared.hold_up();
         shared.coordinator.borrow_mut().tick(shared.now());
         shared.publish();
     }

@@ -2,7 +2,7 @@
 //!
 //! Either way tokio's epoll says when there is something to read: that is where this runtime waits, and an operation pending in its ring
 //! is completed by a signal to the waiting thread, another turn of the loop for each frame. Writes leave at once as far as the peer has
-//! room; what it has no room for, a flood or a hand-over of every open payment, waits in the ring, which holds the buffer meanwhile.
+//! room; what it has no room for, a flood or a large hand-over, waits in the ring, which holds the buffer meanwhile.
 //! Exactly one task reads a stream and exactly one writes it.
 //!
 //! A connection takes one descriptor. With two, the last free one would go to a connection that cannot be had, and

@@ -161,7 +161,7 @@ impl Aggregator {
         };
         let session = coordinator.connect(hello).unwrap();
         let mut aggregator = Self { coordinator, session, clock, random: Random::new(1), sequence: 0 };
-        aggregator.tell(Ready { claim_count: 0 });
+        aggregator.tell(Ready { held_len_max: u64::MAX });
         aggregator
     }
 

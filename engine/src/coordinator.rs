@@ -6,7 +6,7 @@
 //!
 //! # Ownership
 //! An open payment belongs to the connection that works on it, or to nobody. When a connection closes, whatever it
-//! owned goes to the living ones at once; an attempt that was recorded counts as in doubt from then on, because the
+//! owned goes to the living ones at once, as far as they have room; an attempt that was recorded counts as in doubt from then on, because the
 //! dead gateway may have sent it. Only the owner's word changes where a payment goes: a refusal reported by anyone else
 //! says nothing about the owner's attempt. "Processed" is believed from everyone: a processor's yes is a fact.
 //!
@@ -143,6 +143,10 @@ struct Session {
     hello: Hello,
     /// Its claims are in: it takes assignments.
     ready: bool,
+    /// As long as it owns fewer payments than that.
+    held_len_max: u64,
+    /// It has much to read: nothing more for now.
+    held_up: bool,
     /// Its gateway has another connection by now.
     superseded: bool,
     /// How often it named a payment that is another's, processed or unknown as its own.
@@ -152,6 +156,9 @@ struct Session {
 /// Deadlines are looked at as often as that, ms: the wall clock, which they are of, may be set.
 const DEADLINE_LOOK_MS: u64 = 1_000;
 
+/// Messages of a hand-over between two looks at what else there is: 0.6 MiB on their way to gateways.
+const HAND_OVER_LEN_MAX: usize = 16_384;
+
 /// See the module's documentation.
 pub struct Coordinator {
     config: CoordinatorConfig,
@@ -160,8 +167,8 @@ pub struct Coordinator {
     /// Whose turn it is to take over a payment or a lease.
     turn: usize,
     started_us: u64,
-    /// There may be payments that nobody works on.
-    orphans: bool,
+    /// Where among the open payments the next hand-over looks for those that nobody works on.
+    hand_over_part: usize,
     next_lease_us: [u64; PROCESSORS_LEN_MAX],
     /// The first deadline that is to pass, as far as this has looked, and when to look again.
     deadline_ms: Option<u64>,
@@ -185,7 +192,7 @@ impl Coordinator {
             sessions: Vec::new(),
             turn: 0,
             started_us: now.monotonic_us,
-            orphans: false,
+            hand_over_part: 0,
             deadline_ms: None,
             deadline_due_us: u64::MAX,
             next_lease_us: config.health_interval_us.map(|interval_us| now.monotonic_us + interval_us),
@@ -201,9 +208,8 @@ impl Coordinator {
     /// A coordinator with the ledger that came out of the journal. Its open payments are nobody's yet.
     #[must_use]
     pub fn recovered(config: CoordinatorConfig, ledger: Ledger, now: Now) -> Self {
-        let orphans = ledger.conservation().open.count > 0;
         let deadline_due_us = if ledger.next_deadline_ms().is_some() { 0 } else { u64::MAX };
-        Self { ledger, orphans, deadline_due_us, ..Self::new(config, now) }
+        Self { ledger, deadline_due_us, ..Self::new(config, now) }
     }
 
     /// The ledger, to write a snapshot of it. Changes of its state are made by [`Self::handle`] alone.
@@ -216,7 +222,6 @@ impl Coordinator {
     pub fn restore(&mut self, entry: Entry) {
         assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
         self.ledger.apply(entry);
-        self.orphans = true;
     }
 
     /// The ledger, to read.
@@ -275,7 +280,9 @@ impl Coordinator {
             }
             None => return Err(Rejection::TooMany),
         };
-        self.sessions[index] = Some(Session { hello, ready: false, superseded: false, strayed: 0 });
+        let (ready, superseded, held_up) = (false, false, false);
+        self.sessions[index] =
+            Some(Session { hello, ready, held_len_max: 0, held_up, superseded, strayed: 0 });
         let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
         // It may be one that was cut off, with an attempt on its way.
         self.refuse_settlements();
@@ -348,9 +355,8 @@ impl Coordinator {
 
     /// Nothing more comes from a connection, nor goes there; what it owned is nobody's.
     fn abandon(&mut self, session: SessionId) {
-        let owned: Vec<_> = self.ledger.open_of(Some(session)).collect();
-        for (id, payment) in owned {
-            self.orphan(id, payment);
+        for (id, payment) in self.ledger.disown(session) {
+            self.doubt(id, payment);
         }
         self.messages.retain(|(to, _)| *to != session);
         self.summaries.leave(session);
@@ -394,9 +400,10 @@ impl Coordinator {
                 }
                 return self.claim(session, claim, &Texts::of(attached));
             }
-            Message::Ready(_) => {
+            Message::Ready(ready) => {
                 if let Some(known) = &mut self.sessions[usize::from(session.0)] {
                     known.ready = true;
+                    known.held_len_max = ready.held_len_max;
                 }
                 // Its claims are heard: what is not withdrawn by now is its own.
                 self.send(session, Acknowledgement { sequence: 0 });
@@ -407,7 +414,6 @@ impl Coordinator {
                     && payment.owner == Some(session)
                 {
                     self.ledger.set_owner(release.correlation_id, None);
-                    self.orphans = true;
                     // A gateway that releases is about to stop: it must not get its own payments back.
                     if let Some(known) = &mut self.sessions[usize::from(session.0)] {
                         known.ready = false;
@@ -470,7 +476,18 @@ impl Coordinator {
         let round_us = self.summaries.until_us().unwrap_or(u64::MAX);
         let round_us = round_us.min(self.endings.until_us().unwrap_or(u64::MAX));
         let due_us = leases.min().unwrap_or(u64::MAX).min(round_us).min(self.deadline_due_us);
-        if self.orphans { 0 } else { due_us }
+        let may_go = |(session, number): (&Option<Session>, u16)| {
+            session.is_some_and(|session| self.places(SessionId(number), session) > 0)
+        };
+        let is_due = self.ledger.unowned_len() > 0 && self.sessions.iter().zip(0_u16..).any(may_go);
+        if is_due { 0 } else { due_us }
+    }
+
+    /// Whether a gateway has so much to read that nothing more is to be handed over to it until it has read that.
+    pub fn hold_up(&mut self, session: SessionId, held_up: bool) {
+        if let Some(Some(session)) = self.sessions.get_mut(usize::from(session.0)) {
+            session.held_up = held_up;
+        }
     }
 
     /// To be called within 100 ms of [`Self::tick_due_us`]: gives out leases, payments that nobody works on, and answers that waited long enough.
@@ -479,7 +496,7 @@ impl Coordinator {
             if now.monotonic_us < self.next_lease_us[processor.index()] {
                 continue;
             }
-            if let Some(session) = self.next_ready() {
+            if let Some(session) = self.next_session(|_, _, session| session.ready) {
                 self.next_lease_us[processor.index()] =
                     now.monotonic_us + self.config.health_interval_us[processor.index()];
                 self.counters.leases[processor.index()] += 1;
@@ -627,12 +644,6 @@ impl Coordinator {
         self.send(session, Withdrawal { slot, correlation_id });
     }
 
-    fn orphan(&mut self, correlation_id: CorrelationId, payment: OpenPayment) {
-        self.ledger.set_owner(correlation_id, None);
-        self.orphans = true;
-        self.doubt(correlation_id, payment);
-    }
-
     /// A recorded attempt of somebody who is gone may have been sent.
     fn doubt(&mut self, correlation_id: CorrelationId, payment: OpenPayment) {
         if let Some(processor) = payment.stage.processor()
@@ -655,18 +666,42 @@ impl Coordinator {
         self.send(session, Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt });
     }
 
-    /// Gives the payments that nobody works on to the gateways in turn.
+    /// Gives the payments that nobody works on to the gateways in turn: a portion of them, the rest with the next ticks. What no gateway has room
+    /// for waits here until one has.
     fn hand_over(&mut self, now: Now) {
         let in_grace = now.monotonic_us < self.started_us + self.config.claim_grace_us;
-        if !self.orphans || in_grace || self.session_ids(|session| session.ready).is_empty() {
+        if in_grace {
             return;
         }
-        let orphans: Vec<_> = self.ledger.open_of(None).collect();
-        for (id, payment) in orphans {
-            let session = self.next_ready().expect("a session was ready");
-            self.assign(session, id, payment);
+        let len_max = self.messages.len() + HAND_OVER_LEN_MAX;
+        while self.ledger.unowned_len() > 0 && self.messages.len() < len_max {
+            let sessions = self.sessions.iter().zip(0_u16..);
+            let room = sessions.fold(0, |sum: usize, (session, number)| {
+                let places = session.map_or(0, |session| self.places_now(SessionId(number), session));
+                sum.saturating_add(places)
+            });
+            let portion = room.min(len_max - self.messages.len());
+            if portion == 0 {
+                return;
+            }
+            let (part, orphans) = self.ledger.unowned_from(self.hand_over_part, portion);
+            self.hand_over_part = part;
+            for (id, payment) in orphans {
+                let session = self.next_session(|this, number, session| this.places_now(number, session) > 0);
+                self.assign(session.expect("there is room for as many"), id, payment);
+            }
         }
-        self.orphans = false;
+    }
+
+    /// How many payments more a gateway would take.
+    fn places(&self, number: SessionId, session: Session) -> usize {
+        let held_len_max = usize::try_from(session.held_len_max).unwrap_or(usize::MAX);
+        if session.ready { held_len_max.saturating_sub(self.ledger.owned_len(number)) } else { 0 }
+    }
+
+    /// Likewise, for now.
+    fn places_now(&self, number: SessionId, session: Session) -> usize {
+        if session.held_up { 0 } else { self.places(number, session) }
     }
 
     /// Ends the round that is over, and begins the next.
@@ -726,11 +761,15 @@ impl Coordinator {
             .collect()
     }
 
-    fn next_ready(&mut self) -> Option<SessionId> {
+    /// The next one in turn that will do.
+    fn next_session(&mut self, will_do: impl Fn(&Self, SessionId, Session) -> bool) -> Option<SessionId> {
         let count = self.sessions.len();
-        let ready = |index: &usize| self.sessions[*index].is_some_and(|session| session.ready);
-        let index = (0..count).map(|step| (self.turn + 1 + step) % count).find(ready)?;
+        let number = |index: usize| SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
+        let will_do = |index: &usize| {
+            self.sessions[*index].is_some_and(|session| will_do(self, number(*index), session))
+        };
+        let index = (0..count).map(|step| (self.turn + 1 + step) % count).find(will_do)?;
         self.turn = index;
-        Some(SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits")))
+        Some(number(index))
     }
 }

@@ -442,8 +442,8 @@ impl Dispatcher {
         }
         self.counters.assigned += 1;
         self.recalled.forget(correlation_id);
-        // Beyond `queue_len_max` on purpose: a payment that was accepted is not refused afterwards. The ledger's own
-        // bound on open payments holds for the sum.
+        // Beyond `queue_len_max` on purpose: a payment that was accepted is not refused afterwards. The ledger gives no more than
+        // Ready asks for.
         let slot = self.insert(Payment {
             slot: 0,
             correlation_id,

@@ -34,6 +34,7 @@ use crate::time::UnixMillis;
 
 use self::attachments::{Attachments, MEMBERS_OVERHEAD};
 use self::id_hash::IdHash;
+use self::owners::Owners;
 
 mod attachments;
 mod entry;
@@ -42,6 +43,7 @@ mod history;
 mod id_hash;
 mod known;
 pub mod listing;
+mod owners;
 pub mod replay;
 pub mod snapshot;
 
@@ -315,6 +317,7 @@ const BEYOND_THE_BOOKS: Misfit = Misfit("the books cannot hold such a sum");
 pub struct Ledger {
     config: LedgerConfig,
     open: Sharded<OpenPayment>,
+    owners: Owners,
     /// Ids that were processed or declined.
     ended: known::KnownIds,
     attachments: Attachments,
@@ -337,6 +340,7 @@ impl Ledger {
         Self {
             config,
             open: Sharded::new(config.hash_seed),
+            owners: Owners::default(),
             ended: known::KnownIds::new(config.hash_seed.rotate_left(32), config.known_len_max),
             attachments: Attachments::new(IdHash::new(config.hash_seed.rotate_left(48))),
             histories: history::Histories::new(config.hash_seed.rotate_left(16), history::PAYMENTS_LEN),
@@ -500,7 +504,8 @@ impl Ledger {
     /// # Panics
     /// If the payment is not open: the caller has just looked it up.
     pub fn set_owner(&mut self, id: CorrelationId, owner: Option<SessionId>) {
-        self.open.get_mut(id).expect("only an open payment has an owner").owner = owner;
+        let payment = self.open.get_mut(id).expect("only an open payment has an owner");
+        self.owners.moved(std::mem::replace(&mut payment.owner, owner), owner);
     }
 
     /// The open payments of `owner`, or those of nobody.
@@ -575,6 +580,7 @@ impl Ledger {
             Entry::Purged => {
                 self.attachments.clear();
                 self.open.clear();
+                self.owners = Owners::default();
                 self.ended.clear();
                 self.histories.clear();
                 self.buckets.iter_mut().flatten().for_each(Buckets::clear);
@@ -601,6 +607,7 @@ impl Ledger {
         let before = match outcome {
             Outcome::Processed => {
                 let payment = self.open.remove(id).ok_or(NOT_OPEN)?;
+                self.owners.moved(payment.owner, None);
                 self.conservation.in_doubt_count -= u64::from(payment.in_doubt);
                 self.conservation.open.subtract(payment.amount_cents);
                 self.conservation.processed[processor.index()].add(payment.amount_cents);
@@ -619,6 +626,7 @@ impl Ledger {
                     return Err(Misfit("a payment that a processor may have does not end declined"));
                 }
                 self.open.remove(id);
+                self.owners.moved(payment.owner, None);
                 self.conservation.in_doubt_count -= u64::from(payment.in_doubt);
                 self.conservation.open.subtract(payment.amount_cents);
                 self.conservation.declined.add(payment.amount_cents);

@@ -200,7 +200,7 @@ fn without_a_living_gateway_payments_wait_for_the_next_one() {
     coordinator.messages().clear();
     coordinator.tick(at(LATER));
     assert!(coordinator.messages().is_empty(), "not before its claims are in");
-    let sent = tell(&mut coordinator, two, Ready { claim_count: 0 });
+    let sent = tell(&mut coordinator, two, Ready { held_len_max: u64::MAX });
     let heard = (two, Acknowledgement { sequence: 0 }.into());
     assert!(matches!(sent[..], [first, (to, Message::Assignment(_))] if first == heard && to == two));
 }
@@ -367,7 +367,7 @@ fn after_a_start_nothing_is_handed_over_before_the_grace_is_over() {
         reason: Reason::Cheaper,
     });
     let one = coordinator.connect(hello(1)).unwrap();
-    coordinator.handle(one, Ready { claim_count: 0 }.into(), at(GRACE_US - 1)).unwrap();
+    coordinator.handle(one, Ready { held_len_max: u64::MAX }.into(), at(GRACE_US - 1)).unwrap();
     coordinator.messages().clear();
     coordinator.tick(at(GRACE_US - 1));
     assert_eq!(coordinator.messages()[..], []);

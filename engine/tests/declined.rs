@@ -165,7 +165,7 @@ fn an_owner_whose_decline_is_not_believed_is_given_the_payment_again() {
         in_doubt: false,
     };
     told(&mut coordinator, one, claim);
-    told(&mut coordinator, one, Ready { claim_count: 1 });
+    told(&mut coordinator, one, Ready { held_len_max: u64::MAX });
     told(&mut coordinator, one, completion(1, 7, Outcome::Refused));
     let heard = told(&mut coordinator, one, completion(1, 9, Outcome::Declined));
     let [Message::Assignment(assignment), Message::Acknowledgement(_)] = heard[..] else {

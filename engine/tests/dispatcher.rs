@@ -16,6 +16,8 @@ use galo_wire::record::{
 };
 
 const PATIENCE_US: u64 = 2_000_000;
+/// What a gateway is ready for that has room for 100 in its queue.
+const QUEUE_HELD: u64 = 102;
 const OK: End = answered(200);
 const FAILED: End = answered(500);
 
@@ -69,7 +71,7 @@ impl Bench {
     fn new() -> Self {
         let mut bench = Self::with(100);
         let actions = bench.event(Dispatcher::connected);
-        assert_eq!(actions, [Action::Send(Ready { claim_count: 0 }.into())]);
+        assert_eq!(actions, [Action::Send(Ready { held_len_max: QUEUE_HELD }.into())]);
         bench.hear(Acknowledgement { sequence: 0 });
         bench
     }
@@ -540,7 +542,7 @@ fn without_a_ledger_a_post_waits_and_is_then_told_so() {
     let told = [Action::Answer { ticket: 1, answer: Answer::Unreachable }];
     assert_eq!(bench.tick_after(1), told);
     let actions = bench.event(Dispatcher::connected);
-    assert_eq!(actions, [Action::Send(Ready { claim_count: 0 }.into())], "it was given up");
+    assert_eq!(actions, [Action::Send(Ready { held_len_max: QUEUE_HELD }.into())], "it was given up");
 }
 
 #[test]
@@ -549,7 +551,7 @@ fn a_post_whose_accept_was_lost_with_the_link_is_accepted_over_the_next() {
     bench.accept(1);
     bench.event(|dispatcher, _| dispatcher.disconnected());
     let actions = bench.event(Dispatcher::connected);
-    let [Message::Accept(accept), Message::Ready(Ready { claim_count: 0 })] = sent(&actions)[..] else {
+    let [Message::Accept(accept), Message::Ready(_)] = sent(&actions)[..] else {
         panic!("the accept again, then ready: {actions:?}")
     };
     assert_eq!(accept.stage, Stage::Waiting, "the plan is as old as the link");
@@ -582,7 +584,7 @@ fn a_new_link_begins_with_completions_and_claims() {
             claim(u32::MAX, 1),
             completion(2, 1, requested_at_ms, Outcome::Processed),
             claim(going, 2),
-            Ready { claim_count: 2 }.into()
+            Ready { held_len_max: QUEUE_HELD }.into()
         ]
     );
     bench.hear(Acknowledgement { sequence: 2 });

@@ -189,7 +189,7 @@ fn coordinator() -> (Coordinator, SessionId, SessionId) {
         let (protocol_version, role, incarnation) = (PROTOCOL_VERSION, Role::Gateway, u64::from(instance));
         let hello = Hello { protocol_version, role, instance, thread: 0, processors: 0, incarnation };
         let session = coordinator.connect(hello).unwrap();
-        tell(&mut coordinator, session, Ready { claim_count: 0 });
+        tell(&mut coordinator, session, Ready { held_len_max: u64::MAX });
         session
     });
     (coordinator, first, second)

@@ -35,7 +35,7 @@ impl Cluster {
         let (protocol_version, role) = (PROTOCOL_VERSION, Role::Gateway);
         let hello = Hello { protocol_version, role, instance, thread: 0, processors: 0, incarnation: 1 };
         let session = self.coordinator.connect(hello).unwrap();
-        self.tell(session, Ready { claim_count: 0 });
+        self.tell(session, Ready { held_len_max: u64::MAX });
         session
     }
 

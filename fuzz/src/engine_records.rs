@@ -203,7 +203,7 @@ impl World {
             }
             .into(),
             13 | 14 => Claim { slot, correlation_id, amount_cents, requested_at_ms, stage, in_doubt }.into(),
-            15 => Ready { claim_count: u64::from(amount) }.into(),
+            15 => Ready { held_len_max: u64::from(amount) }.into(),
             16 => Release { correlation_id }.into(),
             17 => LookupQuery { slot, correlation_id }.into(),
             18 if flags % 16 == 0 => PurgeQuery { slot }.into(),

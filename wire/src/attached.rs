@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(attached.reference(), Some("pi_1"));
         for (record, kind) in [
             (Message::from(Release { correlation_id: ID }), Kind::Release),
-            (Ready { claim_count: 1 }.into(), Kind::Ready),
+            (Ready { held_len_max: 1 }.into(), Kind::Ready),
         ] {
             let misplaced = AttachedError::Misplaced(Attachment::Reference, kind);
             assert_eq!(reference("x").take_in(&record), Err(misplaced));

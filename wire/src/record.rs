@@ -278,8 +278,8 @@ records! {
     }
     /// Gateway, after its claims: give me work. Until then nothing is assigned to this connection.
     Ready = 11, 8 bytes {
-        /// How many claims went before, for the log.
-        claim_count: u64,
+        /// As long as it holds fewer payments than that.
+        held_len_max: u64,
     }
     /// Gateway: the answer to a [`Flush`]; whatever this thread had heard when it came stands before this.
     Flushed = 12, 4 bytes {

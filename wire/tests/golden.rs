@@ -145,7 +145,7 @@ fn golden() -> Vec<(Message, &'static str)> {
             .into(),
             "0b000000 0a 00 0100 01 01 01 64000000 88130000",
         ),
-        (Ready { claim_count: 14 }.into(), "08000000 0b 00 0100 0e00000000000000"),
+        (Ready { held_len_max: 14 }.into(), "08000000 0b 00 0100 0e00000000000000"),
         (
             Grant { slot: 15, correlation_id: ID, admission: Admission::Conflict }.into(),
             "15000000 21 00 0100 0f000000 . 02",

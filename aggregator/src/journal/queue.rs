@@ -69,6 +69,13 @@ impl Queue {
         self.under_way_size + self.waiting.iter().map(|batch| batch.bytes.len()).sum::<usize>()
     }
 
+    /// Answers that wait.
+    #[must_use]
+    pub fn answers_len(&self) -> usize {
+        let waiting = self.waiting.iter().map(|batch| &batch.answers);
+        waiting.chain(&self.under_way).map(Vec::len).sum()
+    }
+
     /// Takes in entries and the answers that follow them. What is left in `answers` may leave now.
     pub fn push(&mut self, entries: &mut Vec<Entry>, answers: &mut Answers) {
         if !entries.is_empty() {
@@ -174,6 +181,7 @@ mod tests {
         assert!(push(&mut queue, 2, &[answer(A, 2)]).is_empty());
         // It may rest on the entries that wait.
         assert!(push(&mut queue, 0, &[answer(B, 3)]).is_empty());
+        assert_eq!(queue.answers_len(), 2);
         let batch = queue.take().expect("entries wait");
         assert_eq!(sequences(&batch), [7, 8]);
         assert_eq!(queue.backlog_size(), 2 * BLOCK_SIZE);
@@ -181,6 +189,7 @@ mod tests {
         assert!(push(&mut queue, 0, &[answer(A, 4)]).is_empty());
         assert!(push(&mut queue, 1, &[answer(A, 5)]).is_empty());
         assert!(push(&mut queue, 0, &[answer(A, 6)]).is_empty());
+        assert_eq!(queue.answers_len(), 5);
         assert_eq!(queue.written(), [answer(A, 2), answer(B, 3), answer(A, 4)]);
         // Between two writes, too, what waits is waited for.
         assert!(push(&mut queue, 0, &[answer(B, 7)]).is_empty());

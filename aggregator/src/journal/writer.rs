@@ -165,6 +165,12 @@ impl Journal {
         }
     }
 
+    /// Answers that wait to be written.
+    #[must_use]
+    pub fn answers_len(&self) -> usize {
+        self.queue.borrow().answers_len()
+    }
+
     /// A connection closed.
     pub fn forget(&self, session: SessionId) {
         self.queue.borrow_mut().forget(session);

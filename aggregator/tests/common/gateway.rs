@@ -233,7 +233,7 @@ impl Gateway {
     }
 
     pub fn ready(&mut self) {
-        self.push(Ready { claim_count: 0 });
+        self.push(Ready { held_len_max: u64::MAX });
     }
 
     pub fn lookup(&mut self, id: CorrelationId) -> LookupReply {

@@ -61,7 +61,7 @@ pub fn hello(instance: u8) -> Hello {
 /// Connects a gateway that is ready for work.
 pub fn join(coordinator: &mut Coordinator, instance: u8) -> SessionId {
     let session = coordinator.connect(hello(instance)).unwrap();
-    tell(coordinator, session, Ready { claim_count: 0 });
+    tell(coordinator, session, Ready { held_len_max: u64::MAX });
     session
 }
 
