@@ -46,6 +46,9 @@ const HAND_OVER_SIZE_MAX: usize = 1 << 20;
 /// Likewise to any, while so many answers wait for the journal.
 const HAND_OVER_LEN_MAX: usize = 16_384;
 
+/// A buffer that a flood has been in is not kept beyond that.
+const KEPT_SIZE_MAX: usize = 1 << 20;
+
 /// Between two ticks, however much is due: who has no gateway to give it to tries no more often.
 const TICK_US_MIN: u64 = 50_000;
 
@@ -538,7 +541,7 @@ async fn write_out(mut write: WriteHalf, outbox: Rc<Outbox>) {
             outbox.in_flight.set(bytes.len());
             let (result, returned) = write.write_all(bytes).await;
             outbox.in_flight.set(0);
-            spare = returned;
+            spare = if returned.capacity() > KEPT_SIZE_MAX { Vec::new() } else { returned };
             if let Err(error) = result {
                 tracing::debug!("write: {error}");
                 outbox.closed.set(true);

@@ -85,6 +85,10 @@ const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 /// The `requestedAt` of a payment that waits without an attempt that was recorded and refused, of which a claim would tell.
 const NO_ATTEMPT: UnixMillis = UnixMillis(0);
 
+/// What is said of all payments at once piles up to so many actions before the shell is shown them: a gateway has memory for as many payments as it may
+/// hold, and none for as many actions.
+const ACTIONS_LEN: usize = 1_024;
+
 /// See the module's documentation.
 pub struct Dispatcher {
     config: DispatcherConfig,
@@ -406,12 +410,20 @@ impl Dispatcher {
 
     /// The process is to stop: hand back what is not on its way, finish what is.
     pub fn drain(&mut self) {
+        self.drain_with(|_| {});
+    }
+
+    /// Likewise, for a shell that is shown now and then what is to be sent.
+    pub fn drain_with(&mut self, mut take: impl FnMut(&mut Vec<Action>)) {
         self.draining = true;
         let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
         for slot in slots {
             let state = self.payments[key_of(slot)].state;
             if matches!(state, State::Waiting | State::Deferred | State::Doubtful(_)) {
                 self.release(slot);
+            }
+            if self.actions.len() >= ACTIONS_LEN {
+                take(&mut self.actions);
             }
         }
     }

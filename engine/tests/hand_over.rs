@@ -1,4 +1,4 @@
-//! All that a gateway held goes to another: as much as that one has room for, in portions.
+//! All that a gateway held goes to another: as much as that one has room for, in portions, and the claims of it in pieces.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -6,9 +6,11 @@
 mod gateways;
 
 use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
+use galo_engine::dispatcher::{Action, Dispatcher, DispatcherConfig, ProcessorPolicy};
 use galo_engine::ledger::Known;
-use galo_engine::{CorrelationId, Outcome, Processor, Stage};
-use galo_wire::record::{Accept, Completion, PurgeQuery, Ready, Release};
+use galo_engine::router::RouterConfig;
+use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
+use galo_wire::record::{Accept, Assignment, Completion, PurgeQuery, Ready, Release};
 use galo_wire::{Message, Reason};
 use gateways::{LATER, at, coordinator_config, hello, told};
 
@@ -175,4 +177,40 @@ fn who_owns_how_many_is_known_whatever_becomes_of_them() {
     assert_eq!(owned(&coordinator), (1, 0));
     told(&mut coordinator, one, PurgeQuery { slot: 1 });
     assert_eq!(owned(&coordinator), (0, 0));
+}
+
+#[test]
+fn the_claims_of_a_full_gateway_are_shown_to_its_shell_in_pieces() {
+    let mut dispatcher = Dispatcher::new(DispatcherConfig {
+        router: RouterConfig::pair([500, 1500]),
+        queue_len_max: 5_000,
+        processors: [ProcessorPolicy::contest(8); PROCESSORS_LEN_MAX],
+        accept_wait_us_max: 1_000_000,
+        seed: 1,
+    });
+    for number in 0..5_000 {
+        let assignment = Assignment {
+            correlation_id: id(number),
+            amount_cents: 1990,
+            requested_at_ms: 0,
+            stage: Stage::Waiting,
+            in_doubt: false,
+        };
+        dispatcher.handle(assignment.into(), at(1));
+    }
+    dispatcher.actions().clear();
+    let (mut said, mut longest) = (Vec::new(), 0);
+    dispatcher.connected_with(at(2), |actions| {
+        longest = longest.max(actions.len());
+        said.append(actions);
+    });
+    assert!((1..=1_024).contains(&longest), "{longest}");
+    said.append(dispatcher.actions());
+    let is = |action: &Action, what: fn(&Message) -> bool| matches!(action, Action::Send(it) if what(it));
+    let claims = said.iter().filter(|action| is(action, |it| matches!(it, Message::Claim(_)))).count();
+    assert_eq!(claims, 5_000);
+    let ready = said.iter().position(|action| is(action, |it| matches!(it, Message::Ready(_))));
+    assert_eq!(ready, Some(5_000), "behind all claims");
+    let asked = said[5_000];
+    assert_eq!(asked, Action::Send(Ready { held_len_max: 5_000 + 78 + 1 }.into()), "a 64th beyond its queue");
 }

@@ -350,7 +350,7 @@ impl Core {
         self.link.replace(Some(socket));
         // Whatever is held is claimed now, and is not held against the aggregator.
         self.frames_size_max.set(usize::MAX);
-        self.event(Dispatcher::connected);
+        self.event(|dispatcher, now| dispatcher.connected_with(now, |claims| self.send_all(claims)));
         self.frames_size_max.set(self.frames.borrow().size() + FRAMES_SIZE_MAX);
     }
 
@@ -422,7 +422,7 @@ impl Core {
     /// Hands back what is not on its way, and waits for the rest, at most `wait`.
     pub async fn drain(self: &Rc<Self>, wait: Duration) {
         let start = self.clock.now().monotonic_us;
-        self.event(|dispatcher, _| dispatcher.drain());
+        self.event(|dispatcher, _| dispatcher.drain_with(|released| self.send_all(released)));
         while !self.dispatcher.borrow().is_drained() {
             if u128::from(self.clock.now().monotonic_us - start) >= wait.as_micros() {
                 let held = self.snapshot().gauges.held;
@@ -444,6 +444,17 @@ impl Core {
         let clients = self.clients.borrow();
         let client = clients[processor.index()].as_ref();
         Rc::clone(client.expect("the dispatcher knows the processors that there are"))
+    }
+
+    /// Sends what is there, and keeps what is something else.
+    fn send_all(&self, actions: &mut Vec<Action>) {
+        actions.retain(|action| match action {
+            Action::Send(message) => {
+                self.send(*message);
+                false
+            }
+            _ => true,
+        });
     }
 
     fn send(&self, message: impl Into<Message>) {

@@ -27,6 +27,9 @@ const READ_SIZE: usize = 2 * (FRAME_BODY_SIZE_MAX + FRAME_HEADER_SIZE);
 /// Between two tries to connect: an aggregator that was killed is back within a few of them.
 const RETRY: Duration = Duration::from_millis(10);
 
+/// A buffer that all claims of a gateway have been in is not kept beyond that.
+const KEPT_SIZE_MAX: usize = 1 << 20;
+
 /// Why the link broke, for the log.
 #[derive(Debug, thiserror::Error)]
 enum Break {
@@ -156,7 +159,7 @@ async fn write_out(mut writer: OwnedWriteHalf<UnixStream>, core: Rc<Core>, link_
         while !core.frames.borrow().is_empty() {
             let bytes = core.frames.borrow_mut().take(spare);
             let (result, returned) = writer.write_all(bytes).await;
-            spare = returned;
+            spare = if returned.capacity() > KEPT_SIZE_MAX { Vec::new() } else { returned };
             if core.link_number() != link_number {
                 return;
             }

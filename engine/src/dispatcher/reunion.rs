@@ -8,7 +8,7 @@ use galo_wire::record::{Acknowledgement, Claim, Ready};
 use galo_wire::{Outcome, Stage};
 
 use super::payment::{Doubt, State, Unacknowledged};
-use super::{Action, Dispatcher, NO_ATTEMPT, key_of};
+use super::{ACTIONS_LEN, Action, Dispatcher, NO_ATTEMPT, key_of};
 use crate::router::Reason;
 use crate::texts::Texts;
 use crate::time::{Now, UnixMillis};
@@ -24,6 +24,14 @@ const TAKEN_OVER_SHARE: usize = 64;
 impl Dispatcher {
     /// The connection to the aggregator stands, hellos are exchanged: say what is held, then ask for work.
     pub fn connected(&mut self, now: Now) {
+        self.connected_with(now, |_| {});
+    }
+
+    /// Likewise, for a shell that takes the claims as they come: now and then it is shown what is to be sent.
+    ///
+    /// # Panics
+    /// If the connection stands already.
+    pub fn connected_with(&mut self, now: Now, mut take: impl FnMut(&mut Vec<Action>)) {
         assert!(!self.connected, "a connection is lost before the next one stands");
         self.connected = true;
         self.event_at_us = self.event_at_us.max(now.monotonic_us);
@@ -61,6 +69,9 @@ impl Dispatcher {
                 self.actions.extend(parts(&Texts { members: None, reference: texts.reference.clone() }));
             }
             self.actions.push(Action::Send((*completion).into()));
+            if self.actions.len() >= ACTIONS_LEN {
+                take(&mut self.actions);
+            }
         }
         self.unacknowledged = unacknowledged;
         let slots: Vec<u32> = self.payments.iter().map(|(_, payment)| payment.slot).collect();
@@ -108,6 +119,9 @@ impl Dispatcher {
                     self.send_texts(slot);
                     self.actions.push(claim(Stage::at(processor), payment.requested_at));
                 }
+            }
+            if self.actions.len() >= ACTIONS_LEN {
+                take(&mut self.actions);
             }
         }
         self.ask_whose();
