@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::PipeReader;
+use std::io::{PipeReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -22,6 +22,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cgroups::{Cgroup, Limit};
 use crate::client::{Connection, Way};
 use crate::mounts::Bind;
 use crate::processor::{Payment, Processor};
@@ -47,6 +48,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) processors: Option<fn(&[String; 2]) -> String>,
     /// Open files at most, by process; the others inherit ours.
     pub(crate) descriptors_max: Vec<(&'static str, u64)>,
+    /// What a process may use, by its name.
+    pub(crate) limits: Vec<(String, Limit)>,
     /// The journal's folder, unless it is to be one in Galo's own.
     pub(crate) journal: Option<PathBuf>,
     /// What the gateways see as /etc/hosts.
@@ -76,6 +79,7 @@ pub(crate) struct Recipe {
     pub(crate) arguments: Vec<String>,
     pub(crate) environment: Vec<(&'static str, String)>,
     descriptors_max: Option<u64>,
+    cgroup: Option<Cgroup>,
     hosts: Option<PathBuf>,
     log: Log,
 }
@@ -88,6 +92,7 @@ impl Recipe {
             arguments,
             environment: Vec::new(),
             descriptors_max: None,
+            cgroup: None,
             hosts: None,
             log: Log::File,
         }
@@ -98,6 +103,8 @@ impl Recipe {
 pub(crate) struct Galo {
     folder: PathBuf,
     children: BTreeMap<String, Child>,
+    /// Of those processes that have limits.
+    cgroups: BTreeMap<String, Cgroup>,
     recipes: BTreeMap<String, Recipe>,
     front: Option<SocketAddr>,
     stats: Option<SocketAddr>,
@@ -155,9 +162,15 @@ impl Galo {
         let number = GALO_COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = folder_of(plan.name);
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let mut cgroups = BTreeMap::new();
+        for (name, limit) in &plan.limits {
+            let group = format!("galo-hostile-{}-{}", std::process::id(), plan.name);
+            cgroups.insert(name.clone(), Cgroup::create(&group, name, *limit)?);
+        }
         let mut galo = Self {
             folder,
             children: BTreeMap::new(),
+            cgroups,
             recipes: BTreeMap::new(),
             front: None,
             stats: None,
@@ -183,7 +196,8 @@ impl Galo {
             let limit = plan.descriptors_max.iter().find(|(of, _)| *of == name);
             let descriptors_max = limit.map(|(_, count)| *count);
             let hosts = plan.hosts.filter(|_| name.starts_with("gateway")).map(Path::to_owned);
-            Recipe { program, arguments: Vec::new(), environment, descriptors_max, hosts, log: plan.log }
+            let (arguments, log) = (Vec::new(), plan.log);
+            Recipe { program, arguments, environment, descriptors_max, cgroup: None, hosts, log }
         };
         galo.spawn("aggregator", recipe("aggregator", programs.folder.join("galo-aggregator"), aggregator))?;
         for instance in 1..=2 {
@@ -224,6 +238,7 @@ impl Galo {
 
     /// Starts a process, and keeps what it was started with.
     pub(crate) fn spawn(&mut self, name: &str, recipe: Recipe) -> Result<(), String> {
+        let recipe = Recipe { cgroup: self.cgroups.get(name).cloned(), ..recipe };
         let child = self.start_process(name, &recipe)?;
         self.children.insert(name.to_owned(), child);
         self.recipes.insert(name.to_owned(), recipe);
@@ -244,6 +259,7 @@ impl Galo {
         let path = self.log(log);
         let hosts =
             recipe.hosts.as_deref().map(|file| Bind::new(file, Path::new("/etc/hosts"))).transpose()?;
+        let mut doors = recipe.cgroup.as_ref().map_or(Ok(Vec::new()), Cgroup::doors)?;
         let start = || -> std::io::Result<Child> {
             let log: OwnedFd = match recipe.log {
                 Log::File => File::options().create(true).append(true).open(&path)?.into(),
@@ -268,12 +284,18 @@ impl Galo {
                     if let Some(hosts) = &hosts {
                         hosts.enter()?;
                     }
+                    doors.iter_mut().try_for_each(|door| door.write_all(b"0"))?;
                     prctl::set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from)
                 });
             }
             command.spawn()
         };
         start().map_err(|error| format!("cannot start {}: {error}", recipe.program.display()))
+    }
+
+    /// What bounds a process.
+    pub(crate) fn cgroup(&self, name: &str) -> Result<&Cgroup, String> {
+        self.cgroups.get(name).ok_or_else(|| format!("{name} has no limits"))
     }
 
     /// The process, which must have been started and not been waited for.
@@ -376,9 +398,18 @@ impl Galo {
 
     /// Memory of a process in RAM, in KiB.
     pub(crate) fn rss_kib(&self, name: &str) -> Option<u64> {
+        self.status_kib(name, "VmRSS:")
+    }
+
+    /// The most that it has had since its start.
+    pub(crate) fn peak_kib(&self, name: &str) -> Option<u64> {
+        self.status_kib(name, "VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str, field: &str) -> Option<u64> {
         let pid = self.children.get(name)?.id();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         line.trim().strip_suffix("kB")?.trim().parse().ok()
     }
 
@@ -528,6 +559,7 @@ impl Drop for Galo {
             child.kill().unwrap_or_default();
             drop(child.wait());
         }
+        self.cgroups.values().for_each(Cgroup::remove);
     }
 }
 

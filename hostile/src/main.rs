@@ -17,11 +17,13 @@ mod addresses;
 mod authority;
 mod bodies;
 mod bounds;
+mod cgroups;
 mod claims;
 mod client;
 mod crowds;
 mod faults;
 mod galo;
+mod holdings;
 mod load;
 mod logs;
 mod members;
@@ -71,6 +73,12 @@ struct Arguments {
     /// Only the groups whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// What a process may use where its limits matter, as NAME=QUOTA_US:BYTES: CPU in each 100 ms, and memory
+    #[arg(long = "limit", value_parser = cgroups::parse)]
+    limits: Vec<(String, cgroups::Limit)>,
+    /// The 450,000 payments of `all payments in one gateway` are processed at the end, which takes minutes, instead of being purged
+    #[arg(long)]
+    drain: bool,
     /// What cannot be tried here fails, instead of being left out with a line that says so
     #[arg(long)]
     strict: bool,
@@ -88,13 +96,14 @@ fn main() -> ExitCode {
         haproxy_config: arguments.haproxy_config,
     };
     let mut tally = Tally::new(arguments.only, arguments.strict);
-    if let Err(error) = run(&programs, &mut tally) {
+    let holdings = holdings::Plan { limits: arguments.limits, drain: arguments.drain };
+    if let Err(error) = run(&programs, &holdings, &mut tally) {
         tally.case("the run itself", Err(error));
     }
     if tally.finish() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
+fn run(programs: &Programs, holdings: &holdings::Plan, tally: &mut Tally) -> Result<(), String> {
     let plan = Plan { name: "front", haproxy: true, ..Plan::default() };
     let mut world = World::start(programs, &plan)?;
     smuggling::run(&mut world, tally);
@@ -118,6 +127,7 @@ fn run(programs: &Programs, tally: &mut Tally) -> Result<(), String> {
     stops::run(programs, tally)?;
     logs::run(programs, tally)?;
     peers::run(programs, tally)?;
+    holdings::run(programs, holdings, tally)?;
     // Last, since one of its groups moves to a mount namespace of its own.
     resources::run(programs, tally)
 }

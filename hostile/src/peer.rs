@@ -174,6 +174,39 @@ impl Peer {
         }
     }
 
+    /// Reads until so many records of this kind have come, and returns the last byte of each that is not `expected`.
+    pub(crate) fn count(&mut self, wanted: u8, mut count: usize, expected: u8) -> Result<Vec<u8>, String> {
+        let (start, mut others) = (Instant::now(), Vec::new());
+        loop {
+            let mut used = 0;
+            while let Some((header, rest)) = self.unread[used..].split_first_chunk::<8>() {
+                let [size_0, size_1, size_2, size_3, kind, _, count_0, count_1] = *header;
+                let size = u32::from_le_bytes([size_0, size_1, size_2, size_3]) as usize;
+                let len = usize::from(u16::from_le_bytes([count_0, count_1])).max(1);
+                let Some(records) = rest.get(..size) else { break };
+                used += 8 + size;
+                if kind == wanted {
+                    count = count.saturating_sub(len);
+                    let last = records.chunks(size / len).filter_map(|record| record.last().copied());
+                    others.extend(last.filter(|last| *last != expected));
+                }
+            }
+            self.unread.drain(..used);
+            if count == 0 {
+                return Ok(others);
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(format!("{count} records of kind {wanted} are missing after {PATIENCE:?}"));
+            }
+            let mut buffer = [0; 65_536];
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(format!("closed before {count} records of kind {wanted}")),
+                Ok(size) => self.unread.extend_from_slice(&buffer[..size]),
+                Err(error) => return Err(format!("read: {error}")),
+            }
+        }
+    }
+
     /// Reads until the other side closes; gives what came.
     pub(crate) fn until_closed(&mut self) -> Result<Vec<(u8, Vec<u8>)>, String> {
         let (start, mut records) = (Instant::now(), Vec::new());

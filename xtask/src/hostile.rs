@@ -9,7 +9,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::repo::{self, Fallible};
-use crate::{tools, up};
+use crate::{limits, tools, up};
 
 /// What is run, and built how.
 #[derive(Args, Clone, Debug)]
@@ -23,6 +23,9 @@ pub(crate) struct Options {
     /// Only the groups whose name contains this: smuggling, bounds, manners, bodies, summary, crowds, answers, …
     #[arg(long)]
     only: Option<String>,
+    /// Have the 450,000 payments of `all payments in one gateway` processed at the end, which takes minutes, instead of purging them
+    #[arg(long)]
+    drain: bool,
     /// This HAProxy instead of the one in PATH
     #[arg(long, value_name = "PATH")]
     haproxy: Option<PathBuf>,
@@ -60,6 +63,13 @@ pub(crate) fn hostile(options: &Options) -> Fallible<()> {
     command.arg("--haproxy-config").arg(repo::root().join("haproxy/haproxy.cfg"));
     if let Some(only) = &options.only {
         command.args(["--only", only]);
+    }
+    // The compose file alone says what each service may use.
+    for (name, limits) in limits::read_compose(&up::compose_file())? {
+        command.arg("--limit").arg(format!("{name}={}:{}", limits.quota_us, limits.memory_bytes));
+    }
+    if options.drain {
+        command.arg("--drain");
     }
     if options.strict {
         command.arg("--strict");
