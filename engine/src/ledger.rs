@@ -683,6 +683,7 @@ impl Ledger {
         amount_cents: u64,
     ) -> Result<(), Misfit> {
         let payment = self.open.remove(id).ok_or(NOT_OPEN)?;
+        self.owners.moved(payment.owner, None);
         self.conservation.in_doubt_count -= u64::from(payment.in_doubt);
         self.conservation.open.subtract(payment.amount_cents);
         self.conservation.known_before.add(payment.amount_cents);
