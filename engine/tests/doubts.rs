@@ -245,6 +245,26 @@ fn what_a_look_up_says_is_declined_goes_on_as_a_decline() {
 }
 
 #[test]
+fn another_amount_that_was_never_charged_is_no_discrepancy() {
+    let other = |stored| Verification::Found {
+        stored,
+        requested_at: Some(STORED),
+        amount: Some(AmountCents::new(1).unwrap()),
+    };
+    let mut field = Field::new(|it| if (it.id, it.processor) == (1, CHEAP) { duplicate() } else { taken() })
+        .clerk_with(move |_, _, now_us| {
+            other(if now_us < 100 * SECOND { Stored::Pending } else { Stored::Declined })
+        });
+    field.pay(1);
+    field.wait(90 * SECOND);
+    assert_eq!(field.outcomes(1), [Outcome::Unknown], "its result is awaited");
+    field.wait(120 * SECOND);
+    assert_eq!(field.outcomes(1), [Outcome::Unknown, Outcome::Absent, Outcome::Processed]);
+    assert_eq!(field.told.last().unwrap().completion.processor, DEAR);
+    assert_eq!(field.discrepancies, [], "the totals hold what was processed, and nothing else");
+}
+
+#[test]
 fn no_answer_to_a_look_up_is_no_evidence() {
     let mut asked = 0;
     let mut field = Field::with(own_times(), |_| duplicate()).clerk_with(move |_, _, _| {

@@ -286,7 +286,7 @@ records! {
         /// From the flush.
         number: u32,
     }
-    /// Gateway: a processor has this id with another amount, or another `requestedAt`, than was sent. The ledger decides what that means.
+    /// Gateway: a processor has processed this id with another amount, or another `requestedAt`, than was sent. The ledger decides what that means.
     Discrepancy = 13, 38 bytes {
         /// Echoed in the answer, if there is one.
         slot: u32,

@@ -147,7 +147,9 @@ impl Dispatcher {
             self.budgets[doubt.processor.index()].on_success();
         }
         match verification {
-            Verification::Found { amount: Some(amount), requested_at, .. } if amount != payment.amount => {
+            Verification::Found { stored: Stored::Processed, amount: Some(amount), requested_at }
+                if amount != payment.amount =>
+            {
                 self.differs(slot, doubt, requested_at, amount, now);
             }
             Verification::Found { stored: Stored::Processed, requested_at: Some(requested_at), .. }
@@ -222,7 +224,8 @@ impl Dispatcher {
         self.config.processors[processor.index()].doubt.echoes_requested_at
     }
 
-    /// The processor has this id with another amount, or another `requestedAt`, than was sent. The ledger decides what that means, and takes the payment
+    /// The processor has charged this id with another amount, or another `requestedAt`, than was sent (what it has declined, or not yet decided, is no
+    /// money that the totals could hold). The ledger decides what that means, and takes the payment
     /// back unless it is a contradiction; whatever is lost on the way is said again by the next look-up.
     fn differs(
         &mut self,
