@@ -444,7 +444,9 @@ impl Coordinator {
                 self.send(session, PurgeReply { slot: query.slot });
             }
             Message::HealthReport(report) => self.spread(session, report),
-            Message::Discrepancy(discrepancy) => self.discrepancy(session, discrepancy),
+            Message::Discrepancy(discrepancy) => {
+                self.discrepancy(session, discrepancy, attached.reference());
+            }
             Message::Hello(_)
             | Message::Part(_)
             | Message::Grant(_)
@@ -551,15 +553,15 @@ impl Coordinator {
         let Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status } = completion;
         let entry = Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status };
         match (self.ledger.lookup(correlation_id), outcome) {
-            // Its former life's, which was forgotten: what its processor has since then, whoever sends it finds out.
+            // Its former life's, which was forgotten, also where the same gateway has the present one: what its processor has since then, whoever
+            // sends it finds out.
             (Known::Open(payment), Outcome::Processed)
-                if payment.owner != Some(session)
-                    && self.is_of_before(
-                        correlation_id,
-                        &payment,
-                        (processor, requested_at_ms),
-                        payment.amount_cents,
-                    ) =>
+                if self.is_of_before(
+                    correlation_id,
+                    &payment,
+                    (processor, requested_at_ms),
+                    payment.amount_cents,
+                ) =>
             {
                 self.counters.stale_completions += 1;
             }

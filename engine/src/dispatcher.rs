@@ -440,6 +440,7 @@ impl Dispatcher {
             self.counters.stale_records += 1;
             return;
         };
+        self.drop_recalled_before(correlation_id, now);
         // Said again to whoever asked about the copy that was withdrawn when this one was assigned: what the ledger knew then, the
         // present copy knows, and has perhaps acted upon.
         if self.assigned.contains_key(&correlation_id) {
@@ -453,7 +454,6 @@ impl Dispatcher {
             return;
         }
         self.counters.assigned += 1;
-        self.recalled.forget(correlation_id);
         // Beyond `queue_len_max` on purpose: a payment that was accepted is not refused afterwards. The ledger gives no more than
         // Ready asks for.
         let slot = self.insert(Payment {

@@ -569,7 +569,6 @@ impl Ledger {
                 self.resolve(correlation_id, processor, requested_at_ms, outcome, status)?;
             }
             Entry::KnownBefore { correlation_id, processor, requested_at_ms, amount_cents } => {
-                self.attachments.expect_nothing()?;
                 self.end_known_before(correlation_id, processor, requested_at_ms, amount_cents)?;
             }
             Entry::Attached { attachment, size, text } => self.attachments.gather(attachment, size, &text)?,
@@ -682,6 +681,7 @@ impl Ledger {
         requested_at_ms: u64,
         amount_cents: u64,
     ) -> Result<(), Misfit> {
+        let reference = self.attachments.take_reference(Outcome::Processed)?;
         let payment = self.open.remove(id).ok_or(NOT_OPEN)?;
         self.owners.moved(payment.owner, None);
         self.conservation.in_doubt_count -= u64::from(payment.in_doubt);
@@ -690,7 +690,7 @@ impl Ledger {
         let remembered = EndedPayment::new(amount_cents, requested_at_ms, processor);
         assert!(self.remember(id, remembered), "an id is in one table at most");
         self.keep_from_export(id, Some(payment));
-        self.resolve_texts(id, payment, processor, Outcome::Processed, None);
+        self.resolve_texts(id, payment, processor, Outcome::Processed, reference);
         self.histories.resolved(id, requested_at_ms, processor, Outcome::Processed);
         Ok(())
     }

@@ -9,13 +9,13 @@ use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Known, Ledger, Tally};
 use galo_engine::time::UnixMillis;
-use galo_engine::{Outcome, Processor, Stage};
+use galo_engine::{Attached, Outcome, Processor, Stage};
 use galo_wire::journal::{BLOCK_SIZE, Record};
 use galo_wire::record::{
     ANY_SLOT, Accept, Admission, Claim, Completion, Contradiction, Discrepancy, Intent, PurgeQuery,
     Withdrawal,
 };
-use galo_wire::{Message, Reason};
+use galo_wire::{Attachment, Message, Reason};
 use gateways::{at, completion, coordinator_config, hello, id, join, told};
 
 const FIRST_MS: u64 = 1_000;
@@ -79,6 +79,19 @@ impl Scene {
         let correlation_id = id(number);
         let (slot, processor, is_new) = (number.into(), P0, true);
         self.told(Discrepancy { slot, correlation_id, processor, requested_at_ms, amount_cents, is_new })
+    }
+
+    /// Likewise, and it tells what the processor calls it.
+    fn find_named(&mut self, number: u8, requested_at_ms: u64, amount_cents: u64, reference: &str) {
+        let correlation_id = id(number);
+        let (slot, processor, is_new) = (number.into(), P0, true);
+        let discrepancy =
+            Discrepancy { slot, correlation_id, processor, requested_at_ms, amount_cents, is_new };
+        let mut attached = Attached::default();
+        attached.push(Attachment::Reference, reference.as_bytes()).unwrap();
+        self.coordinator.handle_with(self.one, discrepancy.into(), &attached, at(0)).unwrap();
+        self.journal.append(self.coordinator.entries());
+        self.coordinator.messages().clear();
     }
 
     /// The ledger by way of a snapshot's bytes.
@@ -177,9 +190,11 @@ fn a_late_completion_of_its_former_life_does_not_end_it() {
     scene.accept(1, 2_000, 250);
     let late = completion(1, P0, Outcome::Processed);
     let late = Completion { requested_at_ms: FIRST_MS, ..late };
-    told(&mut scene.coordinator, two, late);
-    assert!(matches!(scene.coordinator.ledger().lookup(id(1)), Known::Open(_)));
-    assert_eq!(scene.coordinator.counters().stale_completions, 1);
+    for session in [two, scene.one] {
+        told(&mut scene.coordinator, session, late);
+        assert!(matches!(scene.coordinator.ledger().lookup(id(1)), Known::Open(_)));
+    }
+    assert_eq!(scene.coordinator.counters().stale_completions, 2);
     assert_eq!(scene.processed(), tally(4, 400));
 }
 
@@ -289,4 +304,17 @@ fn journal_and_snapshot_keep_it() {
     scene.journal.iter().for_each(|entry| replayed.apply(*entry));
     is_same(&replayed);
     is_same(&scene.snapshot());
+}
+
+#[test]
+fn what_its_processor_calls_it_is_known_again() {
+    let mut scene = Scene::new();
+    scene.accept(1, 2_000, 250);
+    scene.find_named(1, FIRST_MS, 100, "pi_1");
+    let mut replayed = Ledger::new(config().ledger);
+    scene.journal.iter().for_each(|entry| replayed.apply(*entry));
+    for ledger in [scene.coordinator.ledger(), &replayed] {
+        assert_eq!(ledger.conservation().known_before, tally(1, 250));
+        assert_eq!(ledger.reference(id(1)).as_deref(), Some("pi_1"));
+    }
 }

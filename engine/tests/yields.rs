@@ -189,6 +189,26 @@ fn what_was_taken_back_is_not_what_is_accepted_afterwards() {
     assert_eq!(bench.held(), held + 1);
 }
 
+/// Nor does what was taken back go on beside it: its end would be taken for the new one's.
+#[test]
+fn what_was_taken_back_goes_when_its_id_is_given_out_anew() {
+    let give_outs: [fn(&mut Bench); 2] =
+        [|bench| bench.waiting(1..2), |bench| drop(bench.assign(1, Stage::Waiting))];
+    for give_out in give_outs {
+        for stage in [Stage::Waiting, Stage::At0] {
+            let mut bench = Bench::new();
+            bench.fails(Processor::DEFAULT);
+            bench.fails(Processor::FALLBACK);
+            bench.assign(1, stage);
+            bench.hear(Withdrawal { slot: ANY_SLOT, correlation_id: id(1) });
+            give_out(&mut bench);
+            assert_eq!(bench.held(), 1, "{stage:?}");
+            bench.tick_after(1_000_000);
+            assert_eq!(bench.held(), 1, "{stage:?}: the new one stays");
+        }
+    }
+}
+
 #[test]
 fn what_was_taken_back_is_not_what_is_given_out_afterwards() {
     let mut bench = Bench::new();

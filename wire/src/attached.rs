@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | `Accept` | yes | |
 //! | `Claim`, `Assignment` | yes | yes |
-//! | `Completion`, `LookupReply` | | yes |
+//! | `Completion`, `Discrepancy`, `LookupReply` | | yes |
 //!
 //! Anything else behind a part, a text that is too long or empty or no UTF-8, ends the connection: a payment must never go on with half of what
 //! belongs to it.
@@ -42,7 +42,7 @@ impl Attachment {
         match kind {
             Kind::Accept => matches!(self, Self::Members),
             Kind::Claim | Kind::Assignment => true,
-            Kind::Completion | Kind::LookupReply => matches!(self, Self::Reference),
+            Kind::Completion | Kind::Discrepancy | Kind::LookupReply => matches!(self, Self::Reference),
             _ => false,
         }
     }
@@ -176,7 +176,7 @@ pub fn parts(attachment: Attachment, text: &str) -> impl Iterator<Item = Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Completion, Ready, Release};
+    use crate::record::{Completion, Discrepancy, Ready, Release};
     use crate::vocabulary::{CorrelationId, Outcome, Processor};
 
     const ID: CorrelationId = CorrelationId([7; 16]);
@@ -229,6 +229,15 @@ mod tests {
             assert_eq!(reference("x").take_in(&record), Err(misplaced));
             assert_eq!(Attached::default().take_in(&record), Ok(true));
         }
+        let discrepancy = Discrepancy {
+            slot: 1,
+            correlation_id: ID,
+            processor: Processor::DEFAULT,
+            requested_at_ms: 1,
+            amount_cents: 1,
+            is_new: true,
+        };
+        assert_eq!(reference("x").take_in(&discrepancy.into()), Ok(true));
         let mut members = Attached::default();
         members.push(Attachment::Members, b"{}").expect("short");
         let misplaced = AttachedError::Misplaced(Attachment::Members, Kind::Completion);

@@ -12,10 +12,16 @@ use galo_wire::{CorrelationId, Outcome, Processor, Stage};
 
 use super::{Coordinator, SessionId};
 use crate::ledger::{Entry, Known, OpenPayment};
+use crate::texts::Texts;
 
 impl Coordinator {
     /// A look-up found something else than was sent.
-    pub(super) fn discrepancy(&mut self, session: SessionId, discrepancy: Discrepancy) {
+    pub(super) fn discrepancy(
+        &mut self,
+        session: SessionId,
+        discrepancy: Discrepancy,
+        reference: Option<&str>,
+    ) {
         let Discrepancy { slot, correlation_id, processor, requested_at_ms, amount_cents, is_new } =
             discrepancy;
         // It has ended: whoever asks is told so by the end itself.
@@ -25,8 +31,10 @@ impl Coordinator {
         let is_of_before =
             self.is_of_before(correlation_id, &payment, (processor, requested_at_ms), amount_cents);
         let is_held = is_of_before && self.ledger.holds_forgotten(processor, requested_at_ms, amount_cents);
+        let texts = Texts { members: None, reference: reference.map(Into::into) };
         match (is_held, is_other || is_of_before) {
             (true, _) if is_here => {
+                self.attach(&texts);
                 self.apply(Entry::KnownBefore { correlation_id, processor, requested_at_ms, amount_cents });
             }
             // By now another processor may have it, which ends it.
@@ -40,6 +48,7 @@ impl Coordinator {
             }
             (false, false) => {
                 self.counters.contradictions += u64::from(!is_here);
+                self.attach(&texts);
                 self.resolve(correlation_id, processor, requested_at_ms, Outcome::Processed);
             }
         }

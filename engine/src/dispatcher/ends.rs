@@ -251,6 +251,7 @@ impl Dispatcher {
         };
         // Behind what the processor calls it, which goes with the doubt.
         self.unsettled(slot, Doubt { about, ..doubt }, now);
+        self.send_reference(slot);
         self.actions.push(Action::Send(discrepancy.into()));
     }
 

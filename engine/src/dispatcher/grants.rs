@@ -38,8 +38,7 @@ impl Dispatcher {
         match admission {
             Admission::Granted => {
                 self.ledger_full_until_us = 0;
-                // What was taken back under this id is forgotten by the ledger, and this one is new.
-                self.recalled.forget(correlation_id);
+                self.drop_recalled_before(correlation_id, now);
             }
             Admission::Full => self.ledger_full_until_us = now.monotonic_us + LEDGER_FULL_US,
             Admission::Replayed | Admission::Conflict | Admission::Expired => {}

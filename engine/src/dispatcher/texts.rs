@@ -76,6 +76,14 @@ impl Dispatcher {
         }
     }
 
+    /// What its processor calls a payment, for the ledger that may not have heard it. The record that it belongs to is the next action.
+    pub(super) fn send_reference(&mut self, slot: u32) {
+        if let Some(Held { texts, .. }) = self.texts.get(slot) {
+            let reference = Texts { members: None, reference: texts.reference.clone() };
+            self.actions.extend(reference.parts().map(|part| Action::Send(part.into())));
+        }
+    }
+
     /// What belongs to a completion, which is the next action where the ledger is there. Returns what it would take to say it again.
     pub(super) fn complete_texts(&mut self, slot: u32, outcome: Outcome) -> Option<Box<Texts>> {
         if self.texts.0.is_empty() {
@@ -86,14 +94,13 @@ impl Dispatcher {
             Outcome::Processed | Outcome::Unknown => {
                 *is_told = true;
                 if self.connected {
-                    let reference = Texts { members: None, reference: texts.reference.clone() };
-                    self.actions.extend(reference.parts().map(|part| Action::Send(part.into())));
+                    self.send_reference(slot);
                 }
             }
             // Whoever has it next calls it otherwise.
             Outcome::Refused | Outcome::Absent => texts.reference = None,
             Outcome::Declined => {}
         }
-        Some(Box::new(texts.clone()))
+        self.texts.get(slot).map(|held| Box::new(held.texts.clone()))
     }
 }

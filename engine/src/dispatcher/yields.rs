@@ -41,15 +41,34 @@ impl Recalled {
         self.ids.clear();
     }
 
-    /// What is given out now is not what was taken back before.
-    pub(super) fn forget(&mut self, id: CorrelationId) {
+    /// Whether a payment was named, which is named no more.
+    fn take(&mut self, id: CorrelationId) -> bool {
+        let len = self.ids.len();
         self.ids.retain(|recalled| *recalled != id);
+        self.ids.len() < len
     }
 }
 
 impl Dispatcher {
     pub(super) fn recall(&mut self, id: CorrelationId) {
         self.recalled.ids.push(id);
+    }
+
+    /// A payment is given out under this id. What was taken back before is another one, which the ledger has forgotten: it goes now, and not later by
+    /// its id, which would take the new one along.
+    pub(super) fn drop_recalled_before(&mut self, id: CorrelationId, now: Now) {
+        if !self.recalled.take(id) {
+            return;
+        }
+        let is_former = |payment: &Payment| {
+            payment.correlation_id == id
+                && !payment.withdrawn
+                && !matches!(payment.state, State::Accepting(_))
+        };
+        let found: Vec<u32> =
+            self.payments.iter().filter(|(_, payment)| is_former(payment)).map(|(_, it)| it.slot).collect();
+        found.into_iter().for_each(|slot| self.take_back(slot, now));
+        self.sweep();
     }
 
     /// Drops what was taken back.
