@@ -7,8 +7,8 @@ use crate::client::{Answer, Connection, End, PATIENCE, Way, request, show};
 use crate::tally::Tally;
 use crate::world::{World, payment_json};
 
-/// A gateway's deadline for a request is 5 s, HAProxy's is 1 s. Twice that is a hang.
-const DEADLINES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1)];
+/// A gateway's deadline for a request is 5 s, HAProxy's is half a second. Twice that is a hang.
+const DEADLINES: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(500)];
 
 const HEAD: &str = "POST /payments HTTP/1.1\r\nHost: galo\r\n";
 
