@@ -445,6 +445,11 @@ class Check:
             await asyncio.sleep(6)
             assert (await client.request("POST", "/payments", b"{}"))[0] == 202
 
+    async def a_client_that_is_slow_to_begin_is_waited_for(self):
+        async with Client(self.api) as client:
+            await asyncio.sleep(0.75)
+            assert (await client.request("POST", "/payments", b"{}"))[0] == 202
+
     async def expect_continue_is_answered_here(self):
         async with Client(self.api) as client:
             client.writer.write(b"POST /payments HTTP/1.1\r\nHost: galo\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
