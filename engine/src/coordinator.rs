@@ -31,7 +31,7 @@ use galo_wire::record::{
 };
 use galo_wire::{
     Attached, CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, PROTOCOL_VERSION, Processor,
-    STATUS_CANCELLED, STATUS_EXPIRED, Stage,
+    STATUS_CANCELLED, STATUS_EXPIRED, STATUS_TAKEN_BACK, Stage,
 };
 
 use crate::ledger::{Entry, Known, Ledger, LedgerConfig, OpenPayment};
@@ -156,6 +156,10 @@ struct Session {
 /// Deadlines are looked at as often as that, ms: the wall clock, which they are of, may be set.
 const DEADLINE_LOOK_MS: u64 = 1_000;
 
+/// Attempts that somebody who is gone has recorded are handed over first, and so many of them also to a gateway that has no room: they may be charged, and
+/// nobody knows until they are looked up. As many as lanes of a dozen gateways; 0.5 MB.
+const DOUBTS_BEYOND: usize = 4_096;
+
 /// Messages of a hand-over between two looks at what else there is: 0.6 MiB on their way to gateways.
 const HAND_OVER_LEN_MAX: usize = 16_384;
 
@@ -169,6 +173,8 @@ pub struct Coordinator {
     started_us: u64,
     /// Where among the open payments the next hand-over looks for those that nobody works on.
     hand_over_part: usize,
+    /// There may be recorded attempts among what nobody works on.
+    doubts_unowned: bool,
     next_lease_us: [u64; PROCESSORS_LEN_MAX],
     /// The first deadline that is to pass, as far as this has looked, and when to look again.
     deadline_ms: Option<u64>,
@@ -193,6 +199,7 @@ impl Coordinator {
             turn: 0,
             started_us: now.monotonic_us,
             hand_over_part: 0,
+            doubts_unowned: false,
             deadline_ms: None,
             deadline_due_us: u64::MAX,
             next_lease_us: config.health_interval_us.map(|interval_us| now.monotonic_us + interval_us),
@@ -209,7 +216,7 @@ impl Coordinator {
     #[must_use]
     pub fn recovered(config: CoordinatorConfig, ledger: Ledger, now: Now) -> Self {
         let deadline_due_us = if ledger.next_deadline_ms().is_some() { 0 } else { u64::MAX };
-        Self { ledger, deadline_due_us, ..Self::new(config, now) }
+        Self { ledger, deadline_due_us, doubts_unowned: true, ..Self::new(config, now) }
     }
 
     /// The ledger, to write a snapshot of it. Changes of its state are made by [`Self::handle`] alone.
@@ -222,6 +229,7 @@ impl Coordinator {
     pub fn restore(&mut self, entry: Entry) {
         assert!(self.sessions.is_empty(), "the journal is replayed before gateways are let in");
         self.ledger.apply(entry);
+        self.doubts_unowned = true;
     }
 
     /// The ledger, to read.
@@ -355,6 +363,7 @@ impl Coordinator {
 
     /// Nothing more comes from a connection, nor goes there; what it owned is nobody's.
     fn abandon(&mut self, session: SessionId) {
+        self.doubts_unowned |= self.ledger.owned_len(session) > 0;
         for (id, payment) in self.ledger.disown(session) {
             self.doubt(id, payment);
         }
@@ -414,6 +423,7 @@ impl Coordinator {
                     && payment.owner == Some(session)
                 {
                     self.ledger.set_owner(release.correlation_id, None);
+                    self.doubts_unowned |= payment.stage != Stage::Waiting;
                     // A gateway that releases is about to stop: it must not get its own payments back.
                     if let Some(known) = &mut self.sessions[usize::from(session.0)] {
                         known.ready = false;
@@ -479,7 +489,7 @@ impl Coordinator {
         let round_us = round_us.min(self.endings.until_us().unwrap_or(u64::MAX));
         let due_us = leases.min().unwrap_or(u64::MAX).min(round_us).min(self.deadline_due_us);
         let may_go = |(session, number): (&Option<Session>, u16)| {
-            session.is_some_and(|session| self.places(SessionId(number), session) > 0)
+            session.is_some_and(|session| self.places(SessionId(number), session, self.beyond()) > 0)
         };
         let is_due = self.ledger.unowned_len() > 0 && self.sessions.iter().zip(0_u16..).any(may_go);
         if is_due { 0 } else { due_us }
@@ -551,17 +561,20 @@ impl Coordinator {
 
     fn complete(&mut self, session: SessionId, completion: Completion, reference: Option<&str>) {
         let Completion { sequence, correlation_id, requested_at_ms, processor, outcome, status } = completion;
+        let is_taken_back = (outcome, status) == (Outcome::Processed, STATUS_TAKEN_BACK);
+        let status = if is_taken_back { 0 } else { status };
         let entry = Entry::Resolved { correlation_id, processor, requested_at_ms, outcome, status };
         match (self.ledger.lookup(correlation_id), outcome) {
-            // Its former life's, which was forgotten, also where the same gateway has the present one: what its processor has since then, whoever
-            // sends it finds out.
+            // Its former life's, which was forgotten: what its processor has since then, whoever sends it finds out. (What an owner still has is of
+            // this life, and as early as it says where the processor's own clock is behind.)
             (Known::Open(payment), Outcome::Processed)
-                if self.is_of_before(
-                    correlation_id,
-                    &payment,
-                    (processor, requested_at_ms),
-                    payment.amount_cents,
-                ) =>
+                if (payment.owner != Some(session) || is_taken_back)
+                    && self.is_of_before(
+                        correlation_id,
+                        &payment,
+                        (processor, requested_at_ms),
+                        payment.amount_cents,
+                    ) =>
             {
                 self.counters.stale_completions += 1;
             }
@@ -676,10 +689,23 @@ impl Coordinator {
             return;
         }
         let len_max = self.messages.len() + HAND_OVER_LEN_MAX;
+        if self.doubts_unowned {
+            let doubts = self.ledger.unowned_doubts(HAND_OVER_LEN_MAX);
+            self.doubts_unowned = doubts.len() == HAND_OVER_LEN_MAX;
+            for (id, payment) in doubts {
+                let has_room =
+                    |this: &Self, number, session| this.places_now(number, session, DOUBTS_BEYOND) > 0;
+                let Some(session) = self.next_session(has_room) else {
+                    self.doubts_unowned = true;
+                    break;
+                };
+                self.assign(session, id, payment);
+            }
+        }
         while self.ledger.unowned_len() > 0 && self.messages.len() < len_max {
             let sessions = self.sessions.iter().zip(0_u16..);
             let room = sessions.fold(0, |sum: usize, (session, number)| {
-                let places = session.map_or(0, |session| self.places_now(SessionId(number), session));
+                let places = session.map_or(0, |session| self.places_now(SessionId(number), session, 0));
                 sum.saturating_add(places)
             });
             let portion = room.min(len_max - self.messages.len());
@@ -689,21 +715,28 @@ impl Coordinator {
             let (part, orphans) = self.ledger.unowned_from(self.hand_over_part, portion);
             self.hand_over_part = part;
             for (id, payment) in orphans {
-                let session = self.next_session(|this, number, session| this.places_now(number, session) > 0);
+                let session =
+                    self.next_session(|this, number, session| this.places_now(number, session, 0) > 0);
                 self.assign(session.expect("there is room for as many"), id, payment);
             }
         }
     }
 
-    /// How many payments more a gateway would take.
-    fn places(&self, number: SessionId, session: Session) -> usize {
+    /// How far beyond its room a gateway is handed something.
+    const fn beyond(&self) -> usize {
+        if self.doubts_unowned { DOUBTS_BEYOND } else { 0 }
+    }
+
+    /// How many payments more a gateway would take, if it took so many beyond its room.
+    fn places(&self, number: SessionId, session: Session, beyond: usize) -> usize {
         let held_len_max = usize::try_from(session.held_len_max).unwrap_or(usize::MAX);
-        if session.ready { held_len_max.saturating_sub(self.ledger.owned_len(number)) } else { 0 }
+        let len_max = held_len_max.saturating_add(beyond);
+        if session.ready { len_max.saturating_sub(self.ledger.owned_len(number)) } else { 0 }
     }
 
     /// Likewise, for now.
-    fn places_now(&self, number: SessionId, session: Session) -> usize {
-        if session.held_up { 0 } else { self.places(number, session) }
+    fn places_now(&self, number: SessionId, session: Session, beyond: usize) -> usize {
+        if session.held_up { 0 } else { self.places(number, session, beyond) }
     }
 
     /// Ends the round that is over, and begins the next.

@@ -50,7 +50,9 @@ use galo_wire::record::{
     ANY_SLOT, Accept, Assignment, Completion, Flushed, HealthReport, HealthSource, Intent, Release,
     Withdrawal,
 };
-use galo_wire::{Attached, CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, Processor, Stage};
+use galo_wire::{
+    Attached, CorrelationId, Message, Outcome, PROCESSORS_LEN_MAX, Processor, STATUS_TAKEN_BACK, Stage,
+};
 use slab::Slab;
 
 use crate::arrivals::Arrivals;
@@ -600,7 +602,9 @@ impl Dispatcher {
 
     fn processed(&mut self, slot: u32, processor: Processor, requested_at: UnixMillis) {
         let payment = self.payments[key_of(slot)];
-        self.complete(&payment, processor, requested_at, Outcome::Processed);
+        // By now its id may be another payment's, of this gateway too.
+        let status = if payment.withdrawn { STATUS_TAKEN_BACK } else { 0 };
+        self.complete_with(&payment, processor, requested_at, Outcome::Processed, status);
         self.free(slot);
     }
 

@@ -29,6 +29,7 @@ pub mod verdict;
 
 pub use galo_wire::{
     Attached, AttemptState, CorrelationId, DECISIONS_LEN_MAX, History, Outcome, PROCESSORS_LEN_MAX,
-    PastDecision, Processor, Reason, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_SETTLED, Stage,
+    PastDecision, Processor, Reason, STATUS_CANCELLED, STATUS_EXPIRED, STATUS_SETTLED, STATUS_TAKEN_BACK,
+    Stage,
 };
 pub use texts::Texts;

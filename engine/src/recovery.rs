@@ -10,7 +10,7 @@
 //! | nothing | `Fresh` | a new journal |
 //! | every record whole, in sequence | `Whole` | believed |
 //! | bytes at a segment's end that are no whole record, and no whole record behind them | `Torn` | cut there |
-//! | a segment without a whole header, and no whole record in it | `Unborn` | removed |
+//! | a segment without a whole header, and no whole record in it | `Unborn` | begun anew |
 //! | a snapshot that was not finished | `Unfinished` | removed |
 //! | files older than the snapshot before the one that was read | `Superseded` | removed |
 //! | bytes that are no record, and whole records behind them | [`Damage::Hole`] | refused |
@@ -297,7 +297,7 @@ pub enum Ending {
         /// The size of what is not.
         torn_size: u64,
     },
-    /// Before its header: to be removed.
+    /// Before its header: the next record begins it anew.
     Unborn,
 }
 

@@ -9,10 +9,10 @@ use galo_engine::coordinator::{Coordinator, CoordinatorConfig, SessionId};
 use galo_engine::ledger::snapshot::Progress;
 use galo_engine::ledger::{Entry, Known, Ledger, Tally};
 use galo_engine::time::UnixMillis;
-use galo_engine::{Attached, Outcome, Processor, Stage};
+use galo_engine::{Attached, Outcome, Processor, STATUS_TAKEN_BACK, Stage};
 use galo_wire::journal::{BLOCK_SIZE, Record};
 use galo_wire::record::{
-    ANY_SLOT, Accept, Admission, Claim, Completion, Contradiction, Discrepancy, Intent, PurgeQuery,
+    ANY_SLOT, Accept, Admission, Claim, Completion, Contradiction, Discrepancy, Intent, PurgeQuery, Ready,
     Withdrawal,
 };
 use galo_wire::{Attachment, Message, Reason};
@@ -190,12 +190,42 @@ fn a_late_completion_of_its_former_life_does_not_end_it() {
     scene.accept(1, 2_000, 250);
     let late = completion(1, P0, Outcome::Processed);
     let late = Completion { requested_at_ms: FIRST_MS, ..late };
-    for session in [two, scene.one] {
-        told(&mut scene.coordinator, session, late);
-        assert!(matches!(scene.coordinator.ledger().lookup(id(1)), Known::Open(_)));
-    }
+    told(&mut scene.coordinator, two, late);
+    assert!(matches!(scene.coordinator.ledger().lookup(id(1)), Known::Open(_)));
+    assert_eq!(scene.coordinator.counters().stale_completions, 1);
+    told(&mut scene.coordinator, scene.one, Completion { status: STATUS_TAKEN_BACK, ..late });
+    assert!(
+        matches!(scene.coordinator.ledger().lookup(id(1)), Known::Open(_)),
+        "of a copy that it had before"
+    );
     assert_eq!(scene.coordinator.counters().stale_completions, 2);
     assert_eq!(scene.processed(), tally(4, 400));
+    // Its owner's is of this life, by the clock of a processor that stamps payments itself.
+    told(&mut scene.coordinator, scene.one, late);
+    assert!(matches!(scene.coordinator.ledger().lookup(id(1)), Known::Processed { .. }));
+}
+
+/// A gateway stood still, and its payment was ended elsewhere, forgotten, and came anew with another amount; then that gateway died.
+#[test]
+fn a_claim_of_another_amount_is_of_a_former_life() {
+    let mut scene = Scene::new();
+    scene.accept(1, 2_000, 250);
+    scene.coordinator.disconnect(scene.one, at(1));
+    let two = scene.coordinator.connect(hello(2)).unwrap();
+    scene.coordinator.messages().clear();
+    let claim = Claim {
+        slot: 1,
+        correlation_id: id(1),
+        amount_cents: 100,
+        requested_at_ms: 2_000,
+        stage: Stage::At0,
+        in_doubt: true,
+    };
+    let heard = told(&mut scene.coordinator, two, claim);
+    assert_eq!(heard, [Withdrawal { slot: 1, correlation_id: id(1) }.into()]);
+    let heard = told(&mut scene.coordinator, two, Ready { held_len_max: 1 });
+    let is_due = |message: &Message| matches!(message, Message::Assignment(it) if it.amount_cents == 250);
+    assert!(heard.iter().any(is_due), "as it was accepted: {heard:?}");
 }
 
 #[test]

@@ -87,6 +87,22 @@ fn a_gateway_is_handed_what_it_has_room_for_and_the_rest_as_it_ends() {
     assert!(coordinator.tick_due_us() > LATER);
 }
 
+/// They may be charged: the summary lacks them until somebody has looked them up.
+#[test]
+fn attempts_of_a_dead_gateway_do_not_wait_behind_its_queue() {
+    let mut coordinator = coordinator();
+    let (one, two) = (join(&mut coordinator, 1, u64::MAX), join(&mut coordinator, 2, 1_000));
+    let stage = |number| if number % 200 == 7 { Stage::At0 } else { Stage::Waiting };
+    (0..20_000).for_each(|number| accept(&mut coordinator, one, number, stage(number)));
+    (20_000..21_000).for_each(|number| accept(&mut coordinator, two, number, Stage::Waiting));
+    coordinator.disconnect(one, at(LATER));
+    let mut handed = assigned(&mut coordinator, two);
+    let mut doubts: Vec<_> = (0..20_000).filter(|number| stage(*number) == Stage::At0).map(id).collect();
+    (handed.sort_unstable(), doubts.sort_unstable());
+    assert_eq!(handed, doubts, "all of them, though there is no room, and nothing else");
+    assert!(coordinator.tick_due_us() > LATER, "what waits, waits for room");
+}
+
 #[test]
 fn who_comes_takes_what_the_others_have_no_room_for() {
     let mut coordinator = coordinator();

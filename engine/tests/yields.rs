@@ -16,7 +16,9 @@ use galo_engine::random::Random;
 use galo_engine::router::{ProcessorSet, RouterConfig};
 use galo_engine::time::{Now, UnixMillis};
 use galo_engine::verdict::{End, Verdict};
-use galo_engine::{CorrelationId, PROCESSORS_LEN_MAX, Processor, STATUS_CANCELLED, Stage};
+use galo_engine::{
+    CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor, STATUS_CANCELLED, STATUS_TAKEN_BACK, Stage,
+};
 use galo_wire::record::{
     ANY_SLOT, Acknowledgement, Assignment, CancelQuery, Grant, Hello, Purged, Role, Withdrawal, Yield,
     Yielded,
@@ -175,6 +177,25 @@ fn what_another_has_ended_is_dropped_once_nothing_of_it_is_on_its_way() {
     bench.end(slot, End::UNANSWERED);
     assert_eq!(bench.tick_after(1_000_000), []);
     assert_eq!(bench.held(), 0);
+}
+
+/// Its id may be another payment's by the time at which its attempt ends, and the same gateway may have that.
+#[test]
+fn what_is_processed_after_it_was_taken_back_is_told_as_such() {
+    for (is_taken_back, status) in [(false, 0), (true, STATUS_TAKEN_BACK)] {
+        let mut bench = Bench::new();
+        let slot = bench.doubtful(1);
+        if is_taken_back {
+            bench.hear(Withdrawal { slot: ANY_SLOT, correlation_id: id(1) });
+            bench.tick_after(300_000);
+        }
+        let actions = bench.end(slot, End { verdict: Verdict::Processed, status: 200, retry_after_ms: 0 });
+        let told = actions.iter().find_map(|action| match action {
+            Action::Send(Message::Completion(completion)) => Some((completion.outcome, completion.status)),
+            _ => None,
+        });
+        assert_eq!(told, Some((Outcome::Processed, status)));
+    }
 }
 
 /// The ledger has forgotten it, and its client sends it again.

@@ -18,5 +18,5 @@ pub use history::{AttemptState, DECISIONS_LEN_MAX, History, Reason};
 pub use record::{Kind, Message, PROTOCOL_VERSION, PastDecision};
 pub use vocabulary::{
     Attachment, CORRELATION_ID_TEXT_SIZE, CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor,
-    STATUS_CANCELLED, STATUS_EXPIRED, STATUS_SETTLED, Stage,
+    STATUS_CANCELLED, STATUS_EXPIRED, STATUS_SETTLED, STATUS_TAKEN_BACK, Stage,
 };

@@ -258,7 +258,8 @@ records! {
         processor: Processor,
         /// How.
         outcome: Outcome,
-        /// The HTTP status behind a decline; else 0.
+        /// The HTTP status behind a decline; of what was processed [`STATUS_TAKEN_BACK`](crate::STATUS_TAKEN_BACK) if the payment was no longer
+        /// this gateway's; else 0.
         status: u16,
     }
     /// Gateway, after a reconnect: this granted payment is in my hands.

@@ -62,6 +62,9 @@ pub const STATUS_SETTLED: u16 = 2;
 /// Likewise: the deadline that its client had set passed before any processor had the payment.
 pub const STATUS_EXPIRED: u16 = 3;
 
+/// Of a completion that says "processed": the payment was taken back from its gateway while the attempt was on its way.
+pub const STATUS_TAKEN_BACK: u16 = 4;
+
 /// How many processors a Galo can have: a processor's number takes three bits where ids are remembered.
 pub const PROCESSORS_LEN_MAX: usize = 8;
 

@@ -62,6 +62,7 @@ impl Coordinator {
     /// | not at all, after ids were forgotten | withdrawn: it may be one of them, and would be counted twice |
     /// | with nobody, at the same stage, and no later attempt is known | its own |
     /// | with nobody, at the attempt that the gateway last had, which it saw refused or never sent | its own, waiting |
+    /// | with nobody, with another amount or other members: it ended, was forgotten and came anew while its gateway was away | withdrawn |
     /// | with nobody, otherwise | its own, but as the ledger says: withdrawn and assigned anew, in doubt if recorded |
     /// | with somebody, processed or declined | withdrawn |
     pub(super) fn claim(&mut self, session: SessionId, claim: Claim, texts: &Texts) -> Result<(), Rejection> {
@@ -93,7 +94,13 @@ impl Coordinator {
             }
             Known::Open(payment) if payment.owner.is_none() => {
                 self.counters.claimed += 1;
-                if waits
+                let is_same = payment.amount_cents == amount_cents
+                    && self.ledger.came_with(correlation_id, texts.members.as_deref());
+                if !is_same {
+                    // It goes to somebody with the next hand-over, behind what this gateway has to say of the other one.
+                    self.stray(session);
+                    self.withdraw(session, slot, correlation_id);
+                } else if waits
                     && !payment.in_doubt
                     && payment.requested_at_ms == requested_at_ms
                     && let Some(processor) = payment.stage.processor()

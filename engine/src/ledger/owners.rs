@@ -1,6 +1,6 @@
 //! How many open payments each connection owns, and those that nobody does: what is handed over to whom, and in portions.
 
-use galo_wire::CorrelationId;
+use galo_wire::{CorrelationId, Stage};
 
 use super::{Ledger, OpenPayment, SHARD_COUNT};
 use crate::coordinator::SessionId;
@@ -61,6 +61,14 @@ impl Ledger {
             }
         }
         recorded
+    }
+
+    /// At most `len_max` of nobody's payments with a recorded attempt.
+    #[must_use]
+    pub fn unowned_doubts(&self, len_max: usize) -> Vec<(CorrelationId, OpenPayment)> {
+        let all = self.open.shards.iter().flatten();
+        let doubts = all.filter(|(_, payment)| payment.owner.is_none() && payment.stage != Stage::Waiting);
+        doubts.map(|(id, payment)| (*id, *payment)).take(len_max).collect()
     }
 
     /// At most `len_max` of nobody's payments, all of one part of the table: of the first part from `part` on that has some, which is returned too.
