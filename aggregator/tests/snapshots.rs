@@ -16,6 +16,9 @@ const SNAPSHOT_NOW: &[(&str, &str)] = &[("SEGMENT_BYTES", "16384"), ("SNAPSHOT_E
 
 const COUNT: u64 = 1_600;
 
+/// The status of a journal that is refused.
+const JOURNAL: Option<i32> = Some(74);
+
 /// Accepts so many payments and processes all but every tenth.
 fn fill(gateway: &mut Gateway, numbers: std::ops::Range<u64>) {
     gateway.fill(numbers, |number| (number % 10 != 0).then_some(NOON_MS + number));
@@ -25,14 +28,18 @@ fn check(gateway: &mut Gateway, count: u64) {
     for number in 0..count {
         let found = gateway.lookup(id(number));
         let expected = if number % 10 == 0 { Standing::Open } else { Standing::Processed };
-        assert_eq!((found.standing, found.amount_cents), (expected, 1 + number), "payment {number}");
+        assert_eq!(
+            (found.standing, found.amount_cents),
+            (expected, amount_cents(number)),
+            "payment {number}"
+        );
     }
     for (from, to) in [(0, u64::MAX), (NOON_MS + 13, NOON_MS + 517)] {
         let summary = gateway.summary(from, to);
         let counted = (0..count).filter(|number| number % 10 != 0);
         let within: Vec<_> = counted.filter(|number| (from..=to).contains(&(NOON_MS + number))).collect();
         assert_eq!(summary.requests[0], within.len() as u64);
-        assert_eq!(summary.amount_cents[0], within.iter().map(|number| 1 + number).sum::<u64>());
+        assert_eq!(summary.amount_cents[0], within.iter().map(|number| amount_cents(*number)).sum::<u64>());
     }
 }
 
@@ -149,6 +156,27 @@ fn a_kill_after_any_step_of_the_switch_over_loses_nothing() {
     // A folder of a version that kept one alone.
     it.lay_out(&[&segment, &snapshot]);
     it.start();
+}
+
+/// A loss of power between two syncs leaves a name without bytes, and a segment behind it. The start is refused for the gap; what it says to do is enough.
+#[test]
+fn a_segment_that_was_never_begun_stays_for_the_snapshot_that_rests_on_it() {
+    let it = SwitchOver::new("unborn");
+    let [segment, snapshot] = it.newest.clone();
+    let sequence: u64 = segment.trim_end_matches(".journal").parse().unwrap();
+    let later = format!("{:020}.journal", sequence + 1);
+    let path = |name: &str| it.folder.journal().join(name);
+    for unborn in [&[][..], &[0; 20]] {
+        it.lay_out(&[&it.older, std::slice::from_ref(&snapshot)]);
+        std::fs::write(path(&segment), unborn).unwrap();
+        std::fs::copy(it.kept.0.join(&segment), path(&later)).unwrap();
+        let (status, said) = it.folder.refusal(KEEP_ALL);
+        assert_eq!(status.code(), JOURNAL);
+        assert!(said.contains(&format!("move {later} and later files away")), "{said}");
+        assert_eq!(std::fs::read(path(&segment)).unwrap(), unborn, "a start that is refused changes nothing");
+        std::fs::remove_file(path(&later)).unwrap();
+        assert!(it.start().contains(&segment), "begun anew");
+    }
 }
 
 /// One bit of the newest snapshot, wherever it is: the one before it is read with its segments, loudly, and a new one is written at once.

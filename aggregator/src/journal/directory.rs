@@ -291,10 +291,9 @@ impl Directory {
                 })
                 .map_err(failed("cut"))?;
             }
-            Ending::Unborn => {
-                tracing::warn!("{name}: it was not begun; removed");
-                self.remove(&name).map_err(failed("remove"))?;
-            }
+            // It stays, so that the snapshot that rests on its name can be read however often starts end here, or are refused for what follows: the next
+            // record is written into it.
+            Ending::Unborn => tracing::warn!("{name}: it was not begun, and is begun anew"),
         }
         Ok(())
     }
