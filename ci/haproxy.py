@@ -405,7 +405,7 @@ class Check:
         start = time.monotonic()
         answer = await raw(self.api, b"POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Length: 50\r\n\r\n{")
         is_problem(answer, 408)
-        assert 0.4 < time.monotonic() - start < 2.0
+        assert 0.9 < time.monotonic() - start < 2.0
         assert self.one.requests + self.two.requests == before
 
     async def a_request_that_is_refused_half_way_does_not_keep_its_connection(self):
@@ -435,7 +435,7 @@ class Check:
                 return answer[1].get("connection")
 
         before = self.one.requests + self.two.requests
-        said = await asyncio.gather(ended(50, 408), ended(9_000, 408), ended(1_000_000, 413))
+        said = await asyncio.gather(ended(50, 408), ended(9_000, 413), ended(1_000_000, 413))
         assert self.one.requests + self.two.requests == before
         assert said == ["close"] * 3, said
 
@@ -444,6 +444,21 @@ class Check:
             assert (await client.request("POST", "/payments", b"{}"))[0] == 202
             await asyncio.sleep(6)
             assert (await client.request("POST", "/payments", b"{}"))[0] == 202
+
+    async def a_body_that_comes_later_is_waited_for(self):
+        head = b"POST /payments HTTP/1.1\r\nHost: galo\r\nContent-Length: 2\r\n"
+        async with Client(self.api) as client:
+            # Over a connection that is new, and over one that was kept.
+            for _ in range(2):
+                client.writer.write(head + b"\r\n")
+                await asyncio.sleep(0.7)
+                client.writer.write(b"{}")
+                assert (await client.answer())[0] == 202
+            client.writer.write(head + b"Expect: 100-continue\r\n\r\n")
+            assert (await client.answer(head_only=True))[0] == 100
+            await asyncio.sleep(0.7)
+            client.writer.write(b"{}")
+            assert (await client.answer())[0] == 202
 
     async def a_client_that_is_slow_to_begin_is_waited_for(self):
         async with Client(self.api) as client:

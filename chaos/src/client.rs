@@ -5,7 +5,7 @@
 //! request fail, and nothing here repeats it: whoever sent it decides, since only a payment's sender knows what a second
 //! copy means. A request that timed out closes its connection.
 //!
-//! The bound stays below what HAProxy takes in (`maxconn 800`). Beyond that, connections wait in its backlog while those that
+//! The bound stays below what HAProxy takes in (`maxconn 1300`). Beyond that, connections wait in its backlog while those that
 //! rest keep their places, and whoever waits there hears nothing at all: after a stall of two seconds at 1,000 payments a
 //! second that was one POST in nine, and it was the client's doing.
 

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::client::Origin;
 
-/// A gateway gives an unfinished request 5 s, HAProxy one; behind it, a dead gateway is worth three attempts.
+/// A gateway gives an unfinished request 5 s, HAProxy half of one for its head and one for its body; behind it, a dead gateway is worth three attempts.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two conversations of one client, at most.
 const PAUSE_MS_MAX: u64 = 200;
