@@ -390,4 +390,8 @@ fn what_keeps_it_from_serving_is_said_in_one_line() {
     let (code, text) = refused(&[], Some(("PROCESSOR_LISTEN", "nowhere")));
     assert_eq!(code, Some(78));
     assert!(text.contains("nowhere") && text.contains("--listen"), "{text}");
+    // Where nobody reads why, the status still says it.
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_processor")).args(["--fee", "5%"]).stderr(full).status();
+    assert_eq!(status.unwrap().code(), Some(78));
 }

@@ -5,6 +5,7 @@
 //! nothing that outlives it. A bad flag or variable ends it with status 78, anything else that keeps it from serving with
 //! status 1, each with one line on stderr.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -259,6 +260,11 @@ impl Arguments {
     }
 }
 
+/// Writes a line on stderr. Where nobody reads it, the exit status says enough.
+fn say(line: fmt::Arguments<'_>) {
+    writeln!(io::stderr(), "{line}").unwrap_or_default();
+}
+
 fn main() -> ExitCode {
     let arguments = match read() {
         Ok(arguments) => arguments,
@@ -270,7 +276,7 @@ fn main() -> ExitCode {
             let text = error.to_string();
             let lines = text.lines().take_while(|line| !line.is_empty()).map(str::trim);
             let line = lines.collect::<Vec<_>>().join(" ");
-            eprintln!("processor: {}", line.trim_start_matches("error: "));
+            say(format_args!("processor: {}", line.trim_start_matches("error: ")));
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
@@ -278,21 +284,21 @@ fn main() -> ExitCode {
     let provider = match arguments.provider(&terms) {
         Ok(provider) => provider,
         Err(reason) => {
-            eprintln!("processor: {reason}");
+            say(format_args!("processor: {reason}"));
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
     let tls = match arguments.tls() {
         Ok(tls) => tls,
         Err(error) => {
-            eprintln!("processor: {error}");
+            say(format_args!("processor: {error}"));
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
     match run(&arguments, terms, provider, tls) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("processor {}: {reason}", arguments.name);
+            say(format_args!("processor {}: {reason}", arguments.name));
             ExitCode::FAILURE
         }
     }

@@ -182,13 +182,17 @@ pub(crate) fn run_once(
         .env("GALO_PORT_MAP", port_map(target))
         .env("RESULT_FILE", &result_file);
     let cpu_before_us = children_cpu_us();
-    let status = interrupt::run(&mut command);
-    let k6_cpu_us = children_cpu_us().saturating_sub(cpu_before_us);
     // The contest's script sets its own token at the start and never takes it back; the next run could not start.
-    for processor in Processor::both(target) {
-        processor.restore_token(&token);
-    }
-    let status = status.map_err(|error| format!("cannot run {}: {error}", k6.display()))?;
+    let status = interrupt::run(&mut command, || {
+        Processor::both(target).into_iter().for_each(|processor| processor.restore_token(&token));
+    });
+    let k6_cpu_us = children_cpu_us().saturating_sub(cpu_before_us);
+    let status = status.map_err(|error| match error.kind() {
+        std::io::ErrorKind::Interrupted => {
+            format!("{} was interrupted; the processors' token is as it was", k6.display())
+        }
+        _ => format!("cannot run {}: {error}", k6.display()),
+    })?;
     let produced = match script.is_own {
         true => result_file.clone(),
         false => script.result().map_err(|error| format!("k6 ended with {status} and {error}"))?,
