@@ -20,6 +20,7 @@
 mod admission;
 mod discrepancies;
 mod endings;
+mod hand_over;
 mod names;
 mod notices;
 mod questions;
@@ -155,13 +156,6 @@ struct Session {
 
 /// Deadlines are looked at as often as that, ms: the wall clock, which they are of, may be set.
 const DEADLINE_LOOK_MS: u64 = 1_000;
-
-/// Attempts that somebody who is gone has recorded are handed over first, and so many of them also to a gateway that has no room: they may be charged, and
-/// nobody knows until they are looked up. As many as lanes of a dozen gateways; 0.5 MB.
-const DOUBTS_BEYOND: usize = 4_096;
-
-/// Messages of a hand-over between two looks at what else there is: 0.6 MiB on their way to gateways.
-const HAND_OVER_LEN_MAX: usize = 16_384;
 
 /// See the module's documentation.
 pub struct Coordinator {
@@ -488,11 +482,7 @@ impl Coordinator {
         let round_us = self.summaries.until_us().unwrap_or(u64::MAX);
         let round_us = round_us.min(self.endings.until_us().unwrap_or(u64::MAX));
         let due_us = leases.min().unwrap_or(u64::MAX).min(round_us).min(self.deadline_due_us);
-        let may_go = |(session, number): (&Option<Session>, u16)| {
-            session.is_some_and(|session| self.places(SessionId(number), session, self.beyond()) > 0)
-        };
-        let is_due = self.ledger.unowned_len() > 0 && self.sessions.iter().zip(0_u16..).any(may_go);
-        if is_due { 0 } else { due_us }
+        if self.hand_over_is_due() { 0 } else { due_us }
     }
 
     /// Whether a gateway has so much to read that nothing more is to be handed over to it until it has read that.
@@ -679,64 +669,6 @@ impl Coordinator {
             self.messages.extend(texts.parts().map(|part| (session, part.into())));
         }
         self.send(session, Assignment { correlation_id, amount_cents, requested_at_ms, stage, in_doubt });
-    }
-
-    /// Gives the payments that nobody works on to the gateways in turn: a portion of them, the rest with the next ticks. What no gateway has room
-    /// for waits here until one has.
-    fn hand_over(&mut self, now: Now) {
-        let in_grace = now.monotonic_us < self.started_us + self.config.claim_grace_us;
-        if in_grace {
-            return;
-        }
-        let len_max = self.messages.len() + HAND_OVER_LEN_MAX;
-        if self.doubts_unowned {
-            let doubts = self.ledger.unowned_doubts(HAND_OVER_LEN_MAX);
-            self.doubts_unowned = doubts.len() == HAND_OVER_LEN_MAX;
-            for (id, payment) in doubts {
-                let has_room =
-                    |this: &Self, number, session| this.places_now(number, session, DOUBTS_BEYOND) > 0;
-                let Some(session) = self.next_session(has_room) else {
-                    self.doubts_unowned = true;
-                    break;
-                };
-                self.assign(session, id, payment);
-            }
-        }
-        while self.ledger.unowned_len() > 0 && self.messages.len() < len_max {
-            let sessions = self.sessions.iter().zip(0_u16..);
-            let room = sessions.fold(0, |sum: usize, (session, number)| {
-                let places = session.map_or(0, |session| self.places_now(SessionId(number), session, 0));
-                sum.saturating_add(places)
-            });
-            let portion = room.min(len_max - self.messages.len());
-            if portion == 0 {
-                return;
-            }
-            let (part, orphans) = self.ledger.unowned_from(self.hand_over_part, portion);
-            self.hand_over_part = part;
-            for (id, payment) in orphans {
-                let session =
-                    self.next_session(|this, number, session| this.places_now(number, session, 0) > 0);
-                self.assign(session.expect("there is room for as many"), id, payment);
-            }
-        }
-    }
-
-    /// How far beyond its room a gateway is handed something.
-    const fn beyond(&self) -> usize {
-        if self.doubts_unowned { DOUBTS_BEYOND } else { 0 }
-    }
-
-    /// How many payments more a gateway would take, if it took so many beyond its room.
-    fn places(&self, number: SessionId, session: Session, beyond: usize) -> usize {
-        let held_len_max = usize::try_from(session.held_len_max).unwrap_or(usize::MAX);
-        let len_max = held_len_max.saturating_add(beyond);
-        if session.ready { len_max.saturating_sub(self.ledger.owned_len(number)) } else { 0 }
-    }
-
-    /// Likewise, for now.
-    fn places_now(&self, number: SessionId, session: Session, beyond: usize) -> usize {
-        if session.held_up { 0 } else { self.places(number, session, beyond) }
     }
 
     /// Ends the round that is over, and begins the next.

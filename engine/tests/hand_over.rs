@@ -98,7 +98,8 @@ fn attempts_of_a_dead_gateway_do_not_wait_behind_its_queue() {
     coordinator.disconnect(one, at(LATER));
     let mut handed = assigned(&mut coordinator, two);
     let mut doubts: Vec<_> = (0..20_000).filter(|number| stage(*number) == Stage::At0).map(id).collect();
-    (handed.sort_unstable(), doubts.sort_unstable());
+    handed.sort_unstable();
+    doubts.sort_unstable();
     assert_eq!(handed, doubts, "all of them, though there is no room, and nothing else");
     assert!(coordinator.tick_due_us() > LATER, "what waits, waits for room");
 }
