@@ -84,7 +84,7 @@ fn gather(world: &mut World, way: &Way, crowd: &Crowd) -> Result<String, String>
         for Paid { id, took, is_first, is_new_connection } in paid {
             world.accepted.insert(id, CENTS);
             if is_first { &mut first } else { &mut later }.push(took);
-            // A connection on which nothing has come for a second is ended, and the first payment may be later than that.
+            // A connection on which nothing has come for long enough is ended, and the first payment may be later than that.
             new_connections += usize::from(is_new_connection && !is_first);
         }
     }

@@ -141,12 +141,16 @@ fn with_local_imports(text: &str) -> Fallible<String> {
     Ok(result)
 }
 
-/// The web address that a line imports, and where it starts.
+/// The web address that a line imports, and where it starts. The import may have begun on a line before.
 fn imported_address(line: &str) -> Option<(usize, &str)> {
-    line.trim_start().strip_prefix("import ")?;
+    if line.trim_start().starts_with("//") {
+        return None;
+    }
     let start = line.find("https://").or_else(|| line.find("http://"))?;
+    let before = line[..start].strip_suffix(['"', '\''])?.trim_end();
+    let is_imported = ["import", "from", "import(", "require("].iter().any(|word| before.ends_with(word));
     let end = line[start..].find(['"', '\''])?;
-    Some((start, &line[start..start + end]))
+    is_imported.then(|| (start, &line[start..start + end]))
 }
 
 #[cfg(test)]
@@ -191,7 +195,15 @@ mod tests {
 
     #[test]
     fn an_unknown_import_is_named() {
-        let error = with_local_imports("import x from 'https://example.com/x.js';").unwrap_err();
-        assert!(error.contains("https://example.com/x.js"), "{error}");
+        for import in [
+            "import x from 'https://example.com/x.js';",
+            "import 'https://example.com/x.js';",
+            "import {\n  x,\n} from \"https://example.com/x.js\";",
+            "export { x } from 'https://example.com/x.js';",
+            "const x = require('https://example.com/x.js');",
+        ] {
+            let error = with_local_imports(import).unwrap_err();
+            assert!(error.contains("https://example.com/x.js"), "{error}");
+        }
     }
 }
