@@ -102,7 +102,8 @@ struct Plan {
     /// How long a hang lasts; longer than the gateways' ATTEMPT_TIMEOUT_MS, or it is but a slow answer
     #[arg(long, default_value_t = 5000)]
     hang_ms: u64,
-    /// Probability of a refusal with nothing stored: 500, 429 and a connection closed before, a third each
+    /// Probability of a refusal with nothing stored, half of them 500 and half a connection that is closed before; and beside these for each hundred a
+    /// 429 that asks for 5 s of rest, which stops everything else there
     #[arg(long, default_value_t = 0.01, value_parser = probability)]
     refusals: f64,
     /// Probability of an answer that is no HTTP, with the payment stored

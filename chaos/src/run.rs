@@ -195,15 +195,15 @@ impl Plan {
     }
 
     fn faults(&self, seed: u64) -> Faults {
-        let [half_of_hangs, third_of_refusals] = [halve(self.hangs), third(self.refusals)];
+        let [half_of_hangs, half_of_refusals] = [halve(self.hangs), halve(self.refusals)];
         Faults {
-            close_before_insert: third_of_refusals,
+            close_before_insert: half_of_refusals,
             close_after_insert: self.lost_answers,
             hang_before_insert: half_of_hangs,
             hang_after_insert: half_of_hangs,
             garbage: self.garbage,
-            random500: third_of_refusals,
-            random429: third_of_refusals,
+            random500: half_of_refusals,
+            random429: hundredth(self.refusals),
             hang_ms: self.hang_ms,
             seed,
         }
@@ -216,8 +216,8 @@ fn halve(probability: f64) -> f64 {
 }
 
 #[allow(clippy::float_arithmetic, reason = "a probability, no money")]
-fn third(probability: f64) -> f64 {
-    probability / 3.0
+fn hundredth(probability: f64) -> f64 {
+    probability / 100.0
 }
 
 fn seed_of_clock() -> u64 {
