@@ -144,7 +144,7 @@ struct Session {
     hello: Hello,
     /// Its claims are in: it takes assignments.
     ready: bool,
-    /// As long as it owns fewer payments than that.
+    /// As long as it owns fewer payments than that; recorded attempts somewhat beyond it.
     held_len_max: u64,
     /// It has much to read: nothing more for now.
     held_up: bool,

@@ -6,7 +6,7 @@
 //! - the finest bucket that contains that moment, usually a millisecond, counts a payment whose amount that can be: alone there exactly, else with at least a cent for each
 //!   of the others.
 //!
-//! That is a proof as far as processors store the `requestedAt` that they are sent, and no two systems pay with the same ids. Where the totals do not hold it (the books
+//! That is a proof for a payment that is alone in its bucket, and a bound for several, as far as processors store the `requestedAt` that they are sent, and no two systems pay with the same ids. Where the totals do not hold it (the books
 //! are of another journal, or somebody else has paid), it is a contradiction, and a person decides.
 //!
 //! Rejected: to count those that are forgotten in buckets of their own, which would prove it without the first rule and doubles the buckets' memory; to look through
