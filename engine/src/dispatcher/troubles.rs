@@ -4,7 +4,7 @@
 //! others, and refuses it again has trouble with *that payment*: from then on it is *suspect*. It leaves the queue and comes back after
 //! pauses, its refusals are not held against the processor, and it is no probe as long as there is any other payment to find out with. Once it was refused too often for that to be chance, by the
 //! share of payments that the processor refuses anyway, its pauses double up to half a minute and it tries the other processors, if one of them works; the
-//! latter also once it has waited for its patience. The same holds for 429, which may be one payment's limit, and for attempts that end in doubt, but that
+//! latter also once it has waited for its patience, which no pause outlasts. The same holds for 429, which may be one payment's limit, and for attempts that end in doubt, but that
 //! these stay where they are.
 //!
 //! A decline is such a refusal by the processor's own word. It is final only once the processor took another payment between its refusals: else the
@@ -212,11 +212,10 @@ impl Dispatcher {
 
     fn note_refusal(&mut self, slot: u32, processor: Processor, now: Now) -> &Trouble {
         let all = self.config.router.processors;
-        let waited_us = now.monotonic_us.saturating_sub(self.payments[key_of(slot)].arrived_us);
-        let is_patient = waited_us < self.config.router.patience_us;
+        let is_impatient = self.is_impatient(slot, now);
         let trouble = self.note(slot, processor);
         trouble.refusals = trouble.refusals.saturating_add(1);
-        if trouble.beyond_chance > 0 || !is_patient {
+        if trouble.beyond_chance > 0 || is_impatient {
             trouble.avoided = trouble.avoided.with(processor);
             if all.without(trouble.avoided).is_empty() {
                 // Those that declined it wait for their proof all the same.
@@ -290,7 +289,33 @@ impl Dispatcher {
             return;
         }
         self.counters.deferred += 1;
-        self.deferred.push(Reverse((now.monotonic_us + pause_us, slot)));
+        let until_us = self.pause_ends_us(slot, now.monotonic_us + pause_us, now);
+        self.deferred.push(Reverse((until_us, slot)));
+    }
+
+    /// When a pause ends, which is for the sake of whoever refused the payment: with its patience at the latest. Once that is over, at once, if
+    /// another processor works that has never refused it.
+    fn pause_ends_us(&mut self, slot: u32, until_us: u64, now: Now) -> u64 {
+        let until_us = self.within_patience_us(slot, until_us, now);
+        let trouble = self.troubles.0.get(&slot).filter(|it| it.declines.is_none());
+        let Some(trouble) = trouble.filter(|_| self.is_impatient(slot, now)) else { return until_us };
+        let is_new_to = |it: &Processor| trouble.counts[it.index()] == 0;
+        let mut others = self.config.router.processors.without(trouble.avoided).iter().filter(is_new_to);
+        let works = |it: Processor| self.outlooks[it.index()].breaker_state(now) == BreakerState::Closed;
+        if others.any(works) { now.monotonic_us } else { until_us }
+    }
+
+    /// That moment, or the end of the payment's patience where that is still to come and comes before.
+    fn within_patience_us(&self, slot: u32, until_us: u64, now: Now) -> u64 {
+        if self.is_impatient(slot, now) { until_us } else { until_us.min(self.patience_ends_us(slot)) }
+    }
+
+    fn is_impatient(&self, slot: u32, now: Now) -> bool {
+        now.monotonic_us >= self.patience_ends_us(slot)
+    }
+
+    fn patience_ends_us(&self, slot: u32) -> u64 {
+        self.payments[key_of(slot)].arrived_us.saturating_add(self.config.router.patience_us)
     }
 
     /// Those that may take a payment now. Empty where it must wait for one of them to show that it takes others.
@@ -299,6 +324,11 @@ impl Dispatcher {
         let Some(trouble) = self.troubles.0.get(&slot) else { return all };
         let Some(declines) = &trouble.declines else {
             let others = all.without(trouble.avoided);
+            // It may come back before the time that a processor asked for: that one is not the next.
+            let unasked = others.iter().filter(|it| trouble.counts[it.index()] == 0).collect();
+            let is_next =
+                trouble.suspicion > 0 && unasked != ProcessorSet::EMPTY && self.is_impatient(slot, now);
+            let others = if is_next { unasked } else { others };
             let may_probe = self.may_probe(slot);
             let is_open_to_it = |it: Processor| {
                 let outlook = &mut self.outlooks[it.index()];
@@ -342,7 +372,8 @@ impl Dispatcher {
                 (Some(place), reason) => self.intend(slot, place, reason, now),
                 (None, _) => {
                     let pause_us = look_again_us(LOOK_AGAIN_US, LOOK_AGAIN_US_MAX, self.deferred.len());
-                    self.deferred.push(Reverse((now.monotonic_us + pause_us, slot)));
+                    let until_us = self.within_patience_us(slot, now.monotonic_us + pause_us, now);
+                    self.deferred.push(Reverse((until_us, slot)));
                 }
             }
         }
