@@ -578,7 +578,7 @@ def main():
     programs = arguments.programs
     if programs is None:
         programs = ROOT / "target" / "fast"
-        run("cargo", "build", "--quiet", "--profile", "fast", "--locked", "-p", "galo-gateway", "-p", "galo-aggregator", timeout=1800)
+        run("cargo", "build", "--quiet", "--profile", "fast", "--locked", "-p", "galo-gateway", "-p", "galo-aggregator", "-p", "galo-simulator", timeout=1800)
     if not (TOOLS / "packages").exists():
         sys.exit("localstripe.py: localstripe is not in .galo/tools: run ci/install-tools.sh")
     had_pickle = PICKLE.exists()

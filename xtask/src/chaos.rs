@@ -15,7 +15,7 @@ use clap::{Args, CommandFactory, Parser};
 use crate::out::outln;
 use crate::process::Identity;
 use crate::repo::{self, Fallible};
-use crate::{rinha, table, tools, up};
+use crate::{cargo, rinha, table, tools, up};
 
 /// The gateways' hard timeout of one attempt, unless the environment says otherwise: well below the processors' hangs, so
 /// that a hang leaves a payment in doubt within the run.
@@ -95,11 +95,11 @@ pub(crate) fn chaos(options: &Options) -> Fallible<()> {
         .map_err(|error| error.to_string())?;
     let program = repo::program_folder(options.profile.name()).join("chaos");
     if !options.no_build {
-        build(options.profile)?;
+        cargo::build(options.profile.name(), &["galo-chaos"])?;
     }
     if plan.iter().any(|flag| flag == "--help" || flag == "-h") {
         drop(Place::command().print_help());
-        return run(Command::new(&program).arg("--help"), "chaos --help");
+        return cargo::run(Command::new(&program).arg("--help"), "chaos --help");
     }
     let up = up::Options {
         processors: up::Processors::Simulated,
@@ -137,7 +137,7 @@ pub(crate) fn chaos(options: &Options) -> Fallible<()> {
     }
     start(&up, timeout)?;
     let address = |port: u16| format!("127.0.0.1:{port}");
-    let result = run(
+    let result = cargo::run(
         Command::new(&program)
             .args(["--api", &address(up.port), "--stats", &address(up.stats_port)])
             .args(["--default", &address(up.default_port), "--fallback", &address(up.fallback_port)])
@@ -213,20 +213,7 @@ fn start(up: &up::Options, timeout: (&str, &str)) -> Fallible<()> {
     if std::env::var_os(timeout.0).is_none() {
         command.env(timeout.0, timeout.1);
     }
-    run(&mut command, "up --detach")
-}
-
-fn build(profile: up::Profile) -> Fallible<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(repo::root()).args(["build", "--profile", profile.name(), "--package", "galo-chaos"]);
-    run(&mut command, "the build")
-}
-
-/// Runs a command with its output on the terminal.
-fn run(command: &mut Command, name: &str) -> Fallible<()> {
-    let status = command.status().map_err(|error| format!("cannot run {name}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{name} failed (above)")) }
+    cargo::run(&mut command, "up --detach")
 }
 
 #[cfg(test)]

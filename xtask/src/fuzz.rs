@@ -10,10 +10,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Args;
 
+use crate::cargo::cargo;
 use crate::out::outln;
 use crate::repo::{self, Fallible};
 
@@ -36,7 +39,7 @@ const INPUT_SECONDS_MAX: u32 = 10;
 pub(crate) struct Options {
     /// The target: a file's name in fuzz/targets
     target: Option<String>,
-    /// Every target, one after the other
+    /// Every target, as many at a time as there are cores
     #[arg(long)]
     all: bool,
     /// For so long each
@@ -76,23 +79,29 @@ pub(crate) fn fuzz(options: &Options) -> Fallible<()> {
     if !options.no_build {
         build()?;
     }
-    let (mut passed, mut failed) = (0, 0);
-    for target in chosen {
-        match run(target, options) {
-            Ok(seen) => {
-                passed += 1;
-                outln!("PASS  {target}: {seen}");
-            }
-            Err(error) => {
-                failed += 1;
-                outln!("FAIL  {target}: {error}");
+    let left = Mutex::new(chosen.iter());
+    let failed = AtomicUsize::new(0);
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let worker = || {
+        while let Some(target) = next() {
+            match run(target, options) {
+                Ok(seen) => outln!("PASS  {target}: {seen}"),
+                Err(error) => {
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    outln!("FAIL  {target}: {error}");
+                }
             }
         }
-        if options.minimize {
-            outln!("      {}", minimize(target, options)?);
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(worker))));
+    if options.minimize {
+        for target in &chosen {
+            outln!("{target}: {}", minimize(target, options)?);
         }
     }
-    outln!("{passed} passed, {failed} failed");
+    let failed = failed.into_inner();
+    outln!("{} passed, {failed} failed", chosen.len() - failed);
     if failed == 0 { Ok(()) } else { Err("a fuzz target failed (above)".to_owned()) }
 }
 
@@ -113,19 +122,17 @@ fn targets() -> Fallible<BTreeSet<String>> {
 }
 
 fn build() -> Fallible<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let by_hand = format!("cargo-fuzz is missing: cargo install --locked cargo-fuzz@{CARGO_FUZZ_VERSION}");
-    let version = Command::new(&cargo).args(["fuzz", "--version"]).stderr(Stdio::null()).output();
+    let version = cargo().args(["fuzz", "--version"]).stderr(Stdio::null()).output();
     if !version.is_ok_and(|output| output.status.success()) {
         outln!("cargo-fuzz is missing; installing it from crates.io");
         let package = format!("cargo-fuzz@{CARGO_FUZZ_VERSION}");
-        let status = Command::new(&cargo).args(["install", "--quiet", "--locked", &package]).status();
+        let status = cargo().args(["install", "--quiet", "--locked", &package]).status();
         if !status.is_ok_and(|status| status.success()) {
             return Err(by_hand);
         }
     }
-    let status = Command::new(&cargo)
-        .current_dir(repo::root())
+    let status = cargo()
         // Without a sanitizer: the properties are about values, and it would halve what is reached.
         .args(["fuzz", "build", "--sanitizer", "none"])
         // Coverage's compiler flags are unstable ones, on the toolchain that the programs are built with.

@@ -9,7 +9,7 @@ use std::process::Command;
 use clap::Args;
 
 use crate::repo::{self, Fallible};
-use crate::{limits, tools, up};
+use crate::{cargo, limits, tools, up};
 
 /// What is run, and built how.
 #[derive(Args, Clone, Debug)]
@@ -41,20 +41,7 @@ pub(crate) struct Options {
 /// When it cannot be run, or a case fails; each failing case is a line.
 pub(crate) fn hostile(options: &Options) -> Fallible<()> {
     if !options.no_build {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.current_dir(repo::root()).args(["build", "--bins", "--profile", options.profile.name()]);
-        command.args([
-            "--package",
-            "galo-gateway",
-            "--package",
-            "galo-aggregator",
-            "--package",
-            "galo-hostile",
-            "--package",
-            "galo-simulator",
-        ]);
-        run(&mut command, "the build")?;
+        cargo::build(options.profile.name(), &["galo-hostile"])?;
     }
     let programs = repo::program_folder(options.profile.name());
     let mut command = Command::new(programs.join("galo-hostile"));
@@ -74,11 +61,5 @@ pub(crate) fn hostile(options: &Options) -> Fallible<()> {
     if options.strict {
         command.arg("--strict");
     }
-    run(&mut command, "galo-hostile")
-}
-
-/// Runs a command with its output on the terminal.
-fn run(command: &mut Command, name: &str) -> Fallible<()> {
-    let status = command.status().map_err(|error| format!("cannot run {name}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{name} failed (above)")) }
+    cargo::run(&mut command, "galo-hostile")
 }

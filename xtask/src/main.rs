@@ -7,13 +7,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 mod bench;
+mod cargo;
 mod chaos;
 mod decimal;
 mod fuzz;
 mod grow;
 mod hostile;
 mod http;
-mod lab;
 mod limits;
 mod metrics;
 mod microbench;
@@ -22,7 +22,7 @@ mod process;
 mod repo;
 mod rinha;
 mod schedule;
-mod sim;
+mod simulator;
 mod table;
 mod test;
 mod tidy;
@@ -122,8 +122,8 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::fuzz(&options),
         Command::Down { home } => up::down(&home),
         Command::Status { home } => up::print_status(&home),
-        Command::Sim { arguments } => sim::sim(&arguments),
-        Command::Lab { arguments } => lab::lab(&arguments),
+        Command::Sim { arguments } => simulator::sim(&arguments),
+        Command::Lab { arguments } => simulator::lab(&arguments),
         Command::Test(options) => test::test(&options),
         Command::Tidy => tidy::tidy(),
         Command::Supervise { options } => up::supervise(&options),

@@ -27,7 +27,7 @@ use serde_json::Value;
 use crate::bench::machine;
 use crate::out::outln;
 use crate::repo::{self, Fallible};
-use crate::{table, up};
+use crate::{cargo, table, up};
 
 /// Every program of micro-benchmarks, with its package.
 const PROGRAMS: [(&str, &str); 5] = [
@@ -141,9 +141,8 @@ fn parse_name(text: &str) -> Fallible<String> {
 
 /// Compiles the programs; returns each one's name and path.
 fn build(profile: up::Profile) -> Fallible<Vec<(&'static str, PathBuf)>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(repo::root()).args(["bench", "--no-run", "--profile", profile.name()]);
+    let mut command = cargo::cargo();
+    command.args(["bench", "--no-run", "--profile", profile.name()]);
     command.args(["--message-format", "json-render-diagnostics"]);
     for (package, program) in PROGRAMS {
         command.args(["--package", package, "--bench", program]);

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::cargo;
 use crate::out::outln;
 use crate::repo::{self, Fallible};
 
@@ -271,10 +272,8 @@ fn variable_names(code: &str) -> BTreeSet<String> {
 
 /// The crates that the workspace's own packages depend on.
 fn direct_dependencies() -> Fallible<BTreeSet<String>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = cargo::cargo()
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
-        .current_dir(repo::root())
         .output()
         .map_err(|error| format!("cannot run cargo: {error}"))?;
     let metadata: Value = serde_json::from_slice(&output.stdout)

@@ -29,7 +29,7 @@ use crate::metrics::Samples;
 use crate::out::outln;
 use crate::repo::{self, Fallible};
 use crate::rinha::{Processor, Totals};
-use crate::up;
+use crate::{cargo, up};
 
 /// Payments in each second of the ledgers' requestedAt.
 const PER_SECOND: u64 = 1_000;
@@ -162,14 +162,8 @@ pub(crate) fn grow(options: &Options) -> Fallible<()> {
 
 fn build(galo: &up::Options) -> Fallible<()> {
     up::build(galo)?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     for what in [["galo-aggregator", "--example", "fill"], ["galo-bench", "--bin", "galo-bench"]] {
-        let mut command = Command::new(&cargo);
-        command.current_dir(repo::root()).args(["build", "--release", "--package"]).args(what);
-        let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
-        if !status.success() {
-            return Err("the build failed (above)".to_owned());
-        }
+        cargo::run(cargo::cargo().args(["build", "--release", "--package"]).args(what), "the build")?;
     }
     Ok(())
 }

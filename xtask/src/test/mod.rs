@@ -18,7 +18,7 @@ use clap::Args;
 
 use crate::out::outln;
 use crate::repo::{self, Fallible};
-use crate::{tidy, tools, up};
+use crate::{cargo, tidy, tools, up};
 
 /// What is tested, and on which ports.
 #[derive(Args, Clone, Debug)]
@@ -117,9 +117,8 @@ fn check_statically(report: &mut Report) {
 
 /// Runs cargo with its output on the terminal.
 fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Fallible<String> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(arguments).envs(environment.iter().copied()).current_dir(repo::root());
+    let mut command = cargo::cargo();
+    command.args(arguments).envs(environment.iter().copied());
     let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     if status.success() {
         Ok(String::new())

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::cargo;
 use crate::http::Origin;
 use crate::out::outln;
 use crate::process;
@@ -280,18 +281,7 @@ fn prepare(options: &Options) -> Fallible<()> {
 
 /// Builds the programs that `up` starts.
 pub(crate) fn build(options: &Options) -> Fallible<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(repo::root()).args(["build", "--profile", options.profile.name(), "--bins"]);
-    command.args(["--package", "galo-gateway", "--package", "galo-aggregator"]);
-    if options.processors == Processors::Simulated {
-        command.args(["--package", "galo-simulator"]);
-    }
-    if options.floor {
-        command.args(["--package", "galo-bench"]);
-    }
-    let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
-    if status.success() { Ok(()) } else { Err("the build failed (above)".to_owned()) }
+    cargo::build(options.profile.name(), if options.floor { &["galo-bench"] } else { &[] })
 }
 
 /// The compose file, whose limits `--limits` takes over.
