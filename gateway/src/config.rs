@@ -124,7 +124,14 @@ pub(crate) fn reach_all(processors: &Processors) -> Result<Vec<Reached>, ConfigE
     // Side by side: a resolver that hangs costs its wait once.
     std::thread::scope(|scope| {
         let threads: Vec<_> = processors.iter().map(|it| scope.spawn(|| Reached::new(it))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a panic aborts the process")).collect()
+        let (mut reached, mut problems) = (Vec::new(), Vec::new());
+        for thread in threads {
+            match thread.join().expect("a panic aborts the process") {
+                Ok(one) => reached.push(one),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(reached) } else { Err(ConfigError::Endpoints(problems.join("\n"))) }
     })
 }
 
@@ -137,14 +144,9 @@ pub enum ConfigError {
     /// What the processors are.
     #[error(transparent)]
     Processors(#[from] ProcessorsError),
-    /// How one of them is reached.
-    #[error("processor {name}: {problem}")]
-    Endpoint {
-        /// Which.
-        name: String,
-        /// What is wrong.
-        problem: String,
-    },
+    /// How some of them are reached, a line each.
+    #[error("{0}")]
+    Endpoints(String),
 }
 
 /// A processor, and where it is.
@@ -161,8 +163,8 @@ pub struct Reached {
 }
 
 impl Reached {
-    fn new(profile: &Profile) -> Result<Self, ConfigError> {
-        let fail = |problem: String| ConfigError::Endpoint { name: profile.name.clone(), problem };
+    fn new(profile: &Profile) -> Result<Self, String> {
+        let fail = |problem: String| format!("processor {}: {problem}", profile.name);
         let tls = profile.tls.as_ref().map_or_else(TlsOptions::default, |tls| TlsOptions {
             ca: tls.ca.clone(),
             client_cert: tls.client.as_ref().map(|(certificate, _)| certificate.clone()),

@@ -185,11 +185,7 @@ impl Core {
         let before = self.clients.borrow_mut()[processor.index()].replace(Rc::clone(&client));
         if let Some(before) = before {
             client.inherit(&before);
-            // What it has on its way ends as it began.
-            monoio::spawn(async move {
-                before.drained().await;
-                before.shutdown();
-            });
+            monoio::spawn(async move { client.bury_predecessor().await });
         }
     }
 

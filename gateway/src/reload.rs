@@ -132,6 +132,17 @@ impl Reloads {
             ));
         }
         let reached = reach_all(&new).map_err(|error| error.to_string())?;
+        for moved in new.iter() {
+            let before = running.by_name(&moved.name).filter(|old| old.url != moved.url);
+            if let Some(old) = before {
+                tracing::warn!(
+                    "SIGHUP: processor \"{}\" is at {} now, and was at {}: what it has in doubt from there is settled here",
+                    moved.name,
+                    moved.url,
+                    old.url
+                );
+            }
+        }
         let changed = new.iter().filter(|it| running.by_name(&it.name) != Some(*it)).count();
         let (router, policies) = (router_config(&new), policies(&new, self.thread_count));
         *lock(&self.latest) = Some(Arc::new(Reloaded { router, policies, reached }));

@@ -138,6 +138,35 @@ pub struct ClientStats {
     pub lanes: usize,
 }
 
+impl ClientStats {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            connections_open: self.connections_open + other.connections_open,
+            connects_total: self.connects_total + other.connects_total,
+            connect_failures_total: self.connect_failures_total + other.connect_failures_total,
+            tls_handshakes_total: self.tls_handshakes_total + other.tls_handshakes_total,
+            tls_resumed_total: self.tls_resumed_total + other.tls_resumed_total,
+            tls_errors_total: std::array::from_fn(|index| {
+                self.tls_errors_total[index] + other.tls_errors_total[index]
+            }),
+            lanes: self.lanes + other.lanes,
+        }
+    }
+
+    /// Its counters, which outlive their client.
+    fn totals(self) -> Self {
+        Self { connections_open: 0, lanes: 0, ..self }
+    }
+}
+
+/// In whose place a client came.
+enum Predecessor {
+    /// One that has something on its way, or has connections.
+    Draining(Rc<Client>),
+    /// What it had counted; nothing, where there was none.
+    Gone(ClientStats),
+}
+
 /// A client of one processor, for one thread. Lives as long as the thread's runtime, or until [`Client::shutdown`].
 pub struct Client {
     pub(super) config: ClientConfig,
@@ -155,6 +184,7 @@ pub struct Client {
     /// A connection on which nothing was heard since is not used for another attempt.
     renewed_at: Cell<Option<Instant>>,
     drained: RefCell<Vec<Waker>>,
+    predecessor: RefCell<Predecessor>,
     pub(super) queries: Cell<usize>,
     pub(super) lists: Cell<usize>,
 }
@@ -221,6 +251,7 @@ impl Client {
             is_closing: Cell::new(false),
             renewed_at: Cell::default(),
             drained: RefCell::default(),
+            predecessor: RefCell::new(Predecessor::Gone(ClientStats::default())),
             queries: Cell::new(0),
             lists: Cell::new(0),
             config,
@@ -309,13 +340,25 @@ impl Client {
         }
     }
 
-    /// Goes on with the token of the client in whose place it comes, if it would ask for it in the same way.
-    pub fn inherit(&self, before: &Self) {
+    /// Goes on with what the client had counted in whose place it comes, and with its token, if it would ask for it in the same way.
+    pub fn inherit(&self, before: &Rc<Self>) {
+        *self.predecessor.borrow_mut() = Predecessor::Draining(Rc::clone(before));
         if let (Some(tokens), Some(old)) = (&self.tokens, &before.tokens)
             && self.config.profile.auth == before.config.profile.auth
         {
             tokens.inherit(old);
         }
+    }
+
+    /// Ends the client in whose place it came once nothing of it is on its way: that ends as it began.
+    pub async fn bury_predecessor(&self) {
+        let before = match &*self.predecessor.borrow() {
+            Predecessor::Draining(before) => Rc::clone(before),
+            Predecessor::Gone(_) => return,
+        };
+        before.drained().await;
+        before.shutdown();
+        *self.predecessor.borrow_mut() = Predecessor::Gone(before.stats().totals());
     }
 
     /// What it knows of its processor.
@@ -328,9 +371,17 @@ impl Client {
         self.is_closing.get()
     }
 
-    /// Counters and gauges as they stand.
+    /// Counters and gauges as they stand, those of its predecessors included: a counter never goes back because a file was read again.
     #[must_use]
     pub fn stats(&self) -> ClientStats {
+        let before = match &*self.predecessor.borrow() {
+            Predecessor::Draining(before) => before.stats(),
+            Predecessor::Gone(totals) => *totals,
+        };
+        before.plus(self.own_stats())
+    }
+
+    fn own_stats(&self) -> ClientStats {
         // The authorization server's connections are the processor's to whoever looks for what is wrong with it.
         let connectors = || self.tokens.iter().map(TokenKeeper::connector).chain([&self.connector]);
         ClientStats {

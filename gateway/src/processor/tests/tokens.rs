@@ -158,3 +158,27 @@ fn a_client_in_anothers_place_goes_on_with_its_token() {
         assert_eq!(other.one(0).await, End::NOT_SENT, "without that it has none");
     });
 }
+
+#[test]
+fn a_client_in_anothers_place_goes_on_with_its_counters() {
+    on_both_drivers(|| async {
+        let bank = Server::answering(|_, _, peer| peer.send(ANSWER_200));
+        let counted = |bench: &Bench| {
+            let stats = bench.client.stats();
+            (stats.connects_total, stats.connect_failures_total, stats.connections_open)
+        };
+        let old = Bench::new(&bank.url());
+        assert_eq!(old.one(0).await, answered(200));
+        let new = Bench::new("http://127.0.0.2:18300");
+        new.client.inherit(&old.client);
+        assert_eq!(counted(&new), (1, 0, 1), "the old one's connection is still there");
+        new.client.bury_predecessor().await;
+        assert_eq!(new.one(1).await, End::NOT_SENT);
+        assert_eq!(counted(&new), (1, 1, 0));
+        let newest = Bench::new(&bank.url());
+        newest.client.inherit(&new.client);
+        newest.client.bury_predecessor().await;
+        assert_eq!(newest.one(2).await, answered(200));
+        assert_eq!(counted(&newest), (2, 1, 1), "of all three");
+    });
+}
