@@ -107,6 +107,8 @@ pub struct Outlook {
     bad_sent_us: Option<u64>,
     /// Since when the breaker has been closed.
     closed_since_us: u64,
+    /// When somebody last said that it works, while it was not known to, µs.
+    good_news_us: u64,
     /// What is expected while no answer is recent enough: what the health check said, or real payments after it, µs.
     check_us: u64,
     /// When the health check said something.
@@ -172,6 +174,7 @@ impl Outlook {
             reserved_at_us: 0,
             bad_sent_us: None,
             closed_since_us: 0,
+            good_news_us: 0,
             check_us: 0,
             checked_at_us: 0,
             fast_in_a_row: 0,
@@ -297,6 +300,15 @@ impl Outlook {
         };
         let first = self.outstanding.partition_point(|outstanding| outstanding.sent_us < known_us);
         self.outstanding.get(first).map_or(0, |oldest| now.monotonic_us.saturating_sub(oldest.sent_us))
+    }
+
+    /// When it was last said, or seen, to work again, µs; 0 where it does not, and no probe is due.
+    pub fn back_since_us(&mut self, now: Now) -> u64 {
+        match self.breaker.state(now.monotonic_us) {
+            BreakerState::Closed => self.closed_since_us,
+            _ if self.is_probe_due(now) => self.good_news_us,
+            _ => 0,
+        }
     }
 
     /// What the router is to know. `backlog` waits for this processor.
@@ -535,6 +547,9 @@ impl Outlook {
     pub fn news(&mut self, failing: bool, now: Now) {
         let before = self.breaker.state(now.monotonic_us);
         self.breaker.on_news(now.monotonic_us, failing);
+        if !failing && before != BreakerState::Closed {
+            self.good_news_us = now.monotonic_us;
+        }
         // Not passed on: whoever saw it has told everyone.
         let _: Option<Change> = self.change(before, now);
     }

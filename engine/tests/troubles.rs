@@ -5,9 +5,6 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod field;
 
-use std::cell::Cell;
-use std::rc::Rc;
-
 use field::{
     CHEAP, DEAR, Field, MS, SECOND, Told, Try, config, declined, end, id_of, pauses, refused, taken,
 };
@@ -309,71 +306,6 @@ fn who_refused_a_payment_has_it_again_where_nobody_else_works() {
     field.pay(1);
     pay_others(&mut field, 60);
     assert_eq!(field.outcomes(1).last(), Some(&Outcome::Processed), "{:?}", field.tries_of(1));
-}
-
-/// The pauses of one that was refused often are longer than its patience: they end with it, and the other one has it at once.
-#[test]
-fn no_pause_outlasts_patience_where_another_works() {
-    for seed in 0..30 {
-        let mut config = DispatcherConfig { seed, ..config() };
-        config.router.patience_us = SECOND;
-        let is_broken = Rc::new(Cell::new(false));
-        let judged = is_broken.clone();
-        let mut field =
-            Field::with(
-                config,
-                move |it| {
-                    if judged.get() && it.processor == CHEAP { refused() } else { taken() }
-                },
-            );
-        pay_others(&mut field, 2);
-        is_broken.set(true);
-        let mut slowest_us = 0;
-        for id in 1..=50 {
-            field.pay(id);
-            field.wait(100 * MS);
-        }
-        field.wait(3 * SECOND);
-        for id in 1..=50 {
-            let paid_us = 3 * SECOND + u64::from(id - 1) * 100 * MS;
-            slowest_us = slowest_us.max(field.processed_after(id, paid_us).unwrap_or(u64::MAX));
-        }
-        // It looks again every 25 ms, and may be the probe whose turn it is.
-        assert!(slowest_us <= SECOND + 100 * MS, "seed {seed}: {slowest_us} µs");
-    }
-}
-
-/// Likewise for one alone that is refused while its processor takes others, however long that one asks it to stay away, and also where as many
-/// refusals are no more than chance.
-#[test]
-fn a_suspect_goes_elsewhere_when_its_patience_is_over() {
-    let limited = |retry_after_ms| End { verdict: Verdict::Overloaded, status: 429, retry_after_ms };
-    for bad in [refused(), limited(0), limited(1_500), limited(20_000)] {
-        for (seed, refused_of_ten) in (0..30).map(|seed| (seed, seed % 3 * 3)) {
-            let mut config = DispatcherConfig { seed, ..config() };
-            config.router.patience_us = 2 * SECOND;
-            let (mut random, mut count) = (Random::new(seed), 0);
-            let mut field = Field::with(config, move |it| {
-                count += u32::from(it.id == 1);
-                match (it.id, it.processor) {
-                    (1, CHEAP) if count <= 2 => refused(),
-                    (1, CHEAP) => bad,
-                    (_, CHEAP) if random.below(10) < refused_of_ten => refused(),
-                    _ => taken(),
-                }
-            });
-            field.pay_each(OTHERS..OTHERS + 100, 5 * MS);
-            let start_us = field.now_us;
-            field.pay(1);
-            field.pay_each(OTHERS + 100..OTHERS + 700, 5 * MS);
-            let waited_us = field.processed_after(1, start_us).unwrap_or(u64::MAX);
-            let of_ten = format!("{bad:?}, {refused_of_ten} of ten, seed {seed}");
-            assert!(waited_us <= 2 * SECOND + 100 * MS, "{of_ten}: {waited_us} µs");
-            let asked_us = u64::from(bad.retry_after_ms) * MS;
-            let early = pauses(&field.tries_at(1, CHEAP)).into_iter().skip(2).find(|us| *us < asked_us);
-            assert_eq!(early, None, "{of_ten}");
-        }
-    }
 }
 
 #[test]

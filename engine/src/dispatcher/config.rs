@@ -14,7 +14,7 @@ pub struct DispatcherConfig {
     pub router: RouterConfig,
     /// By [`Processor::index`](galo_wire::Processor::index); only those in [`RouterConfig::processors`] count.
     pub processors: [ProcessorPolicy; PROCESSORS_LEN_MAX],
-    /// Payments held at most. Memory: 88 bytes a payment and 1 for its place, and 20 in the queue it waits in; where it was refused while others were taken some 110 more, and 70
+    /// Payments held at most. Memory: 88 bytes a payment and 1 for its place, and 20 in the queue it waits in; where it was refused while others were taken some 120 more, and 70
     /// where it was declined.
     pub queue_len_max: usize,
     /// How long a POST waits for the ledger, µs.

@@ -40,6 +40,8 @@ impl Dispatcher {
         let is_of_connection = matches!(cause, Cause::HungUp | Cause::GivenUp);
         let is_evidence = !is_of_connection
             && (self.is_evidence(slot, processor)
+                // That nothing can be sent there says nothing of the payment.
+                || end.verdict == Verdict::NotSent
                 || (end.verdict == Verdict::Overloaded && self.is_new_to(slot, processor)));
         let outlook = &mut self.outlooks[processor.index()];
         let change = outlook.ended(slot, sent, end, latency_us, is_evidence, now);
@@ -113,6 +115,8 @@ impl Dispatcher {
             Verdict::Declined => self.declined(slot, processor, end.status, now),
             Verdict::Unavailable => self.refused(slot, processor, now),
             Verdict::Overloaded => self.overloaded(slot, sent, end, processor, now),
+            // As with a processor that refuses it: others may have their turn before that one has it again.
+            Verdict::NotSent if self.troubles.is_suspect(slot) => self.refused(slot, processor, now),
             // This says nothing of the payment.
             _ => self.come_back(slot, now),
         }

@@ -4,7 +4,8 @@
 //! others, and refuses it again has trouble with *that payment*: from then on it is *suspect*. It leaves the queue and comes back after
 //! pauses, its refusals are not held against the processor, and it is no probe as long as there is any other payment to find out with. Once it was refused too often for that to be chance, by the
 //! share of payments that the processor refuses anyway, its pauses double up to half a minute and it tries the other processors, if one of them works; the
-//! latter also once it has waited for its patience, which no pause outlasts. The same holds for 429, which may be one payment's limit, and for attempts that end in doubt, but that
+//! latter also once it has waited for its patience. A pause spares those that refuse the payment, and nobody else: once patience is over, whoever has never refused it, has
+//! taken others since, or has come back, has it at once. The same holds for 429, which may be one payment's limit, and for attempts that end in doubt, but that
 //! these stay where they are.
 //!
 //! A decline is such a refusal by the processor's own word. It is final only once the processor took another payment between its refusals: else the
@@ -52,6 +53,11 @@ fn look_again_us(least_us: u64, most_us: u64, deferred_len: usize) -> u64 {
     (least_us + deferred_len as u64 * LOOK_AGAIN_US_EACH).min(most_us)
 }
 
+/// Whole ms between the two, rounded up.
+fn ms_since(since_us: u64, at_us: u64) -> u32 {
+    u32::try_from(at_us.saturating_sub(since_us).div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
 /// A payment that was refused so often in a row that chance alone does that to less than this share of payments is better off elsewhere, per million. What is known
 /// of chance are the last twenty results, which are a rough guide: with ten in a thousand, of the payments of a processor that refuses six of ten one in 26 went.
 const CHANCE_PER_MILLION: u32 = 1_000;
@@ -69,6 +75,10 @@ struct Trouble {
     beyond_chance: u8,
     /// Those that refuse it while they take others, or declined it once: the others have their turn first.
     avoided: ProcessorSet,
+    /// Those that refused it again after they had taken others.
+    refusers: ProcessorSet,
+    /// From when until when it pauses for the sake of those that refused it, ms since it arrived.
+    pause_ms: [u32; 2],
     declines: Option<Box<Declines>>,
 }
 
@@ -82,7 +92,7 @@ struct Declines {
     only: Option<ProcessorSet>,
 }
 
-/// What is remembered of payments that were refused: some 110 bytes each, and 70 more where one was declined (`engine/tests/heap.rs`).
+/// What is remembered of payments that were refused: some 120 bytes each, and 70 more where one was declined (`engine/tests/heap.rs`).
 #[derive(Default)]
 pub(super) struct Troubles(BTreeMap<u32, Trouble>);
 
@@ -104,6 +114,12 @@ impl Trouble {
     fn is_suspected_by(&self, processor: Processor, taken: u32) -> bool {
         let index = processor.index();
         self.suspicion > 0 || (self.counts[index] > 0 && taken != self.taken[index])
+    }
+
+    /// Of all, those that have not shown that they refuse this payment while they take others, and have not declined it.
+    fn unrefused(&self, all: ProcessorSet) -> ProcessorSet {
+        let left = self.declines.as_ref().map_or(all, |it| it.only.unwrap_or(all).without(it.first()));
+        left.without(self.refusers)
     }
 }
 
@@ -169,6 +185,9 @@ impl Dispatcher {
         let pause_us =
             pause_us.unwrap_or_else(|| REFUSED.delay_us(refusals.saturating_sub(2), &mut self.random));
         let asked_ms = end.retry_after_ms.min(SUSPECT.max_ms);
+        if let Some(trouble) = self.troubles.0.get_mut(&slot).filter(|_| asked_ms > 0) {
+            trouble.refusers = trouble.refusers.with(processor);
+        }
         self.defer(slot, pause_us.max(u64::from(asked_ms) * 1_000), now);
     }
 
@@ -178,6 +197,9 @@ impl Dispatcher {
         let taken = outlook.successes();
         let trouble = self.troubles.0.entry(slot).or_default();
         let is_suspect = trouble.is_suspected_by(processor, taken);
+        if trouble.counts[processor.index()] > 0 && taken != trouble.taken[processor.index()] {
+            trouble.refusers = trouble.refusers.with(processor);
+        }
         let count = &mut trouble.counts[processor.index()];
         *count = count.saturating_add(1);
         trouble.taken[processor.index()] = taken;
@@ -274,40 +296,69 @@ impl Dispatcher {
     /// is no probe while others wait behind it.
     pub(super) fn come_back(&mut self, slot: u32, now: Now) {
         if self.troubles.is_suspect(slot) {
-            let pause_us = self.suspect_pause_us(slot).unwrap_or(LOOK_AGAIN_US);
-            self.defer(slot, pause_us, now);
+            self.put_off(slot, now.monotonic_us + LOOK_AGAIN_US);
         } else {
             self.wait(slot, Side::Front);
         }
     }
 
-    /// Takes a payment out of the queue for a while.
+    /// Takes a payment out of the queue for a while, for the sake of those that refuse it. When its patience ends, or if it has, others need not wait for
+    /// that.
     fn defer(&mut self, slot: u32, pause_us: u64, now: Now) {
+        let arrived_us = self.payments[key_of(slot)].arrived_us;
+        if let Some(trouble) = self.troubles.0.get_mut(&slot) {
+            let bounds_us = [now.monotonic_us, now.monotonic_us + pause_us];
+            trouble.pause_ms = bounds_us.map(|at_us| ms_since(arrived_us, at_us));
+        }
+        let until_us = self.pause_ends_us(slot);
+        let is_open_to_it = self.is_impatient(slot, now) && !self.unpaused(slot, now).is_empty();
+        let due_us = if is_open_to_it { now.monotonic_us } else { self.pause_look_us(slot, until_us, now) };
+        self.put_off(slot, due_us);
+    }
+
+    fn put_off(&mut self, slot: u32, due_us: u64) {
         self.payment(slot).state = State::Deferred;
         if self.draining {
             self.release(slot);
             return;
         }
         self.counters.deferred += 1;
-        let until_us = self.pause_ends_us(slot, now.monotonic_us + pause_us, now);
-        self.deferred.push(Reverse((until_us, slot)));
+        self.deferred.push(Reverse((due_us, slot)));
     }
 
-    /// When a pause ends, which is for the sake of whoever refused the payment: with its patience at the latest. Once that is over, at once, if
-    /// another processor works that has never refused it.
-    fn pause_ends_us(&mut self, slot: u32, until_us: u64, now: Now) -> u64 {
-        let until_us = self.within_patience_us(slot, until_us, now);
-        let trouble = self.troubles.0.get(&slot).filter(|it| it.declines.is_none());
-        let Some(trouble) = trouble.filter(|_| self.is_impatient(slot, now)) else { return until_us };
-        let is_new_to = |it: &Processor| trouble.counts[it.index()] == 0;
-        let mut others = self.config.router.processors.without(trouble.avoided).iter().filter(is_new_to);
-        let works = |it: Processor| self.outlooks[it.index()].breaker_state(now) == BreakerState::Closed;
-        if others.any(works) { now.monotonic_us } else { until_us }
+    /// When to look at a payment again that pauses until then: with the end of its patience, and from there on now and then, as long as there is
+    /// another processor for which it does not pause.
+    fn pause_look_us(&self, slot: u32, until_us: u64, now: Now) -> u64 {
+        if !self.is_impatient(slot, now) {
+            return until_us.min(self.patience_ends_us(slot));
+        }
+        let all = self.config.router.processors;
+        let is_for_all = self.troubles.0.get(&slot).is_none_or(|trouble| trouble.unrefused(all).is_empty());
+        let look_us = look_again_us(LOOK_AGAIN_US, LOOK_AGAIN_US_MAX, self.deferred.len());
+        if is_for_all { until_us } else { until_us.min(now.monotonic_us + look_us) }
     }
 
-    /// That moment, or the end of the payment's patience where that is still to come and comes before.
-    fn within_patience_us(&self, slot: u32, until_us: u64, now: Now) -> u64 {
-        if self.is_impatient(slot, now) { until_us } else { until_us.min(self.patience_ends_us(slot)) }
+    /// Those that a payment may try although it pauses: they have never refused it, or have taken others since, or have come back since.
+    fn unpaused(&mut self, slot: u32, now: Now) -> ProcessorSet {
+        let Some(trouble) = self.troubles.0.get(&slot) else { return ProcessorSet::EMPTY };
+        let arrived_us = self.payments[key_of(slot)].arrived_us;
+        let is_free = |it: &Processor| {
+            let outlook = &mut self.outlooks[it.index()];
+            trouble.counts[it.index()] == 0
+                || trouble.taken[it.index()] != outlook.successes()
+                || ms_since(arrived_us, outlook.back_since_us(now)) > trouble.pause_ms[0]
+        };
+        trouble.unrefused(self.config.router.processors).iter().filter(is_free).collect()
+    }
+
+    /// Whether a payment whose patience is over pauses for the sake of those that refused it.
+    fn pauses(&self, slot: u32, now: Now) -> bool {
+        self.is_impatient(slot, now) && now.monotonic_us < self.pause_ends_us(slot)
+    }
+
+    fn pause_ends_us(&self, slot: u32) -> u64 {
+        let pause_ms = self.troubles.0.get(&slot).map_or(0, |trouble| trouble.pause_ms[1]);
+        self.payments[key_of(slot)].arrived_us + u64::from(pause_ms) * 1_000
     }
 
     fn is_impatient(&self, slot: u32, now: Now) -> bool {
@@ -320,6 +371,9 @@ impl Dispatcher {
 
     /// Those that may take a payment now. Empty where it must wait for one of them to show that it takes others.
     pub(super) fn allowed(&mut self, slot: u32, now: Now) -> ProcessorSet {
+        if self.pauses(slot, now) {
+            return self.unpaused(slot, now);
+        }
         let all = self.config.router.processors;
         let Some(trouble) = self.troubles.0.get(&slot) else { return all };
         let Some(declines) = &trouble.declines else {
@@ -363,19 +417,23 @@ impl Dispatcher {
                 continue;
             };
             let asked = self.question(&payment, now);
-            if asked.allowed.is_empty() {
-                let pause_us = look_again_us(AWAIT_PROOF_US, AWAIT_PROOF_US_MAX, self.deferred.len());
-                self.deferred.push(Reverse((now.monotonic_us + pause_us, slot)));
+            let is_barred = asked.allowed.is_empty();
+            let decision = if is_barred { None } else { Some(self.decide(asked, now)) };
+            if let Some((Some(place), reason)) = decision {
+                self.intend(slot, place, reason, now);
                 continue;
             }
-            match self.decide(asked, now) {
-                (Some(place), reason) => self.intend(slot, place, reason, now),
-                (None, _) => {
-                    let pause_us = look_again_us(LOOK_AGAIN_US, LOOK_AGAIN_US_MAX, self.deferred.len());
-                    let until_us = self.within_patience_us(slot, now.monotonic_us + pause_us, now);
-                    self.deferred.push(Reverse((until_us, slot)));
-                }
-            }
+            let now_us = now.monotonic_us;
+            let due_us = if self.pauses(slot, now) {
+                self.pause_look_us(slot, self.pause_ends_us(slot), now)
+            } else if is_barred {
+                now_us + look_again_us(AWAIT_PROOF_US, AWAIT_PROOF_US_MAX, self.deferred.len())
+            } else {
+                let look_us = look_again_us(LOOK_AGAIN_US, LOOK_AGAIN_US_MAX, self.deferred.len());
+                let ends_us = self.patience_ends_us(slot);
+                if ends_us > now_us { ends_us.min(now_us + look_us) } else { now_us + look_us }
+            };
+            self.deferred.push(Reverse((due_us, slot)));
         }
     }
 
@@ -384,14 +442,17 @@ impl Dispatcher {
         if self.deferred.is_empty() {
             return;
         }
-        let entries = std::mem::take(&mut self.deferred).into_iter();
-        self.deferred = entries
-            .map(|Reverse((due_us, slot))| {
-                let due_us =
-                    if self.troubles.is_suspect(slot) { due_us } else { due_us.min(now.monotonic_us) };
-                Reverse((due_us, slot))
-            })
-            .collect();
+        let mut entries = std::mem::take(&mut self.deferred).into_vec();
+        for Reverse((due_us, slot)) in &mut entries {
+            if self.troubles.is_suspect(*slot) {
+                continue;
+            }
+            *due_us = now.monotonic_us.min(*due_us);
+            if let Some(trouble) = self.troubles.0.get_mut(slot) {
+                trouble.pause_ms = [0; 2];
+            }
+        }
+        self.deferred = entries.into();
     }
 }
 
