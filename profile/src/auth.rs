@@ -6,7 +6,7 @@ use galo_engine::time::Now;
 
 use crate::files::Files;
 use crate::json::Scalar;
-use crate::request::header_name;
+use crate::request::own_header_name;
 use crate::secret::Secret;
 use crate::table::{Entry, Table};
 use crate::template::{Piece, Template, form_encode};
@@ -45,6 +45,15 @@ pub struct OAuth2 {
 }
 
 impl Auth {
+    /// The name of the header that it sends.
+    pub(crate) fn header(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Header { name, .. } => Some(name),
+            Self::Bearer(_) | Self::Basic(_) | Self::OAuth2(_) => Some("Authorization"),
+        }
+    }
+
     pub(crate) fn write(&self, template: &mut Template) {
         let (name, value): (&str, &Secret) = match self {
             Self::None => return,
@@ -74,7 +83,8 @@ impl Auth {
                 return Self::None;
             }
             Some("header") => {
-                let name = table.need("name", "the header's name").and_then(|entry| entry.read(header_name));
+                let name =
+                    table.need("name", "the header's name").and_then(|entry| entry.read(own_header_name));
                 let value = secret(&mut table, "value_file", files);
                 name.zip(value).map(|(name, value)| Self::Header { name: name.to_owned(), value })
             }
@@ -108,7 +118,7 @@ fn secret(table: &mut Table<'_>, key: &'static str, files: &Files<'_>) -> Option
     let entry = table.need(key, "the path of the file that holds the secret")?;
     let secret = files.secret(&entry)?;
     if !secret.is_header_text() {
-        entry.expected("a file of printable ASCII without blanks, on one line");
+        files.expected(&entry, "a file of printable ASCII without blanks, on one line");
         return None;
     }
     Some(secret)
@@ -122,13 +132,16 @@ fn secret_text(table: &mut Table<'_>, key: &'static str, files: &Files<'_>) -> O
 
 impl OAuth2 {
     fn read(table: &mut Table<'_>, files: &Files<'_>) -> Option<Self> {
-        let token_url = table.need("token_url", url::EXPECTED).and_then(|entry| read_url(&entry));
+        let token_url = table.need("token_url", url::EXPECTED).and_then(|entry| {
+            let path = entry.text().map(Url::path);
+            read_url(&entry).zip(path)
+        });
         let client_id = table.need("client_id", "the client's id").and_then(|entry| entry.read(Ok));
         let client_secret = secret_text(table, "client_secret_file", files);
         let scope = table.text("scope");
         let ahead_s = table.number("ahead_s", 1..=86_400);
         let in_body = table.word("credentials", &[("header", false), ("body", true)]).unwrap_or(false);
-        let (url, id, secret) = (token_url?, client_id?, client_secret?);
+        let ((url, path), id, secret) = (token_url?, client_id?, client_secret?);
 
         let encoded = |text: &[u8]| {
             let mut out = Vec::new();
@@ -151,7 +164,6 @@ impl OAuth2 {
             // Both are encoded as in a form before they are encoded as Basic (RFC 6749, section 2.3.1).
             Auth::Basic(basic(&encoded(id.as_bytes()), &encoded(secret.expose()))).write(&mut authorization);
         }
-        let path = if url.path_prefix.is_empty() { "/" } else { &url.path_prefix };
         let mut head = format!("POST {path} HTTP/1.1\r\nHost: {}\r\n", url.authority).into_bytes();
         let mut credentials = Vec::new();
         authorization.render(&crate::template::Values::nothing(), &mut credentials).ok()?;
@@ -173,7 +185,7 @@ impl OAuth2 {
 pub(crate) fn read_url(entry: &Entry<'_>) -> Option<Url> {
     let parsed = entry.text().and_then(Url::parse);
     if parsed.is_none() {
-        if entry.text().is_some_and(|text| text.contains('@')) {
+        if entry.text().is_some_and(url::may_hold_secret) {
             entry.expected_secretly(url::EXPECTED);
         } else {
             entry.expected(url::EXPECTED);

@@ -83,7 +83,7 @@ impl Processors {
         let urls = [("PROCESSOR_DEFAULT_URL", default_url), ("PROCESSOR_FALLBACK_URL", fallback_url)];
         for (variable, url) in urls {
             if Url::parse(url).is_none() {
-                let value = if url.contains('@') { "(not shown)".to_owned() } else { shown(url) };
+                let value = if url::may_hold_secret(url) { "(not shown)".to_owned() } else { shown(url) };
                 errors.push(Error::without_file(format!("{variable}={value}: expected {}", url::EXPECTED)));
             }
         }
@@ -266,7 +266,7 @@ fn with_profiles(tree: Node, log: &Log) -> Node {
             for processor in processors {
                 if let Some(profile) = profile_of(processor, log) {
                     let nothing = Node { at: processor.at.clone(), value: Value::Bool(false) };
-                    *processor = std::mem::replace(processor, nothing).over(profile);
+                    *processor = std::mem::replace(processor, nothing).over_profile(profile);
                 }
             }
         }

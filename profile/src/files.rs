@@ -14,11 +14,22 @@ pub(crate) struct Files<'a> {
 
 impl Files<'_> {
     pub(crate) fn path(&self, entry: &Entry<'_>) -> Option<PathBuf> {
-        let text = entry.read(|text| {
-            let usable = !text.is_empty() && !text.contains('\0');
-            usable.then_some(text).ok_or_else(|| "the path of a file".to_owned())
-        });
-        text.map(|text| self.folder.join(text))
+        let usable = entry.text().filter(|text| !text.is_empty() && !text.contains('\0'));
+        if usable.is_none() {
+            self.expected(entry, "the path of a file");
+        }
+        usable.map(|text| self.folder.join(text))
+    }
+
+    /// Says what was expected of a file. Its name is shown if it is there: anything else may be the secret itself, where its file's
+    /// path should be, and a secret may look like any path.
+    pub(crate) fn expected(&self, entry: &Entry<'_>, expected: &str) {
+        match entry.text() {
+            Some(text) if text.is_empty() || self.folder.join(text).exists() => {
+                entry.expected_openly(expected)
+            }
+            _ => entry.expected_secretly(expected),
+        }
     }
 
     /// A file's bytes, or what stands in for them: of the same kind, since the kind is checked.
@@ -27,7 +38,7 @@ impl Files<'_> {
         if !self.are_read {
             return Some(unread.to_vec());
         }
-        read_file(&path).map_err(|expected| entry.expected(&expected)).ok()
+        read_file(&path).map_err(|expected| self.expected(entry, &expected)).ok()
     }
 
     pub(crate) fn pem(&self, entry: &Entry<'_>) -> Option<Vec<u8>> {
@@ -37,7 +48,7 @@ impl Files<'_> {
     pub(crate) fn secret(&self, entry: &Entry<'_>) -> Option<Secret> {
         let secret = trimmed(&self.bytes(entry, b"not-read")?);
         if secret.expose().is_empty() {
-            entry.expected("a file with something before its newline");
+            self.expected(entry, "a file with something before its newline");
             return None;
         }
         Some(secret)

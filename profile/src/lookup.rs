@@ -199,8 +199,7 @@ impl Search<'_> {
 
     /// Reads the answer to it.
     pub fn read(&mut self, status: u16, body: &[u8]) -> Said {
-        let is_one_of = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&status));
-        if is_one_of(&self.lookup.not_found) {
+        if is_in(&self.lookup.not_found, status) {
             if self.reference.is_some() {
                 return self.by_id_instead();
             }
@@ -208,7 +207,7 @@ impl Search<'_> {
             let first = !self.was_named && self.pages == 0;
             return if first { Said::NotFound } else { Said::Unclear };
         }
-        if !is_one_of(&self.lookup.found) {
+        if !is_in(&self.lookup.found, status) {
             return Said::Unclear;
         }
         let Ok(body) = str::from_utf8(body) else { return Said::Unclear };
@@ -274,6 +273,10 @@ impl Search<'_> {
             _ => Some(self.best.take().map_or(Said::NotFound, Said::Found)),
         }
     }
+}
+
+fn is_in(ranges: &[RangeInclusive<u16>], status: u16) -> bool {
+    ranges.iter().any(|range| range.contains(&status))
 }
 
 /// Of two entries of one payment, the one that has gone further: an earlier attempt may have been declined. Two that were charged have charged the
@@ -342,14 +345,19 @@ fn lookup_text(parts: &[Part], key: KeyForm, time: TimeForm) -> Template {
     template
 }
 
-/// Reads `[processor.lookup]`. `longest_ms` is an attempt's and its connection's longest life; `answers_name` says that a reference is
-/// read from answers to attempts.
-pub(crate) fn read_lookup(
-    processor: &mut Table<'_>,
-    head: &Head<'_>,
-    longest_ms: u64,
-    answers_name: bool,
-) -> Option<Lookup> {
+/// What the rest of the processor's table says that a look-up depends on.
+pub(crate) struct Known {
+    /// An attempt's and its connection's longest life.
+    pub(crate) longest_ms: u64,
+    /// A reference is read from answers to attempts.
+    pub(crate) answers_name: bool,
+    /// A request says which payment it is.
+    pub(crate) is_named: bool,
+}
+
+/// Reads `[processor.lookup]`.
+pub(crate) fn read_lookup(processor: &mut Table<'_>, head: &Head<'_>, known: &Known) -> Option<Lookup> {
+    let Known { longest_ms, answers_name, is_named } = *known;
     let mut table = processor.table("lookup")?;
     let time = table.word("time", &TIME_FORMS).unwrap_or(TimeForm::Iso);
     let matches = table.get("matches").and_then(|entry| pointer(&entry));
@@ -360,7 +368,7 @@ pub(crate) fn read_lookup(
     let next = table.table("next").and_then(|next| read_next(next, list.is_some()));
 
     let mut headers = Template::default();
-    head.headers(table.table("headers"), &mut headers);
+    head.headers(table.table("headers"), None, &mut headers);
     let end = |mut template: Template| {
         template.extend(headers.clone());
         template.bytes("Connection: close\r\n\r\n");
@@ -411,9 +419,18 @@ pub(crate) fn read_lookup(
     };
 
     let found = table.get("found").map_or_else(|| vec![200..=299], |entry| statuses(&entry));
-    let not_found = table.get("not_found").map(|entry| statuses(&entry)).unwrap_or_default();
-    let states = table.get("state").map(|entry| entry.entries()).unwrap_or_default();
-    let states = states.iter().filter_map(Entry::table).filter_map(read_state).collect();
+    let not_found = table.get("not_found").map(|entry| {
+        let not_found = statuses(&entry);
+        let both = not_found.iter().cloned().flatten().find(|status| is_in(&found, *status));
+        if let Some(status) = both {
+            entry.expected(&format!(
+                "no status of found, which is \"2xx\" where it is not written; {status} is one"
+            ));
+        }
+        not_found
+    });
+    let not_found = not_found.unwrap_or_default();
+    let states = table.get("state").map(|entry| read_states(&entry)).unwrap_or_default();
     let amount = table.table("amount").and_then(|mut amount| {
         let at = amount.need("pointer", "a JSON pointer").and_then(|entry| pointer(&entry));
         let form = amount_form(&mut amount);
@@ -436,6 +453,14 @@ pub(crate) fn read_lookup(
         entry.expected(&format!(
             "at least attempt_timeout_ms + connect_timeout_ms = {longest_ms}: before that an attempt may still arrive"
         ));
+    }
+    if not_found_after_ms.is_some()
+        && !is_named
+        && let Some(entry) = table.get("not_found_after_ms")
+    {
+        entry.expected(
+            "{id} or {key} in the request: without them no payment can be found, and \"not found\" proves nothing",
+        );
     }
     table.finish();
     let list = list.map(|pointer| List { pointer, next: next.map(|(next, _)| next) });
@@ -474,6 +499,28 @@ fn read_next(mut table: Table<'_>, has_list: bool) -> Option<(Next, String)> {
     let pages_max = table.number_or("pages_max", 10, 1..=PAGES_MAX);
     table.finish();
     Some((Next { more: more?, cursor: cursor?, pages_max }, parameter?))
+}
+
+/// Ordered rules, of which none may hide a text of one behind it.
+fn read_states(entry: &Entry<'_>) -> Vec<(String, Text, State)> {
+    let mut states: Vec<(String, Text, State)> = Vec::new();
+    for entry in entry.some_entries("[[processor.lookup.state]] table") {
+        let Some(state) = entry.table().and_then(read_state) else { continue };
+        let (pointer, text, _) = &state;
+        let hides = |before: &Text| match (before, text) {
+            (Text::Any, _) => true,
+            // All others.
+            (Text::OneOf(_), Text::Any) => false,
+            (Text::OneOf(_), Text::OneOf(texts)) => texts.iter().any(|text| before.is(text)),
+        };
+        if states.iter().any(|(at, before, _)| at == pointer && hides(before)) {
+            entry.expected(&format!(
+                "other texts at {pointer:?} than the states before it have, which would hide it"
+            ));
+        }
+        states.push(state);
+    }
+    states
 }
 
 fn read_state(table: Table<'_>) -> Option<(String, Text, State)> {

@@ -7,7 +7,7 @@ use galo_engine::PROCESSORS_LEN_MAX;
 use crate::auth::{Auth, read_url};
 use crate::files::Files;
 use crate::health::Health;
-use crate::lookup::{Lookup, read_lookup};
+use crate::lookup::{Known, Lookup, read_lookup};
 use crate::notify::Notification;
 use crate::request::{Head, Idempotency, Request, read_idempotency, read_request};
 use crate::rules::{Answers, read_answers};
@@ -140,10 +140,13 @@ pub(crate) fn read_processor(mut table: Table<'_>, place: u8, files: &Files<'_>)
         user_timeout_ms: table.number_or("user_timeout_ms", 3_000, 0..=HOUR_MS),
     };
     let auth = Auth::read(table.table("auth"), files);
-    let key = read_idempotency(&mut table);
+    let key = read_idempotency(&mut table, &auth);
     // A stand-in, so that what follows is read, too; a missing URL is a mistake already.
     let some_url = url.clone().unwrap_or_else(|| Url::parse("http://unknown").expect("a URL"));
+    let count = table.log().count();
     let request = read_request(&mut table, &some_url, &auth, &key);
+    // Of a request with a mistake nothing is known.
+    let is_named = table.log().count() > count || request.as_ref().is_some_and(Request::names_payment);
     let (answers, looked_up) = read_answers(&mut table);
     let declined_goes_on = match table.table("declines") {
         None => true,
@@ -155,7 +158,8 @@ pub(crate) fn read_processor(mut table: Table<'_>, place: u8, files: &Files<'_>)
     };
     let head = Head { method: "GET", url: &some_url, auth: &auth, key: key.public.key };
     let longest_ms = connection.attempt_timeout_ms + connection.connect_timeout_ms;
-    let lookup = read_lookup(&mut table, &head, longest_ms, answers.names_reference());
+    let known = Known { longest_ms, answers_name: answers.names_reference(), is_named };
+    let lookup = read_lookup(&mut table, &head, &known);
     if let Some((at, verdict)) = looked_up
         && table.get("lookup").is_none()
     {
@@ -196,7 +200,7 @@ fn read_tls(table: Option<Table<'_>>, url: Option<&Url>, files: &Files<'_>) -> O
         let entry = table.get(key)?;
         let (path, pem) = (files.path(&entry)?, files.pem(&entry)?);
         if !pem.windows(11).any(|window| window == b"-----BEGIN ") {
-            entry.expected("a file in PEM form, with -----BEGIN in it");
+            files.expected(&entry, "a file in PEM form, with -----BEGIN in it");
         }
         Some(Pem { path, pem: Secret::new(pem) })
     };
@@ -208,9 +212,8 @@ fn read_tls(table: Option<Table<'_>>, url: Option<&Url>, files: &Files<'_>) -> O
         _ => {}
     }
     let server_name = table.read("server_name", |text| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:".contains(&byte);
-        let usable = (1..=253).contains(&text.len()) && text.bytes().all(plain);
-        usable.then(|| text.to_owned()).ok_or_else(|| "a host's name or address".to_owned())
+        let name = url::is_certified_name(text).then(|| text.to_owned());
+        name.ok_or_else(|| "a host's name or address".to_owned())
     });
     table.finish();
     Some(Tls { ca, client: certificate.zip(key), server_name: server_name.unwrap_or(host) })

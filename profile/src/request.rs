@@ -70,6 +70,11 @@ impl Request {
         &self.client_members
     }
 
+    /// Whether something that is sent says which payment it is: a look-up finds nothing else.
+    pub(crate) fn names_payment(&self) -> bool {
+        self.template.has(|piece| matches!(piece, Piece::Id | Piece::Key(_)))
+    }
+
     /// Attempts need a token of [`crate::auth::Tokens`].
     #[must_use]
     pub const fn needs_token(&self) -> bool {
@@ -107,7 +112,7 @@ pub(crate) struct Key<'a> {
     at: &'a At,
 }
 
-pub(crate) fn read_idempotency<'a>(processor: &mut Table<'a>) -> Key<'a> {
+pub(crate) fn read_idempotency<'a>(processor: &mut Table<'a>, auth: &Auth) -> Key<'a> {
     let nothing =
         Idempotency { has_key: false, key: KeyForm::Hyphenated, window_s: Some(0), concurrent: false };
     let mut key = Key { public: nothing, place: KeyPlace::Nowhere, header: None, at: processor.at() };
@@ -129,7 +134,13 @@ pub(crate) fn read_idempotency<'a>(processor: &mut Table<'a>) -> Key<'a> {
     key.public.has_key = place != KeyPlace::Nowhere;
     if place == KeyPlace::Header {
         let entry = table.need("name", "the header's name");
-        key.header = entry.and_then(|entry| entry.read(header_name));
+        key.header = entry.and_then(|entry| {
+            entry.read(|text| {
+                let name = own_header_name(header_name(text)?)?;
+                let is_auths = auth.header().is_some_and(|auths| auths.eq_ignore_ascii_case(name));
+                if is_auths { Err("another header than auth's".to_owned()) } else { Ok(name) }
+            })
+        });
     }
     if place != KeyPlace::Nowhere {
         let longest = table.number_or("length_max", 255, 1..=1_024);
@@ -154,14 +165,48 @@ pub(crate) fn read_idempotency<'a>(processor: &mut Table<'a>) -> Key<'a> {
     key
 }
 
-/// A header that a file may set.
-pub(crate) fn header_name(text: &str) -> Result<&str, String> {
-    const OURS: [&str; 8] =
-        ["host", "content-length", "transfer-encoding", "connection", "expect", "te", "upgrade", "trailer"];
+/// What goes over a connection and how is Galo's to say.
+const OURS: [&str; 10] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "expect",
+    "te",
+    "upgrade",
+    "trailer",
+];
+
+const CONTENT_TYPE: &str = "content-type";
+
+/// What lets us in.
+const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+
+fn is_one_of(text: &str, names: &[&str]) -> bool {
+    names.iter().any(|name| name.eq_ignore_ascii_case(text))
+}
+
+/// A header whose value stands in the file.
+fn header_name(text: &str) -> Result<&str, String> {
+    let name = token(text, &OURS)?;
+    let is_open = !is_one_of(name, &CREDENTIALS);
+    let expected = "a header without credentials, which [processor.auth] reads from a file";
+    is_open.then_some(name).ok_or_else(|| expected.to_owned())
+}
+
+/// A header for one purpose, which is none that a request has already.
+pub(crate) fn own_header_name(text: &str) -> Result<&str, String> {
+    token(text, &[CONTENT_TYPE]).and_then(|name| token(name, &OURS))
+}
+
+/// A header's name, and none of these.
+fn token<'a>(text: &'a str, ours: &[&str]) -> Result<&'a str, String> {
     if !is_header_name(text) {
         return Err("a header's name".to_owned());
     }
-    if OURS.contains(&text.to_ascii_lowercase().as_str()) {
+    if is_one_of(text, ours) {
         return Err("a header that Galo does not write itself".to_owned());
     }
     Ok(text)
@@ -186,9 +231,16 @@ impl Head<'_> {
         template
     }
 
-    /// A table of headers; whether one of them is a content type.
-    pub(crate) fn headers(&self, table: Option<Table<'_>>, template: &mut Template) -> bool {
-        let mut has_type = false;
+    /// A table of headers; whether one of them is a content type. Each name is sent once, be it by the table, by `auth` or for the key.
+    pub(crate) fn headers(
+        &self,
+        table: Option<Table<'_>>,
+        key_header: Option<&str>,
+        template: &mut Template,
+    ) -> bool {
+        let mut sent: Vec<(&str, &str)> = Vec::new();
+        sent.extend(self.auth.header().map(|name| (name, "auth sends this one")));
+        sent.extend(key_header.map(|name| (name, "idempotency sends this one")));
         if let Some(table) = &table
             && table.entries().count() > HEADERS_MAX
         {
@@ -196,19 +248,25 @@ impl Head<'_> {
         }
         for (name, entry) in table.iter().flat_map(Table::entries) {
             if let Err(expected) = header_name(name) {
-                entry.expected(&format!("{expected} before the value"));
+                entry.expected(&expected);
                 continue;
             }
+            if let Some((_, by)) = sent.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)) {
+                entry.expected(&format!("each header once, in whatever case: {by}"));
+                continue;
+            }
+            sent.push((name, "another one stands before it"));
             let parts = entry.read(|text| {
                 is_header_value(text).then_some(()).ok_or("printable ASCII, no blanks at the ends")?;
-                text::parts(text, Scope::Head)
+                // Its own words would show what stands in the braces.
+                let expected = |_| "braces in pairs, and no placeholder but {id} and {key}".to_owned();
+                text::parts(text, Scope::Head).map_err(expected)
             });
-            has_type |= name.eq_ignore_ascii_case("content-type");
             template.bytes(format!("{name}: "));
             template.extend(head_text(&parts.unwrap_or_default(), self.key));
             template.bytes("\r\n");
         }
-        has_type
+        sent.iter().any(|(name, _)| is_one_of(name, &[CONTENT_TYPE]))
     }
 }
 
@@ -273,7 +331,7 @@ pub(crate) fn read_request(
 
     let head = Head { method, url, auth, key: key.public.key };
     let mut template = head.begin(head_text(&path, key.public.key));
-    let has_type = head.headers(table.table("headers"), &mut template);
+    let has_type = head.headers(table.table("headers"), key.header, &mut template);
     if let Some(name) = key.header {
         template.bytes(format!("{name}: "));
         template.push(Piece::Key(key.public.key));

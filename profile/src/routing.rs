@@ -4,6 +4,10 @@ use galo_engine::router::Thresholds;
 
 use crate::table::Table;
 
+/// The word for a bound that there is not, and what the router takes for one.
+const NONE: &str = "none";
+const NONE_US: u64 = u64::MAX;
+
 /// What the router is told. The meaning of each threshold is in `docs/routing.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Routing {
@@ -33,12 +37,18 @@ impl Routing {
         let Some(mut table) = table else { return default };
         let base = table.word("profile", &Self::NAMES).unwrap_or(default);
         const DAY_MS: u64 = 86_400_000;
+        let of = base.thresholds;
+        let mut bound = |key, base_us: u64| match table.get(key) {
+            None => base_us,
+            Some(entry) if entry.text() == Some(NONE) => NONE_US,
+            Some(_) => table.number_or_word(key, NONE, 1..=DAY_MS).map_or(base_us, |ms| ms * 1_000),
+        };
+        let (slow_us, stale_us) = (bound("slow_ms", of.slow_us), bound("stale_ms", of.stale_us));
         let mut ms =
             |key, base_us: u64, low| table.number(key, low..=DAY_MS).map_or(base_us, |ms| ms * 1_000);
-        let of = base.thresholds;
         let thresholds = Thresholds {
-            slow_us: ms("slow_ms", of.slow_us, 1),
-            stale_us: ms("stale_ms", of.stale_us, 1),
+            slow_us,
+            stale_us,
             silent_us: ms("silent_ms", of.silent_us, 1),
             settle_us_max: ms("settle_ms", of.settle_us_max, 0),
             horizon_us: table.number_or("horizon_s", of.horizon_us / 1_000_000, 1..=31_536_000) * 1_000_000,
@@ -48,11 +58,15 @@ impl Routing {
         if thresholds.stale_us < thresholds.slow_us {
             table.mistake(&format!(
                 "expected slow_ms ({}) to be at most stale_ms ({})",
-                thresholds.slow_us / 1_000,
-                thresholds.stale_us / 1_000
+                shown(thresholds.slow_us),
+                shown(thresholds.stale_us)
             ));
         }
         table.finish();
         Self { patience_ms, thresholds }
     }
+}
+
+fn shown(bound_us: u64) -> String {
+    if bound_us == NONE_US { NONE.to_owned() } else { (bound_us / 1_000).to_string() }
 }

@@ -142,7 +142,7 @@ pub(crate) fn read_answers<'a>(processor: &mut Table<'a>) -> (Answers, Option<(&
     let mut answers = Answers { rules: Rules::new(rules), reason: Vec::new(), reference: None };
     if let Some(mut table) = processor.table("answer") {
         if let Some(entry) = table.get("reason") {
-            answers.reason = entry.entries().iter().filter_map(pointer).collect();
+            answers.reason = entry.some_entries("pointer in the list").iter().filter_map(pointer).collect();
         }
         answers.reference = table.get("reference").and_then(|entry| pointer(&entry));
         table.finish();
@@ -162,7 +162,8 @@ fn rule(mut table: Table<'_>) -> Option<Rule> {
         Some((name?.to_owned(), text?))
     });
     let member = table.table("member").and_then(|member| member_condition(member, |_| ()));
-    let has_condition = ["status", "header", "member"].iter().any(|key| table.get(key).is_some());
+    let says_status = table.get("status").is_some() && !is_every_status(&statuses);
+    let has_condition = says_status || ["header", "member"].iter().any(|key| table.get(key).is_some());
     let names: Vec<(&str, Verdict)> = Verdict::ALL
         .into_iter()
         .filter(|verdict| *verdict != Verdict::NotSent)
@@ -199,7 +200,7 @@ fn condition(table: &mut Table<'_>) -> Option<Text> {
     }
     let entries = match (is, one_of) {
         (Some(entry), _) => vec![entry],
-        (None, Some(entry)) => entry.entries(),
+        (None, Some(entry)) => entry.some_entries("text in the list"),
         (None, None) => return Some(Text::Any),
     };
     let texts = entries.iter().map(|entry| match &entry.node.value {
@@ -236,7 +237,11 @@ pub(crate) fn statuses(entry: &Entry<'_>) -> Vec<RangeInclusive<u16>> {
         }
         range
     };
-    entry.entries().iter().filter_map(range).collect()
+    entry.some_entries("status in the list").iter().filter_map(range).collect()
+}
+
+fn is_every_status(ranges: &[RangeInclusive<u16>]) -> bool {
+    (100..=599).all(|status| ranges.iter().any(|range| range.contains(&status)))
 }
 
 fn status_range(text: &str) -> Option<RangeInclusive<u16>> {

@@ -18,6 +18,11 @@ impl Log {
         self.0.borrow_mut().push(Error::new(at, text));
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.borrow().len()
+    }
+
     pub(crate) fn into_errors(self) -> Vec<Error> {
         self.0.into_inner()
     }
@@ -40,9 +45,23 @@ pub(crate) struct Entry<'a> {
     pub(crate) path: String,
 }
 
+/// Tables in which secrets stand by mistake: no message shows what is below them.
+const SECRETIVE: [&str; 3] = ["auth", "hmac", "headers"];
+
 impl<'a> Entry<'a> {
-    /// Says what was expected here.
+    /// Says what was expected here, and what is there, unless that may be a secret.
     pub(crate) fn expected(&self, expected: &str) {
+        let is_below = self.path.split('.').any(|step| SECRETIVE.contains(&step));
+        // A password in a URL, wherever it was put.
+        if is_below || self.text().is_some_and(|text| text.contains('@')) {
+            self.expected_secretly(expected);
+        } else {
+            self.expected_openly(expected);
+        }
+    }
+
+    /// Likewise, where the value is surely no secret.
+    pub(crate) fn expected_openly(&self, expected: &str) {
         self.log.add(&self.node.at, format!("{} = {}: expected {expected}", self.path, self.node.shown()));
     }
 
@@ -92,6 +111,15 @@ impl<'a> Entry<'a> {
             Value::List(nodes) => nodes.iter().map(entry).collect(),
             _ => vec![self.clone()],
         }
+    }
+
+    /// Likewise, of a list that must have some: an empty one would mean nothing at all, or everything.
+    pub(crate) fn some_entries(&self, expected: &str) -> Vec<Self> {
+        let entries = self.entries();
+        if entries.is_empty() {
+            self.expected(&format!("at least one {expected}"));
+        }
+        entries
     }
 }
 
@@ -213,7 +241,7 @@ impl<'a> Table<'a> {
         self.finish();
     }
 
-    /// Names the keys that nobody asked for.
+    /// Names the keys that nobody asked for, and not their values: a secret may be among them.
     pub(crate) fn finish(self) {
         for member in self.members {
             if self.asked.iter().any(|asked| *asked == member.name) {
@@ -227,7 +255,7 @@ impl<'a> Table<'a> {
                 _ => format!("expected one of {}", self.asked.join(", ")),
             };
             let path = self.path_of(&member.name);
-            self.log.add(&member.at, format!("{path} = {}: an unknown key; {instead}", member.node.shown()));
+            self.log.add(&member.at, format!("{path}: an unknown key; {instead}"));
         }
     }
 }

@@ -91,7 +91,9 @@ pub(crate) fn parts(text: &str, scope: Scope) -> Result<Vec<Part>, String> {
             return Err("braces in pairs, and {{ or }} for one that stands for itself".to_owned());
         };
         let Some(placeholder) = scope.placeholder(&rest[..close]) else {
-            return Err(format!("no placeholder but {}; {{{}}} is none", scope.names(), &rest[..close]));
+            // As in every value, what stands around an @ may be a password.
+            let name = if rest[..close].contains('@') { "…" } else { &rest[..close] };
+            return Err(format!("no placeholder but {}; {{{name}}} is none", scope.names()));
         };
         if !literal.is_empty() {
             parts.push(Part::Literal(std::mem::take(&mut literal)));

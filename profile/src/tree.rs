@@ -24,6 +24,9 @@ pub(crate) struct Member {
     pub(crate) node: Node,
 }
 
+/// Tables of a processor that are of a kind, and the keys that name it. No other table is: a body's members have any names.
+const KINDS: [(&str, &str); 2] = [("auth", "kind"), ("idempotency", "in")];
+
 /// What TOML knows, numbers by their digits.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
@@ -83,16 +86,30 @@ impl Node {
         }
     }
 
-    /// This tree's values wherever it has some, and `under`'s where it has none.
+    /// A processor's table over its profile's.
     ///
-    /// Tables are laid over each other member by member, with one exception: a table that is of another `kind` (or has its key
-    /// `in` another place) than the one below has nothing to do with it. Lists are not joined.
-    pub(crate) fn over(self, under: Self) -> Self {
-        let kind = |node: &Self| ["kind", "in"].iter().find_map(|name| node.text(name).map(str::to_owned));
-        let other_kind = kind(&self).is_some() && kind(&self) != kind(&under);
+    /// A table that is of another kind than the profile's has nothing to do with it.
+    pub(crate) fn over_profile(self, mut profile: Self) -> Self {
+        let is_of_another_kind = |below: &Member| {
+            let key = KINDS.iter().find(|(table, _)| *table == below.name).map(|(_, key)| *key);
+            let kinds = key.and_then(|key| {
+                let kind = self.member(&below.name)?.node.text(key)?;
+                Some((kind, below.node.text(key)))
+            });
+            kinds.is_some_and(|(above, below)| Some(above) != below)
+        };
+        if let Value::Table(members) = &mut profile.value {
+            members.retain(|below| !is_of_another_kind(below));
+        }
+        self.over(profile)
+    }
+
+    /// This tree's values wherever it has some, and `under`'s where it has none. Tables are laid over each other member by member;
+    /// lists are not joined.
+    fn over(self, under: Self) -> Self {
         let at = self.at;
         match (self.value, under.value) {
-            (Value::Table(upper), Value::Table(lower)) if !other_kind => {
+            (Value::Table(upper), Value::Table(lower)) => {
                 Self { value: Value::Table(members_over(upper, lower, &at)), at }
             }
             (value, _) => Self { value, at },

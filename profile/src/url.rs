@@ -1,6 +1,7 @@
 //! A processor's URL, taken apart; nothing is resolved here.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// What is accepted, in the words of the messages.
 pub(crate) const EXPECTED: &str =
@@ -19,6 +20,30 @@ pub struct Url {
     pub authority: String,
     /// What stands before each request's path: empty, or beginning and not ending with a slash.
     pub path_prefix: String,
+}
+
+/// Whether a text that is no URL of ours may hold a password or a key.
+pub(crate) fn may_hold_secret(text: &str) -> bool {
+    text.contains(['@', '?'])
+}
+
+/// Whether a certificate can have this name: a host's (RFC 1123, section 2.1, and underscores), or an address without brackets.
+pub(crate) fn is_certified_name(text: &str) -> bool {
+    if text.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let is_label = |label: &str| {
+        let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        (1..=63).contains(&label.len()) && plain && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let mut labels = text.strip_suffix('.').unwrap_or(text).rsplit('.');
+    // What ends in a number is an address, or none.
+    let ends_in_number = labels.clone().next().is_some_and(|last| {
+        let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+        last.bytes().all(|byte| byte.is_ascii_digit())
+            || hex.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    });
+    text.len() <= 253 && labels.all(is_label) && !ends_in_number
 }
 
 impl Url {
@@ -48,7 +73,9 @@ impl Url {
             None => 80,
         };
         let path_prefix = uri.path().trim_end_matches('/').to_owned();
-        let usable = !host.is_empty() && path_prefix.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
+        let usable = !host.is_empty()
+            && (!https || is_certified_name(host))
+            && path_prefix.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
         usable.then(|| Self {
             https,
             host: host.to_owned(),
@@ -56,6 +83,11 @@ impl Url {
             authority: authority.as_str().to_owned(),
             path_prefix,
         })
+    }
+
+    /// The whole path of a text that is a URL: its end is left as it is, since it is no prefix of another.
+    pub(crate) fn path(text: &str) -> String {
+        text.parse().map_or_else(|_| "/".to_owned(), |uri: http::Uri| uri.path().to_owned())
     }
 }
 
@@ -97,8 +129,45 @@ mod tests {
             "http://bank:99999",
             "http://ba nk",
             "http://bank/\r\nX: y",
+            "https://-bad-..x",
+            "https://a..b",
         ] {
             assert_eq!(Url::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificates_name_is_a_hosts_or_an_address() {
+        let long = "a".repeat(63);
+        let longest = format!("{long}.{long}.{long}.{}", &long[..61]);
+        for text in ["a", "bank.test", "bank.test.", "b-1.x_y.0a", "127.0.0.1", "::1", "1.2.3.b", &longest] {
+            assert!(is_certified_name(text), "{text}");
+        }
+        let beyond = [format!("{longest}a"), format!("{long}a.b")];
+        for text in [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".a",
+            "-a.b",
+            "a-.b",
+            "a.-",
+            "a:b",
+            "a b",
+            "*.b",
+            "é",
+            "[::1]",
+            "127.0.0",
+            "1.2.3.4.5",
+            "a.1",
+            "a.0x1f",
+            "a.0x",
+            "1::2::3",
+            &beyond[0],
+            &beyond[1],
+        ] {
+            assert!(!is_certified_name(text), "{text}");
         }
     }
 }

@@ -65,6 +65,8 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         ),
         ("url", "", &format!("1: processor.url is missing: {url}")),
         ("url", r#"url = "ftp://bank""#, &format!("3: processor.url = \"ftp://bank\": {url}")),
+        // A certificate must have this name.
+        ("url", r#"url = "https://-bad-..x""#, &format!("3: processor.url = \"https://-bad-..x\": {url}")),
         (
             "url",
             r#"url = "https://u:p4ss@bank""#,
@@ -103,7 +105,7 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "attempt",
             "attempt_timeot_ms = 1",
-            "4: processor.attempt_timeot_ms = 1: an unknown key; did you mean attempt_timeout_ms?",
+            "4: processor.attempt_timeot_ms: an unknown key; did you mean attempt_timeout_ms?",
         ),
         ("attempt", "limits = 1", "4: processor.limits = 1: expected a table"),
         (
@@ -114,7 +116,7 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "attempt",
             "limits = { concurency = 1 }",
-            "4: processor.limits.concurency = 1: an unknown key; did you mean concurrency?",
+            "4: processor.limits.concurency: an unknown key; did you mean concurrency?",
         ),
         (
             "attempt",
@@ -124,7 +126,7 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "attempt",
             "limits = { zebra = 1 }",
-            "4: processor.limits.zebra = 1: an unknown key; expected one of concurrency, per_second",
+            "4: processor.limits.zebra: an unknown key; expected one of concurrency, per_second",
         ),
         (
             "attempt",
@@ -183,6 +185,16 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
             "tls = { server_name = \"a b\" }",
             "4: processor.tls.server_name = \"a b\": expected a host's name or address",
         ),
+        (
+            "attempt",
+            "tls = { server_name = \"a:b\" }",
+            "4: processor.tls.server_name = \"a:b\": expected a host's name or address",
+        ),
+        (
+            "attempt",
+            "tls = { server_name = \"-bad-..x\" }",
+            "4: processor.tls.server_name = \"-bad-..x\": expected a host's name or address",
+        ),
         // Authorization.
         (
             "attempt",
@@ -192,7 +204,7 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "attempt",
             "auth = { kind = \"digest\" }",
-            "4: processor.auth.kind = \"digest\": expected \"header\", \"bearer\", \"basic\", \"oauth2\" or \"none\"",
+            "4: processor.auth.kind: expected \"header\", \"bearer\", \"basic\", \"oauth2\" or \"none\" (the value is not shown)",
         ),
         (
             "attempt",
@@ -202,12 +214,12 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "attempt",
             "auth = { kind = \"bearer\", token = \"x\" }",
-            "4: processor.auth.token = \"x\": an unknown key; expected one of kind, token_file\nprocessors.toml:4: processor.auth.token_file is missing: expected the path of the file that holds the secret",
+            "4: processor.auth.token: an unknown key; expected one of kind, token_file\nprocessors.toml:4: processor.auth.token_file is missing: expected the path of the file that holds the secret",
         ),
         (
             "attempt",
             "auth = { kind = \"bearer\", token_file = \"absent\" }",
-            "4: processor.auth.token_file = \"absent\": expected a file that can be read (No such file or directory (os error 2))",
+            "4: processor.auth.token_file: expected a file that can be read (No such file or directory (os error 2)) (the value is not shown)",
         ),
         (
             "attempt",
@@ -227,20 +239,20 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "attempt",
             "auth = { kind = \"header\", name = \"A B\", value_file = \"token\" }",
-            "4: processor.auth.name = \"A B\": expected a header's name",
+            "4: processor.auth.name: expected a header's name (the value is not shown)",
         ),
         (
             "attempt",
             "auth = { kind = \"basic\", user = \"a:b\", password_file = \"token\" }",
-            "4: processor.auth.user = \"a:b\": expected printable ASCII without a colon",
+            "4: processor.auth.user: expected printable ASCII without a colon (the value is not shown)",
         ),
         (
             "attempt",
             "auth = { kind = \"oauth2\", token_url = \"x\", client_id = 1, client_secret_file = \"token\", ahead_s = 0, credentials = \"x\" }",
-            "4: processor.auth.ahead_s = 0: expected a whole number from 1 to 86400\n\
-             processors.toml:4: processor.auth.client_id = 1: expected a text\n\
-             processors.toml:4: processor.auth.credentials = \"x\": expected \"header\" or \"body\"\n\
-             processors.toml:4: processor.auth.token_url = \"x\": expected http://host[:port][/prefix] or https://host[:port][/prefix], without user, ? or #",
+            "4: processor.auth.ahead_s: expected a whole number from 1 to 86400 (the value is not shown)\n\
+             processors.toml:4: processor.auth.client_id: expected a text (the value is not shown)\n\
+             processors.toml:4: processor.auth.credentials: expected \"header\" or \"body\" (the value is not shown)\n\
+             processors.toml:4: processor.auth.token_url: expected http://host[:port][/prefix] or https://host[:port][/prefix], without user, ? or # (the value is not shown)",
         ),
         // Request.
         ("request", "", "1: processor.request is missing: expected a table with the keys path and body"),
@@ -322,22 +334,22 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "request",
             "request = { path = \"/p\", headers = { \"a b\" = \"x\" }, body = { k = \"{key}\" } }",
-            "5: processor.request.headers.a b = \"x\": expected a header's name before the value",
+            "5: processor.request.headers.a b: expected a header's name (the value is not shown)",
         ),
         (
             "request",
             "request = { path = \"/p\", headers = { Host = \"x\" }, body = { k = \"{key}\" } }",
-            "5: processor.request.headers.Host = \"x\": expected a header that Galo does not write itself before the value",
+            "5: processor.request.headers.Host: expected a header that Galo does not write itself (the value is not shown)",
         ),
         (
             "request",
             "request = { path = \"/p\", headers = { A = \"x\\r\\nB: y\" }, body = { k = \"{key}\" } }",
-            "5: processor.request.headers.A = \"x\\r\\nB: y\": expected printable ASCII, no blanks at the ends",
+            "5: processor.request.headers.A: expected printable ASCII, no blanks at the ends (the value is not shown)",
         ),
         (
             "request",
             "request = { path = \"/p\", headers = { A = \"{client.x}\" }, body = { k = \"{key}\" } }",
-            "5: processor.request.headers.A = \"{client.x}\": expected no placeholder but {id} and {key}; {client.x} is none",
+            "5: processor.request.headers.A: expected braces in pairs, and no placeholder but {id} and {key} (the value is not shown)",
         ),
         // Idempotency.
         ("idempotency", "", "1: processor.idempotency is missing: expected a table with the key in"),
@@ -364,7 +376,7 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "idempotency",
             "idempotency = { in = \"body\", name = \"k\" }",
-            "6: processor.idempotency.name = \"k\": an unknown key; expected one of in, length_max, window_s, concurrent",
+            "6: processor.idempotency.name: an unknown key; expected one of in, length_max, window_s, concurrent",
         ),
         (
             "idempotency",
@@ -394,7 +406,7 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "idempotency",
             "idempotency = { in = \"none\", window_s = 5 }",
-            "6: processor.idempotency.window_s = 5: an unknown key; expected one of in",
+            "6: processor.idempotency.window_s: an unknown key; expected one of in",
         ),
         // Look-up.
         (
@@ -459,6 +471,41 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         ),
         (
             "lookup",
+            "lookup = { path = \"/p/{id}\", found = [] }",
+            "7: processor.lookup.found = […]: expected at least one status in the list",
+        ),
+        (
+            "lookup",
+            "lookup = { path = \"/p/{id}\", not_found = [] }",
+            "7: processor.lookup.not_found = […]: expected at least one status in the list",
+        ),
+        (
+            "lookup",
+            "lookup = { path = \"/p/{id}\", state = [] }",
+            "7: processor.lookup.state = […]: expected at least one [[processor.lookup.state]] table",
+        ),
+        (
+            "lookup",
+            "lookup = { path = \"/p/{id}\", not_found = [404, 204] }",
+            "7: processor.lookup.not_found = […]: expected no status of found, which is \"2xx\" where it is not written; 204 is one",
+        ),
+        (
+            "lookup",
+            "lookup = { path = \"/p/{id}\", found = \"200-404\", not_found = \"4xx\" }",
+            "7: processor.lookup.not_found = \"4xx\": expected no status of found, which is \"2xx\" where it is not written; 400 is one",
+        ),
+        (
+            "lookup",
+            "lookup = { path = \"/p/{id}\", state = [{ pointer = \"/s\", is = \"x\", says = \"declined\" }, { pointer = \"/s\", one_of = [\"y\", \"x\"], says = \"processed\" }] }",
+            "7: processor.lookup.state = {…}: expected other texts at \"/s\" than the states before it have, which would hide it",
+        ),
+        (
+            "lookup",
+            "lookup = { path = \"/p/{id}\", state = [{ pointer = \"/s\", says = \"pending\" }, { pointer = \"/s\", is = \"x\", says = \"processed\" }] }",
+            "7: processor.lookup.state = {…}: expected other texts at \"/s\" than the states before it have, which would hide it",
+        ),
+        (
+            "lookup",
             "lookup = { path = \"/p/{id}\", amount = { as = \"minor\" } }",
             "7: processor.lookup.amount.pointer is missing: expected a JSON pointer",
         ),
@@ -496,12 +543,12 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "attempt",
             "notification = { id = \"/id\", hmac = { header = \"X\", secret_file = \"token\", algorithm = \"md5\" } }",
-            "4: processor.notification.hmac.algorithm = \"md5\": expected \"sha256\"",
+            "4: processor.notification.hmac.algorithm: expected \"sha256\" (the value is not shown)",
         ),
         (
             "attempt",
             "notification = { id = \"/id\", hmac = { header = \"X\", secret_file = \"token\", encoding = \"utf8\" } }",
-            "4: processor.notification.hmac.encoding = \"utf8\": expected \"hex\" or \"base64\"",
+            "4: processor.notification.hmac.encoding: expected \"hex\" or \"base64\" (the value is not shown)",
         ),
         // Tables together.
         (
@@ -517,7 +564,7 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
         (
             "attempt",
             "auth = { kind = \"header\", name = \"Host\", value_file = \"token\" }",
-            "4: processor.auth.name = \"Host\": expected a header that Galo does not write itself",
+            "4: processor.auth.name: expected a header that Galo does not write itself (the value is not shown)",
         ),
         // Outcomes.
         (
@@ -539,6 +586,31 @@ fn each_value_that_is_not_as_expected_is_named_with_its_line() {
             "status",
             "",
             "8: processor.outcome: expected a status, a header or a member: only \"unknown\" may be said of everything",
+        ),
+        (
+            "status",
+            "status = []",
+            "9: processor.outcome.status = […]: expected at least one status in the list",
+        ),
+        (
+            "status",
+            "status = [\"1xx\", \"200-599\"]",
+            "8: processor.outcome: expected a status, a header or a member: only \"unknown\" may be said of everything",
+        ),
+        (
+            "status",
+            "member = { pointer = \"/s\", one_of = [] }",
+            "9: processor.outcome.member.one_of = […]: expected at least one text in the list",
+        ),
+        (
+            "status",
+            "header = { name = \"A\", one_of = [] }",
+            "9: processor.outcome.header.one_of = […]: expected at least one text in the list",
+        ),
+        (
+            "attempt",
+            "answer = { reason = [] }",
+            "4: processor.answer.reason = […]: expected at least one pointer in the list",
         ),
         (
             "status",
@@ -595,13 +667,21 @@ fn mistakes_of_the_file_as_a_whole_are_named() {
         (String::new(), "processors.toml:1: processor is missing: expected 1 to 8 [[processor]] tables".to_owned()),
         ("processor = []".to_owned(), "processors.toml:1: processor = […]: expected 1 to 8 [[processor]] tables".to_owned()),
         ("processor = 1".to_owned(), "processors.toml:1: processor = 1: expected a table".to_owned()),
-        (format!("procesor = 1\n{GOOD}"), "processors.toml:1: procesor = 1: an unknown key; did you mean processor?".to_owned()),
+        (format!("procesor = 1\n{GOOD}"), "processors.toml:1: procesor: an unknown key; did you mean processor?".to_owned()),
         (routing("profile = \"fast\""), "processors.toml:12: routing.profile = \"fast\": expected \"contest\" or \"steady\"".to_owned()),
-        (routing("patience_s = 1"), "processors.toml:12: routing.patience_s = 1: an unknown key; did you mean patience_ms?".to_owned()),
+        (routing("patience_s = 1"), "processors.toml:12: routing.patience_s: an unknown key; did you mean patience_ms?".to_owned()),
         (routing("slow_ms = 0"), "processors.toml:12: routing.slow_ms = 0: expected a whole number from 1 to 86400000".to_owned()),
         (
             routing("slow_ms = 2_000\nstale_ms = 1_000"),
             "processors.toml:11: routing: expected slow_ms (2000) to be at most stale_ms (1000)".to_owned(),
+        ),
+        (
+            routing("stale_ms = 1_000"),
+            "processors.toml:11: routing: expected slow_ms (none) to be at most stale_ms (1000)".to_owned(),
+        ),
+        (
+            routing("slow_ms = \"never\""),
+            "processors.toml:12: routing.slow_ms = \"never\": expected a whole number from 1 to 86400000, or \"none\"".to_owned(),
         ),
         (
             format!("{GOOD}{GOOD}"),

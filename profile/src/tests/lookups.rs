@@ -231,7 +231,7 @@ fn windows_and_ages_are_kept() {
     let none = one(&own("", LIST));
     assert!(!none.idempotency.has_key);
     assert_eq!(none.lookup.as_ref().unwrap().not_found_after_ms, None);
-    let text = LIST.replace("margin_s = 10", "not_found_after_ms = 31_000");
+    let text = LIST.replace("margin_s = 10", "not_found_after_ms = 31_000").replace("\"/p\"", "\"/p/{id}\"");
     let processor = one(&own("", &text));
     assert_eq!(processor.lookup.as_ref().unwrap().not_found_after_ms, Some(31_000));
 }

@@ -1,9 +1,11 @@
 //! Tests of the crate as its users see it: files in, bytes and verdicts out.
 
 mod errors;
+mod headers;
 mod lookups;
 mod reload;
 mod requests;
+mod secrets;
 mod shipped;
 
 use std::path::{Path, PathBuf};

@@ -112,4 +112,11 @@ fn routing_takes_a_profile_and_overrides() {
     assert_eq!(routing("[routing]\nprofile = \"contest\""), Routing::CONTEST);
     let own = routing("[routing]\nprofile = \"contest\"\npatience_ms = 7");
     assert_eq!(own, Routing { patience_ms: 7, ..Routing::CONTEST });
+    let bounds = |lines: &str| {
+        let of = routing(lines).thresholds;
+        (of.slow_us, of.stale_us)
+    };
+    assert_eq!(bounds("[routing]\nslow_ms = \"none\"\nstale_ms = \"none\""), (u64::MAX, u64::MAX));
+    assert_eq!(bounds("[routing]\nslow_ms = 7"), (7_000, u64::MAX));
+    assert_eq!(bounds("[routing]\nprofile = \"contest\"\nstale_ms = \"none\""), (1_250_000, u64::MAX));
 }

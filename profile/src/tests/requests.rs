@@ -229,10 +229,10 @@ fn credentials_are_sent_and_never_shown() {
 #[test]
 fn a_token_is_asked_for_as_the_rfc_says() {
     let folder = Folder::new("token");
-    let ask = |more: &str| {
+    let ask_at = |path: &str, more: &str| {
         let text = own(
             &format!(
-                "auth = {{ kind = \"oauth2\", token_url = \"https://auth.test:8443/o/token\", client_id = \"me@x\", \
+                "auth = {{ kind = \"oauth2\", token_url = \"https://auth.test:8443{path}\", client_id = \"me@x\", \
                  client_secret_file = \"password\"{more} }}\nrequest = {{ path = \"/p\" }}\nidempotency = {{ in = \"none\" }}"
             ),
             "",
@@ -242,6 +242,7 @@ fn a_token_is_asked_for_as_the_rfc_says() {
         let mut tokens = crate::Tokens::new(*oauth2);
         String::from_utf8(tokens.needs(now).unwrap().expose().to_vec()).unwrap()
     };
+    let ask = |more: &str| ask_at("/o/token", more);
     // base64("me%40x:pass%3Aword")
     assert_eq!(
         ask(", scope = \"a b\""),
@@ -252,6 +253,10 @@ fn a_token_is_asked_for_as_the_rfc_says() {
     let in_body = ask(", credentials = \"body\"");
     assert!(in_body.ends_with("grant_type=client_credentials&client_id=me%40x&client_secret=pass%3Aword"));
     assert!(!in_body.contains("Authorization"));
+    // The path is the server's own, with a slash at its end where it has one.
+    for (path, sent) in [("", "/"), ("/", "/"), ("/o/token/", "/o/token/"), ("//", "//")] {
+        assert!(ask_at(path, "").starts_with(&format!("POST {sent} HTTP/1.1\r\n")), "{path}");
+    }
 }
 
 #[test]

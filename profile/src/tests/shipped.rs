@@ -65,6 +65,71 @@ fn the_documented_example_is_one() {
     }
 }
 
+/// Only `auth` and `idempotency` are of a kind; a body's members may have any name.
+#[test]
+fn a_member_called_kind_or_in_replaces_nothing() {
+    let folder = Folder::new("members");
+    for name in ["stripe", "localstripe"] {
+        for member in ["kind", "in"] {
+            let lines = format!(
+                "request.body.{member} = \"order\"\nrequest.body.metadata.{member} = \"order\"\n\
+                 request.body.metadata.deep.{member} = \"order\"\n"
+            );
+            let processor = one_in(&folder.0, &(file(name) + &lines));
+            let form = body(&processor, 1_990, r#"{"payment_method":"pm_1"}"#);
+            assert!(form.starts_with("amount=1990&currency=brl&confirm=true&payment_method=pm_1&"), "{form}");
+            let expected = format!(
+                "metadata%5Border_id%5D={ID}&metadata%5B{member}%5D=order&metadata%5Bdeep%5D%5B{member}%5D=order&{member}=order"
+            );
+            assert!(form.ends_with(&expected), "{form}");
+        }
+    }
+}
+
+/// What belongs to another kind is gone, and nothing else is.
+#[test]
+fn another_kind_replaces_what_the_profile_has_of_it() {
+    let folder = Folder::new("kinds");
+    let own = "auth = { kind = \"basic\", user = \"u\", password_file = \"password\" }\nidempotency.in = \"none\"\n";
+    let processor = one_in(&folder.0, &file("stripe").replace("auth.token_file = \"token\"\n", own));
+    let request = rendered(&processor, 1_990, "{}");
+    assert!(
+        request.contains("\r\nAuthorization: Basic ") && !request.contains("Idempotency-Key"),
+        "{request}"
+    );
+    let same = "auth = { kind = \"bearer\", token_file = \"token\" }\nidempotency = { in = \"header\", window_s = 5 }\n";
+    let processor = one_in(&folder.0, &file("stripe").replace("auth.token_file = \"token\"\n", same));
+    assert!(rendered(&processor, 1_990, "{}").contains("\r\nIdempotency-Key: "));
+    assert_eq!(processor.idempotency.window_s, Some(5));
+}
+
+/// Nothing that was sent says which payment it was: then that nothing is found must not send it again.
+#[test]
+fn a_request_without_its_id_is_never_proven_absent() {
+    let folder = Folder::new("absent");
+    let own = |lines: &str| folder.parse(&(file("localstripe") + lines)).map(|_| ());
+    let mistake = own("request.body.metadata.order_id = \"order\"\n").unwrap_err();
+    let expected = ": processor.lookup.not_found_after_ms = 10000: expected {id} or {key} in the request";
+    assert!(mistake.starts_with("profile localstripe:") && mistake.contains(expected), "{mistake}");
+    for lines in [
+        "request.body.metadata.order_id = \"order {key}\"\n",
+        "request.body.metadata.order_id = \"order\"\nrequest.headers.X-Id = \"{id}\"\n",
+        "request.body.metadata.order_id = \"order\"\nrequest.path = \"/v1/payment_intents?id={id}\"\n",
+        "request.body.metadata.order_id = \"order\"\nidempotency = { in = \"header\", name = \"Key\" }\n",
+        "request.body.metadata.order_id = \"order\"\nlookup.not_found_after_ms = \"never\"\n",
+    ] {
+        assert_eq!(own(lines), Ok(()), "{lines}");
+    }
+    // One mistake, not two.
+    assert_eq!(
+        own("request.path = \"/{id\"\nrequest.body.metadata.order_id = \"order\"")
+            .unwrap_err()
+            .lines()
+            .count(),
+        1
+    );
+}
+
 /// The aggregator's way: it has neither the secrets nor the certificates.
 #[test]
 fn every_profile_is_read_without_its_secrets() {
