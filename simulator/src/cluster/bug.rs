@@ -120,6 +120,14 @@ bugs! {
     AddressOfAnother = "address-of-another",
     /// What a processor has since before its id was forgotten is booked once more.
     ComebackBooked = "comeback-booked",
+    /// A notification is believed without a look-up.
+    NotificationBelieved = "notification-believed",
+    /// A gateway does not hand on what the ledger has heard from a processor.
+    NotificationDropped = "notification-dropped",
+    /// Each thread takes all gateways' rate for its own.
+    RateUnshared = "rate-unshared",
+    /// The HTTP client repeats a look-up that found nobody by itself, whatever the rate.
+    LookupRepeats = "lookup-repeats",
     /// No patience ends.
     PatienceForgotten = "patience-forgotten",
 }

@@ -7,7 +7,9 @@ use galo_engine::dispatcher::{Action, Answer, Dispatcher, DispatcherConfig};
 use galo_engine::time::Now;
 use galo_engine::verdict::{End, Verdict};
 use galo_engine::{CorrelationId, Outcome, PROCESSORS_LEN_MAX, Processor};
-use galo_wire::record::{Completion, Discrepancy, Grant, Hello, IntentRecorded, LookupQuery, Role};
+use galo_wire::record::{
+    Assignment, Completion, Discrepancy, Grant, Hello, IntentRecorded, LookupQuery, Role, Withdrawal,
+};
 use galo_wire::{Attached, FrameWriter, Message, PROTOCOL_VERSION, decode_frames};
 
 use super::bug::Bug;
@@ -16,6 +18,7 @@ use super::clock::Clock;
 use super::connections::GivenUp;
 use super::invariant::Invariant;
 use super::link::{Chunk, Connection, Side};
+use super::notification::Awaited;
 use super::oracle::texts;
 use super::world::{Event, World};
 
@@ -59,6 +62,8 @@ pub struct Gateway {
     pub frozen_len: [u64; PROCESSORS_LEN_MAX],
     /// Attempts that it gave up, while the payment was its own.
     pub given_up: Vec<GivenUp>,
+    /// Results that processors have yet to decide on.
+    pub awaited: Awaited,
 }
 
 impl Gateway {
@@ -85,6 +90,7 @@ impl Gateway {
             stale_until_us: [0; PROCESSORS_LEN_MAX],
             frozen_len: [0; PROCESSORS_LEN_MAX],
             given_up: Vec::new(),
+            awaited: Awaited::default(),
         }
     }
 
@@ -101,11 +107,12 @@ impl World {
         }
         let config = DispatcherConfig {
             router: self.plan.router(self.bug),
-            processors: [self.plan.policy(self.bug); PROCESSORS_LEN_MAX],
+            processors: Processor::ALL.map(|processor| self.plan.policy(processor, self.bug)),
             queue_len_max: self.plan.queue_len_max,
             accept_wait_us_max: self.plan.accept_wait_us,
             seed: self.dice.number(),
         };
+        self.meter.started(self.now_us);
         let gateway = &mut self.gateways[number];
         gateway.life += 1;
         gateway.dispatcher = Some(Dispatcher::new(config));
@@ -133,6 +140,7 @@ impl World {
         gateway.stale_until_us = [0; PROCESSORS_LEN_MAX];
         gateway.frozen_len = [0; PROCESSORS_LEN_MAX];
         gateway.given_up.clear();
+        gateway.awaited.clear();
         gateway.greeted = false;
         let connection = gateway.connection.take();
         self.trace(|| format!("gateway {number} dies"));
@@ -142,6 +150,8 @@ impl World {
         self.coverage.unknown += unknown.sum::<u64>();
         self.coverage.contradictions += counters.contradictions.iter().sum::<u64>();
         self.coverage.deferred += counters.deferred;
+        self.coverage.hastened += counters.hastened;
+        self.coverage.rate_held += counters.rate_held.iter().sum::<u64>();
         self.coverage.hung_up += counters.hung_up.iter().sum::<u64>();
         if let Some(connection) = connection {
             self.close(connection, Side::Gateway, lossy);
@@ -162,7 +172,7 @@ impl World {
     }
 
     /// As the gateway's own clock does: no tick while time alone changes nothing.
-    fn plan_tick(&mut self, number: usize) {
+    pub(super) fn plan_tick(&mut self, number: usize) {
         let gateway = &mut self.gateways[number];
         let held = gateway.dispatcher.as_ref().and_then(Dispatcher::tick_wait_us);
         let is_alone = !gateway.frames.is_empty() && !gateway.flush_planned;
@@ -252,6 +262,7 @@ impl World {
             return;
         }
         self.trace(|| format!("gateway {number} says {message:?}"));
+        self.meter_plan(number, &message);
         if let Message::Completion(Completion { correlation_id, outcome: Outcome::Processed, .. }) = message {
             self.heard(number, correlation_id);
         }
@@ -357,6 +368,15 @@ impl World {
             self.oracle.assigned(assignment.correlation_id);
             // It was another's meanwhile, who knows nothing of that.
             self.gateways[number].given_up.retain(|it| it.id() != assignment.correlation_id);
+        }
+        match message {
+            Message::Assignment(Assignment { correlation_id, .. })
+            | Message::Withdrawal(Withdrawal { correlation_id, .. }) => {
+                self.gateways[number].awaited.remove(correlation_id);
+            }
+            Message::Purged(_) => self.gateways[number].awaited.clear(),
+            Message::Notified(notified) if !self.notified(number, notified) => return,
+            _ => {}
         }
         if let Message::Lease(lease) = message {
             self.oracle.lease_heard(lease.processor, number);

@@ -96,6 +96,10 @@ invariants! {
     PatienceEnds = "patience ends",
     /// A payment stays open for good only where its processor has another amount, and that is counted.
     DisputesAreCounted = "disputes are counted",
+    /// After a notification that its owner hears, a payment whose result is awaited is looked up soon.
+    NotificationIsHeeded = "notification is heeded",
+    /// In no second does a processor get more attempts and look-ups than its rate and the gateways' bursts allow.
+    RateIsKept = "rate is kept",
     /// None of the engine's own assertions fails.
     EngineAssertion = "engine assertion",
 }

@@ -3,6 +3,7 @@
 //! Must never: decide for the engine. It draws what is so; what follows from it is the dispatcher's.
 
 use galo_engine::dispatcher::{DoubtPolicy, ProcessorPolicy};
+use galo_engine::rate::RateLimit;
 use galo_engine::router::{Cost, ProcessorSet, RouterConfig, Thresholds};
 use galo_engine::verdict::{Rule, Rules, Verdict};
 use galo_engine::{PROCESSORS_LEN_MAX, Processor};
@@ -75,8 +76,8 @@ impl Plan {
         Processor::first(self.processor_count).iter().copied().collect()
     }
 
-    /// How each of them is treated.
-    pub fn policy(&self, bug: Option<Bug>) -> ProcessorPolicy {
+    /// How one of them is treated.
+    pub fn policy(&self, processor: Processor, bug: Option<Bug>) -> ProcessorPolicy {
         let doubt = DoubtPolicy {
             resend_us_max: if bug == Some(Bug::KeysForEver) { u64::MAX } else { self.resend_us_max },
             has_lookup: true,
@@ -89,9 +90,14 @@ impl Plan {
             },
             echoes_requested_at: true,
         };
+        let gateway_count = u32::try_from(self.gateway_count).expect("few gateways");
+        let rate = self.rate(processor).map(|limit| match bug {
+            Some(Bug::RateUnshared) => RateLimit { per_second: limit.per_second * gateway_count, shares: 1 },
+            _ => limit,
+        });
         ProcessorPolicy {
             concurrency_max: self.concurrency_max,
-            rate: None,
+            rate,
             doubt,
             declined_goes_on: self.declined_goes_on,
         }

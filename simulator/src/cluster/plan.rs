@@ -48,6 +48,10 @@ pub struct Plan {
     pub poisons: Vec<Manner>,
     /// Payments that a processor takes now and decides on later.
     pub pending: u64,
+    /// They notify a gateway of what they have decided.
+    pub notifies: bool,
+    /// How many requests a second each gateway may send a processor, by its index.
+    pub rates: [Option<u32>; PROCESSORS_LEN_MAX],
     /// Processors say that they take nothing for a while.
     pub limits: bool,
     /// Processors decline everything for a while.
@@ -140,12 +144,15 @@ pub struct Plan {
 
 impl Plan {
     /// Draws a plan.
-    pub fn draw(dice: &mut Dice) -> Self {
+    ///
+    /// What was added last has chance of its own, so that other lives stay as they were.
+    pub fn draw(dice: &mut Dice, extra: &mut Dice) -> Self {
         // One seed in ten has no fault but what processors do to single ids: whatever fails there is plainly wrong.
         let calm = dice.one_in(10);
         let tight = dice.one_in(8);
         let mut plan = Self::draw_rest(dice, calm, tight);
         plan.draw_processors(dice, calm, tight);
+        plan.draw_extra(extra);
         plan
     }
 
@@ -190,6 +197,17 @@ impl Plan {
         }
     }
 
+    fn draw_extra(&mut self, extra: &mut Dice) {
+        self.notifies = self.pending > 0 && extra.one_in(2);
+        if extra.one_in(4) {
+            let all = extra.one_in(2);
+            for rate in &mut self.rates[..self.processor_count] {
+                let per_second = extra.pick(&[20, 50, 200]);
+                *rate = (all || extra.one_in(2)).then_some(per_second);
+            }
+        }
+    }
+
     fn draw_rest(dice: &mut Dice, calm: bool, tight: bool) -> Self {
         let rough = |dice: &mut Dice, list: &[u64]| if calm { 0 } else { dice.pick(list) };
         let duration_us = dice.between(500_000, 6_000_000);
@@ -208,6 +226,8 @@ impl Plan {
             poison: 0,
             poisons: Vec::new(),
             pending: 0,
+            notifies: false,
+            rates: [None; PROCESSORS_LEN_MAX],
             limits: false,
             decliners: false,
             lame: false,

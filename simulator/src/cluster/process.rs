@@ -90,6 +90,7 @@ impl World {
         let listening = self.dice.one_in(4);
         for thread in threads {
             self.gateways[thread].draining = true;
+            self.gateways[thread].awaited.clear();
             self.gateways[thread].listening = listening;
             self.event(thread, |dispatcher, _| dispatcher.drain());
         }

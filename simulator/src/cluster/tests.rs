@@ -36,6 +36,10 @@ fn planted_bugs_are_found() {
         Bug::RetentionMisstated,
         Bug::ResolutionHidden,
         Bug::CheckTwice,
+        Bug::NotificationBelieved,
+        Bug::NotificationDropped,
+        Bug::RateUnshared,
+        Bug::LookupRepeats,
     ] {
         let options = Options { bug: Some(bug), trace: false };
         let found = (0..200).any(|seed| run(seed, options).checks.failure.is_some());

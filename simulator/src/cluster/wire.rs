@@ -24,6 +24,9 @@ use super::oracle::texts;
 use super::world::{Event, World};
 use crate::processor::{Answer, Config, Faults, Payment, Processor as Model, RequestId, Step};
 
+/// How often a planted bug repeats a look-up.
+const REPEATS_MAX: u8 = 50;
+
 /// What is asked of a processor.
 #[derive(Clone, Copy, Debug)]
 enum Question {
@@ -60,6 +63,8 @@ pub struct Request {
     sent_us: u64,
     /// Its gateway waits for it.
     open: bool,
+    /// How often it was repeated by a planted bug.
+    repeats: u8,
     /// Its connection is frozen: no answer comes.
     muted: bool,
     /// The processor's name for it, while it is pending there.
@@ -165,6 +170,7 @@ impl World {
             _ => (processor, requested_at_ms),
         };
         self.trace(|| format!("gateway {gateway} sends {id} to {processor:?} at {requested_at_ms}"));
+        self.gateways[gateway].awaited.remove(id);
         self.check_rest(gateway, processor);
         let is_awaited = self.is_awaited(gateway, id, processor, requested_at_ms) && !self.plan.concurrent;
         self.oracle.check(Invariant::GivenUpIsAwaited, !is_awaited, || {
@@ -208,6 +214,7 @@ impl World {
         processor: Processor,
         id: CorrelationId,
     ) {
+        self.check_heeded(gateway, id);
         self.start_request(gateway, processor, Question::Lookup { slot, id });
     }
 
@@ -229,6 +236,7 @@ impl World {
             question,
             sent_us,
             open: true,
+            repeats: 0,
             muted: false,
             pending: None,
         });
@@ -239,7 +247,12 @@ impl World {
     /// What happens to a request on its way.
     fn send_request(&mut self, number: usize) {
         let delay_us = self.wire_delay_us();
-        let Request { gateway, processor, .. } = self.requests[number];
+        let Request { gateway, processor, question, .. } = self.requests[number];
+        match question {
+            Question::Attempt { slot, .. } => self.meter_request(gateway, processor, Some(slot)),
+            Question::Lookup { .. } => self.meter_request(gateway, processor, None),
+            Question::Check => {}
+        }
         let met = self.meets(gateway, processor);
         let wrong = self.troubled && self.dice.chance(self.plan.wire_fault);
         let fate = if wrong { self.dice.index(4) } else { usize::MAX };
@@ -289,12 +302,13 @@ impl World {
             return;
         }
         let now_us = self.now_us;
-        if let Question::Attempt { payment, .. } = question
-            && let Some(ending) = self.own_way(processor, payment)
-        {
-            self.trace(|| format!("{processor:?} answers request {number} in its own way: {ending:?}"));
-            self.answer_leaves(number, ending);
-            return;
+        if let Question::Attempt { payment, .. } = question {
+            self.maybe_notify(processor, payment.correlation_id);
+            if let Some(ending) = self.own_way(processor, payment) {
+                self.trace(|| format!("{processor:?} answers request {number} in its own way: {ending:?}"));
+                self.answer_leaves(number, ending);
+                return;
+            }
         }
         if let Question::Lookup { id, .. } = question
             && self.is_unknown_there(gateway, processor, id)
@@ -359,6 +373,7 @@ impl World {
                 let declines = self.dice.one_in(3) && !is_poisoned;
                 self.coverage.pending += 1;
                 self.upstreams[processor.index()].results.insert(payment.correlation_id, (due_us, declines));
+                self.plan_notification(processor, payment.correlation_id, due_us);
                 if declines {
                     // Nothing is charged, and its own sums have it all the same.
                     self.oracle.processors_differ = true;
@@ -485,6 +500,14 @@ impl World {
             self.send_request(number);
             return;
         }
+        if matches!((question, ending), (Question::Lookup { .. }, Ending::NotSent))
+            && self.has(Bug::LookupRepeats)
+            && self.requests[number].repeats < REPEATS_MAX
+        {
+            self.requests[number].repeats += 1;
+            self.send_request(number);
+            return;
+        }
         self.gateways[gateway].requests.remove(&number);
         self.abandon(number);
         self.trace(|| format!("gateway {gateway} sees {question:?} at {processor:?} end: {ending:?}"));
@@ -500,7 +523,11 @@ impl World {
                 if matches!(told.verdict, Verdict::Processed | Verdict::Pending)
                     && let Question::Attempt { payment, .. } = question
                 {
-                    self.name(gateway, slot, CorrelationId(payment.correlation_id.into_bytes()), processor);
+                    let id = CorrelationId(payment.correlation_id.into_bytes());
+                    self.name(gateway, slot, id, processor);
+                    if told.verdict == Verdict::Pending {
+                        self.gateways[gateway].awaited.insert(id, processor);
+                    }
                 }
                 let latency_us = self.now_us - sent_us;
                 if matches!(ending, Ending::Broken)
@@ -538,6 +565,9 @@ impl World {
                 };
                 if matches!(verification, Verification::Found { .. }) {
                     self.name(gateway, slot, id, processor);
+                }
+                if matches!(verification, Verification::Found { stored: Stored::Pending, .. }) {
+                    self.gateways[gateway].awaited.insert(id, processor);
                 }
                 self.event(gateway, |dispatcher, now| dispatcher.verified(slot, verification, now));
             }

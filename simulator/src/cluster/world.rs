@@ -4,7 +4,7 @@ use galo_engine::coordinator::Coordinator;
 use galo_engine::dispatcher::DoubtPolicy;
 use galo_engine::ledger::{Known, OpenPayment};
 use galo_engine::verdict::Rules;
-use galo_engine::{PROCESSORS_LEN_MAX, Processor, Stage};
+use galo_engine::{CorrelationId, PROCESSORS_LEN_MAX, Processor, Stage};
 
 use super::aggregator::Aggregator;
 use super::bug::Bug;
@@ -18,6 +18,7 @@ use super::oracle::Oracle;
 use super::plan::Plan;
 use super::process;
 use super::queue::Queue;
+use super::rates::Meter;
 use super::summaries::Summaries;
 use super::wire::{Request, Upstream};
 use super::{Options, Report, leases};
@@ -58,6 +59,8 @@ pub enum Event {
     RequestEnds(usize, super::wire::Ending),
     /// A processor has something to do.
     ProcessorWakes(Processor),
+    /// A processor says that something has happened to a payment.
+    Notify(Processor, CorrelationId),
     /// Something breaks.
     Fault,
     /// A gateway, or the aggregator, is killed.
@@ -143,6 +146,14 @@ pub struct Coverage {
     pub rests: u64,
     /// Payments that a processor took and decided on later.
     pub pending: u64,
+    /// Notifications that came to a gateway that works.
+    pub notices: u64,
+    /// Those that did not.
+    pub notices_lost: u64,
+    /// Look-ups that notifications brought forward.
+    pub hastened: u64,
+    /// Decisions to wait, or to pay more elsewhere, because of a processor's rate alone.
+    pub rate_held: u64,
     /// Doubts that a look-up ended, since it found nothing.
     pub absent: u64,
     /// Payments that a processor has with another amount.
@@ -210,6 +221,10 @@ coverage!(
     deferred,
     rests,
     pending,
+    notices,
+    notices_lost,
+    hastened,
+    rate_held,
     absent,
     contradictions,
     disputed,
@@ -225,6 +240,8 @@ pub struct World {
     /// What the processors' answers mean.
     pub(super) rules: Rules,
     pub(super) dice: Dice,
+    /// Chance for notifications and rates alone: what is drawn for them moves no other draw.
+    pub(super) extra: Dice,
     pub(super) now_us: u64,
     pub(super) queue: Queue<Event>,
     pub(super) oracle: Oracle,
@@ -236,6 +253,8 @@ pub struct World {
     pub(super) summaries: Summaries,
     pub(super) requests: Vec<Request>,
     pub(super) upstreams: Vec<Upstream>,
+    /// What leaves for them each second.
+    pub(super) meter: Meter,
     /// How processors treat each payment, by its place.
     pub(super) manners: Vec<Manners>,
     /// Whether they treat it in any manner of their own.
@@ -256,7 +275,8 @@ impl World {
     /// The world as `seed` makes it.
     pub fn new(seed: u64, options: Options) -> Self {
         let mut dice = Dice::new(seed);
-        let plan = Plan::draw(&mut dice);
+        let mut extra = Dice::new(!seed);
+        let plan = Plan::draw(&mut dice, &mut extra);
         let gateways = process::threads(&plan, &mut dice);
         let aggregator = Aggregator::new(&plan, &mut dice);
         // The aggregator waits a little longer than the processors' window, as the real one does.
@@ -266,6 +286,7 @@ impl World {
             bug: options.bug,
             rules: manner::rules(),
             dice,
+            extra,
             now_us: 0,
             queue: Queue::new(),
             oracle: Oracle::new(&plan),
@@ -276,6 +297,7 @@ impl World {
             summaries: Summaries::default(),
             requests: Vec::new(),
             upstreams,
+            meter: Meter::default(),
             manners: Vec::new(),
             poisoned: Vec::new(),
             lame: None,
@@ -362,6 +384,7 @@ impl World {
             Event::RequestArrives(request) => self.request_arrives(request),
             Event::RequestEnds(request, ending) => self.request_ends(request, ending),
             Event::ProcessorWakes(processor) => self.processor_wakes(processor),
+            Event::Notify(processor, id) => self.notify(processor, id),
             Event::Fault => self.fault(),
             Event::Kill(victim) if self.troubled => self.kill(victim),
             Event::Kill(_) => {}
@@ -532,7 +555,8 @@ impl World {
     fn check_others(&mut self) {
         let plan = &self.plan;
         let is_quick = plan.link_delay_us <= 20_000 && plan.write_delay_us <= 30_000;
-        if !(plan.calm && is_quick && plan.poison > 0 && plan.pending == 0) || plan.tight {
+        let has_rates = plan.rates.iter().any(Option::is_some);
+        if !(plan.calm && is_quick && plan.poison > 0 && plan.pending == 0) || plan.tight || has_rates {
             return;
         }
         let way_us = plan.link_delay_us + plan.write_delay_us + plan.flush_delay_us + plan.wire_delay_us;
@@ -612,10 +636,13 @@ impl World {
             let now = self.gateways[number].clock.now(self.now_us);
             let Some(dispatcher) = &mut self.gateways[number].dispatcher else { continue };
             let gauges = dispatcher.gauges(now);
+            self.coverage.hastened += dispatcher.counters().hastened;
+            self.coverage.rate_held += dispatcher.counters().rate_held.iter().sum::<u64>();
             let idle = gauges.in_flight.iter().all(|count| *count == 0);
             let holds = idle && gauges.waiting == 0 && gauges.deferred == 0;
             self.oracle.check(Invariant::NoLeak, holds, || format!("gateway {number} at rest: {gauges:?}"));
         }
+        self.check_rates();
         let config = self.aggregator.config(&self.plan).ledger;
         let found = self.aggregator.disk.copy().recover(config, config.known_len_max, true, &mut self.dice);
         self.oracle
