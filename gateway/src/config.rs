@@ -13,7 +13,7 @@ use galo_profile::{Auth, Lookup, Processor as Profile, Processors, Url};
 use galo_shell::env::{Env, EnvError};
 use galo_shell::processors::{self, Names, ProcessorsError};
 
-use crate::processor::{Endpoint, TlsOptions};
+use crate::processor::{Endpoint, TlsError, TlsOptions};
 
 /// How the gateway does its I/O, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,16 +164,18 @@ pub struct Reached {
 
 impl Reached {
     fn new(profile: &Profile) -> Result<Self, String> {
-        let fail = |problem: String| format!("processor {}: {problem}", profile.name);
+        let fail = |problem: TlsError| match problem {
+            // It says itself where that stands.
+            TlsError::File { .. } => problem.to_string(),
+            _ => format!("processor {}: {problem}", profile.name),
+        };
         let tls = profile.tls.as_ref().map_or_else(TlsOptions::default, |tls| TlsOptions {
             ca: tls.ca.clone(),
             client_cert: tls.client.as_ref().map(|(certificate, _)| certificate.clone()),
             client_key: tls.client.as_ref().map(|(_, key)| key.clone()),
             server_name: Some(tls.server_name.clone()),
         });
-        let reach = |url: &Url, options: &TlsOptions| {
-            Endpoint::resolve(url).secure(options).map_err(|it| fail(it.to_string()))
-        };
+        let reach = |url: &Url, options: &TlsOptions| Endpoint::resolve(url).secure(options).map_err(fail);
         let token_endpoint = match &profile.auth {
             // An authorization server is known to the same authorities, under a name of its own.
             Auth::OAuth2(oauth2) if oauth2.token_url.https => {
@@ -331,5 +333,28 @@ mod tests {
     fn a_bad_url_is_named() {
         let error = read(&[("PROCESSOR_FALLBACK_URL", "ftp://bank")]).expect_err("ftp is not spoken");
         assert!(error.starts_with(r#"PROCESSOR_FALLBACK_URL="ftp://bank": expected http://"#), "{error}");
+    }
+
+    #[test]
+    fn certificates_that_are_none_are_named_by_file_line_and_key_all_at_once() {
+        let folder = std::env::temp_dir().join(format!("galo-config-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        std::fs::write(folder.join("bad.pem"), pem).unwrap();
+        let one = |name: &str| {
+            format!(
+                "[[processor]]\nname = \"{name}\"\nprofile = \"contest\"\nurl = \"https://{name}\"\ntls = {{ ca_file = \"bad.pem\" }}\n"
+            )
+        };
+        let text = format!("{}{}", one("a"), one("b"));
+        let processors = Processors::parse(&text, "processors.toml", &folder).unwrap();
+        let error = reach_all(&processors).unwrap_err().to_string();
+        let lines: Vec<&str> = error.lines().collect();
+        for (line, number) in lines.iter().zip([5, 10]) {
+            let start = format!("processors.toml:{number}: processor.tls.ca_file: ");
+            assert!(line.starts_with(&start) && line.contains("certificate 1 is no authority's"), "{line}");
+        }
+        assert_eq!(lines.len(), 2, "{error}");
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

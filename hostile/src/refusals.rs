@@ -14,6 +14,9 @@ use crate::tally::Tally;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Nobody listens there.
+const NOBODY: &str = "http://127.0.0.1:1";
+
 /// What a payment may take that nobody refuses.
 const OTHERS_BOUND: Duration = SECOND;
 
@@ -36,6 +39,11 @@ pub(crate) fn run(programs: &Programs, tally: &mut Tally) {
             refused_by_default(scene, findings, status)
         }));
     }
+    cases.push(Case::new(
+        "400 of the default one for two ids, nobody at the other one",
+        &[("PROCESSOR_FALLBACK_URL", NOBODY), ("ROUTING_PATIENCE_MS", "2000")],
+        refused_beside_nobody,
+    ));
     side_by_side(programs, tally, "refusals of single payments", cases);
 
     let limited = |name: &str, retry_after| {
@@ -159,6 +167,26 @@ fn refused_by_default(scene: &mut Scene, findings: &mut Findings, status: u16) -
         scene.check_end(&BTreeSet::new())?;
     }
     Ok(())
+}
+
+/// What one processor refuses is not tried without a pause where nobody listens, and goes back to who takes it by now.
+fn refused_beside_nobody(scene: &mut Scene, findings: &mut Findings) -> Result<(), String> {
+    let ids: [String; 2] = scene.fresh_ids();
+    refuse_for_ever(&scene.default, &ids, 400);
+    pay_beside(scene, findings, &ids)?;
+    let counts = ids.each_ref().map(|id| attempts_at(&scene.default, id).len());
+    let unsent =
+        scene.gateways_sum("galo_attempt_verdicts_total{processor=\"fallback\",verdict=\"not_sent\"}")?;
+    findings.figure(format!("attempts at the default one {counts:?}, {unsent} that found nobody"));
+    findings.expect(counts.iter().all(|count| (ATTEMPTS_MIN..=ATTEMPTS_MAX).contains(count)), || {
+        "tried too seldom or too often".to_owned()
+    });
+    findings.expect(unsent <= 2 * ATTEMPTS_MAX as u64, || format!("{unsent} attempts found nobody"));
+    if !findings.is_well() {
+        return Ok(());
+    }
+    scene.default.heal();
+    scene.check_end(&BTreeSet::new())
 }
 
 /// Pays the ids that are refused, then five others a second, which must not notice. What payments took here before that.

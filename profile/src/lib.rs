@@ -40,7 +40,7 @@ pub use file::Processors;
 pub use health::{Health, HealthReport};
 pub use lookup::{Found, Lookup, Said, Search, State};
 pub use notify::{Notification, Refusal};
-pub use processor::{Connection, Cost, Limits, Pem, Processor, Tls};
+pub use processor::{Connection, Cost, Limits, Pem, Place, Processor, Tls};
 pub use request::{Idempotency, Request};
 pub use routing::Routing;
 pub use rules::{Answers, Headers, Page, TEXT_SIZE_MAX};

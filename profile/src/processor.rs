@@ -1,5 +1,6 @@
 //! One `[[processor]]` table.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use galo_engine::PROCESSORS_LEN_MAX;
@@ -68,7 +69,28 @@ pub struct Pem {
     pub path: PathBuf,
     /// What stood in it then, so that a new certificate under the old name is a change.
     pub pem: Secret,
+    /// Which key names it.
+    pub place: Place,
 }
+
+/// Its key's place, if it has one, and its path.
+impl fmt::Display for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.place.0, self.path.display())
+    }
+}
+
+/// A key of a processors' file, for messages: file, line and name, or nothing. Two files whose lines are others are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Place(String);
+
+impl PartialEq for Place {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Place {}
 
 /// How connections are made and kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -202,7 +224,8 @@ fn read_tls(table: Option<Table<'_>>, url: Option<&Url>, files: &Files<'_>) -> O
         if !pem.windows(11).any(|window| window == b"-----BEGIN ") {
             files.expected(&entry, "a file in PEM form, with -----BEGIN in it");
         }
-        Some(Pem { path, pem: Secret::new(pem) })
+        let place = Place(format!("{}:{}: {}: ", entry.node.at.file, entry.node.at.line, entry.path));
+        Some(Pem { path, pem: Secret::new(pem), place })
     };
     let (ca, certificate, key) = (pem("ca_file"), pem("client_cert_file"), pem("client_key_file"));
     let given = ["client_cert_file", "client_key_file"].map(|key| table.get(key).is_some());

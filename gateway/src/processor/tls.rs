@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use galo_profile::{Pem, Secret};
+use galo_profile::{Pem, Place, Secret};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
@@ -42,10 +42,10 @@ pub struct TlsOptions {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TlsError {
     /// A file that is not as expected.
-    #[error("{}: {problem}", path.display())]
+    #[error("{file}: {problem}")]
     File {
-        /// Which.
-        path: PathBuf,
+        /// Which, and which key names it.
+        file: String,
         /// What is wrong with it, without its contents.
         problem: String,
     },
@@ -285,7 +285,7 @@ fn load_roots(pem: &Pem) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for (index, certificate) in load_certificates(pem)?.into_iter().enumerate() {
         roots.add(certificate).map_err(|error| TlsError::File {
-            path: pem.path.clone(),
+            file: pem.to_string(),
             problem: format!("certificate {} is no authority's: {error}", index + 1),
         })?;
     }
@@ -296,20 +296,20 @@ fn load_roots(pem: &Pem) -> Result<RootCertStore, TlsError> {
 fn load_system_roots() -> Result<RootCertStore, TlsError> {
     let path = PathBuf::from(SYSTEM_CA_FILE);
     let bytes = std::fs::read(&path)
-        .map_err(|error| TlsError::File { path: path.clone(), problem: error.to_string() })?;
-    let pem = Pem { path, pem: Secret::new(bytes) };
+        .map_err(|error| TlsError::File { file: SYSTEM_CA_FILE.to_owned(), problem: error.to_string() })?;
+    let pem = Pem { path, pem: Secret::new(bytes), place: Place::default() };
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(load_certificates(&pem)?);
     if added == 0 {
         let problem = "no authority in it; name one with the processor's CA file".to_owned();
-        return Err(TlsError::File { path: pem.path, problem });
+        return Err(TlsError::File { file: pem.to_string(), problem });
     }
     Ok(roots)
 }
 
 fn load_certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let problem = |error: &pem::Error| TlsError::File {
-        path: pem.path.clone(),
+        file: pem.to_string(),
         problem: describe(error, "no certificate in it (expected PEM: -----BEGIN CERTIFICATE-----)"),
     };
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.pem.expose()).collect();
@@ -320,14 +320,14 @@ fn load_certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, TlsError
 fn load_identity(certificate: &Pem, key: &Pem, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
     let chain = load_certificates(certificate)?;
     let der = PrivateKeyDer::from_pem_slice(key.pem.expose()).map_err(|error| TlsError::File {
-        path: key.path.clone(),
+        file: key.to_string(),
         problem: describe(
             &error,
             "no private key in it (expected PEM: PKCS#8, PKCS#1 or SEC1, not encrypted)",
         ),
     })?;
     CertifiedKey::from_der(chain, der, provider).map_err(|error| TlsError::File {
-        path: key.path.clone(),
+        file: key.to_string(),
         problem: match error {
             rustls::Error::InconsistentKeys(_) => {
                 format!("not the key of the certificate in {}", certificate.path.display())

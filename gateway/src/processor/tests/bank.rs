@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use galo_profile::{Pem, Secret};
+use galo_profile::{Pem, Place, Secret};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -54,7 +54,7 @@ impl Authority {
 
     /// A file of this name, as a profile has it.
     pub(super) fn file(&self, name: &str, text: &str) -> Pem {
-        Pem { path: Path::new("tls").join(name), pem: Secret::new(text.as_bytes()) }
+        Pem { path: Path::new("tls").join(name), pem: Secret::new(text.as_bytes()), place: Place::default() }
     }
 
     /// What a client needs to trust this authority.
