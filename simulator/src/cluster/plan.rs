@@ -197,6 +197,11 @@ impl Plan {
         }
     }
 
+    /// Some processor limits requests a second.
+    pub fn has_rates(&self) -> bool {
+        self.rates.iter().any(Option::is_some)
+    }
+
     fn draw_extra(&mut self, extra: &mut Dice) {
         self.notifies = self.pending > 0 && extra.one_in(2);
         if extra.one_in(4) {

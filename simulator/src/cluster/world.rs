@@ -505,6 +505,10 @@ impl World {
 
     /// No payment has waited for longer than its patience while another processor worked and took it.
     fn check_patience(&mut self, lame: Processor) {
+        // Else they may wait for their turn there, of which look-ups have a part.
+        if self.plan.has_rates() {
+            return;
+        }
         let Some(coordinator) = &self.aggregator.coordinator else { return };
         let latest_us = self.now_us - self.plan.patience_us - PATIENCE_MARGIN_US;
         let mut waits = None;
@@ -555,8 +559,8 @@ impl World {
     fn check_others(&mut self) {
         let plan = &self.plan;
         let is_quick = plan.link_delay_us <= 20_000 && plan.write_delay_us <= 30_000;
-        let has_rates = plan.rates.iter().any(Option::is_some);
-        if !(plan.calm && is_quick && plan.poison > 0 && plan.pending == 0) || plan.tight || has_rates {
+        if !(plan.calm && is_quick && plan.poison > 0 && plan.pending == 0) || plan.tight || plan.has_rates()
+        {
             return;
         }
         let way_us = plan.link_delay_us + plan.write_delay_us + plan.flush_delay_us + plan.wire_delay_us;
