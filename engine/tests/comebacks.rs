@@ -228,6 +228,33 @@ fn a_claim_of_another_amount_is_of_a_former_life() {
     assert!(heard.iter().any(is_due), "as it was accepted: {heard:?}");
 }
 
+/// A gateway did not hear that its completion was taken; the payment was forgotten, came anew at another gateway, and that one died.
+#[test]
+fn a_claim_of_an_attempt_from_before_is_of_a_former_life_and_so_is_its_completion() {
+    let mut scene = Scene::new();
+    scene.accept(1, 2_000, 100);
+    scene.coordinator.disconnect(scene.one, at(1));
+    let two = scene.coordinator.connect(hello(2)).unwrap();
+    scene.coordinator.messages().clear();
+    let claim = Claim {
+        slot: ANY_SLOT,
+        correlation_id: id(1),
+        amount_cents: 100,
+        requested_at_ms: FIRST_MS,
+        stage: Stage::At0,
+        in_doubt: false,
+    };
+    assert_eq!(told(&mut scene.coordinator, two, claim), [taken_back(1)]);
+    let done = completion(1, P0, Outcome::Processed);
+    told(&mut scene.coordinator, two, Completion { requested_at_ms: FIRST_MS, ..done });
+    assert_eq!(scene.processed(), tally(4, 400), "it is booked already");
+    assert!(matches!(scene.coordinator.ledger().lookup(id(1)), Known::Open(_)));
+    let heard = told(&mut scene.coordinator, two, Ready { held_len_max: 1 });
+    let is_due =
+        |message: &Message| matches!(message, Message::Assignment(it) if it.requested_at_ms == 2_000);
+    assert!(heard.iter().any(is_due), "as it was sent in this life: {heard:?}");
+}
+
 #[test]
 fn where_nobody_knows_any_more_when_it_was_accepted_the_totals_tell() {
     for (found_ms, is_held) in [(FIRST_MS, true), (FIRST_MS - 1, false)] {

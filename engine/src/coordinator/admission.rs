@@ -96,7 +96,11 @@ impl Coordinator {
                 self.counters.claimed += 1;
                 let is_same = payment.amount_cents == amount_cents
                     && self.ledger.came_with(correlation_id, texts.members.as_deref());
-                if !is_same {
+                let is_of_before = stage.processor().is_some_and(|processor| {
+                    self.is_of_before(correlation_id, &payment, (processor, requested_at_ms), amount_cents)
+                });
+                // Of a former life, which was forgotten.
+                if !is_same || is_of_before {
                     // It goes to somebody with the next hand-over, behind what this gateway has to say of the other one.
                     self.stray(session);
                     self.withdraw(session, slot, correlation_id);
