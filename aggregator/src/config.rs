@@ -29,6 +29,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// `AGGREGATOR_HTTP_SOCKET`: metrics, liveness, readiness.
     pub http_socket: PathBuf,
+    /// `ADMISSION_TABLE`: where gateways of this host grant by themselves; `None`: they ask.
+    pub admission_table: Option<PathBuf>,
     /// How the journal is kept.
     pub journal: JournalConfig,
     /// The processors' names.
@@ -55,6 +57,7 @@ impl Config {
         Ok(Self {
             socket: path("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock"),
             http_socket: path("AGGREGATOR_HTTP_SOCKET", "/run/galo/aggregator-http.sock"),
+            admission_table: env.text("ADMISSION_TABLE").map(PathBuf::from),
             journal: JournalConfig {
                 directory: path("JOURNAL_DIR", "/var/lib/galo"),
                 sync: env.read("JOURNAL_SYNC", Sync::Never, Sync::parse)?,

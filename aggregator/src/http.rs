@@ -83,6 +83,7 @@ async fn respond(request: Request<Incoming>, shared: &Shared, metrics: &Metrics)
     }
     match path {
         "/metrics" => {
+            shared.take_grants();
             let oldest = metrics.oldest_in_doubt(shared).await;
             let page = shared
                 .look(|c| metrics.render(c, oldest, shared.now().unix_ms, shared.journal().map(Rc::as_ref)));

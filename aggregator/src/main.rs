@@ -4,6 +4,7 @@
 //! This crate moves bytes and owns buffers; it decides nothing. Where io_uring is blocked it runs on epoll, with one
 //! warning.
 
+mod admission;
 mod config;
 mod http;
 mod journal;
@@ -86,7 +87,11 @@ fn main() -> ExitCode {
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
     let files = [gateways_file, http_file];
-    let run = |driver| run(config, start_us, driver, opened, gateways, http, files);
+    let table = match open_table(&config, opened.as_ref()) {
+        Ok(table) => table,
+        Err(error) => return exit::refuse_to_start(PROGRAM, &error, exit::JOURNAL),
+    };
+    let run = |driver| run(config, start_us, driver, opened, table, gateways, http, files);
     let result = match uring::probe() {
         Ok(()) => {
             let mut ring = tokio_uring::uring_builder();
@@ -130,12 +135,29 @@ fn open_journal(config: &Config, incarnation: u64, clock: Clock) -> Result<Optio
     Ok(Some(opened))
 }
 
+/// The admission table, where there is one and the journal's policy covers what it promises.
+fn open_table(
+    config: &Config,
+    opened: Option<&Opened>,
+) -> Result<Option<admission::Opened>, admission::OpenError> {
+    let (Some(path), Some(opened)) = (&config.admission_table, opened) else { return Ok(None) };
+    if config.journal.sync != Sync::Never {
+        tracing::info!("ADMISSION_TABLE is not used with this JOURNAL_SYNC: gateways ask for each payment");
+        return Ok(None);
+    }
+    let ledger = config.coordinator.ledger;
+    let ids_len_max = ledger.known_len_max.saturating_add(ledger.open_len_max);
+    admission::open(path, &config.journal.directory, ids_len_max, &opened.recovered).map(Some)
+}
+
 /// Serves until SIGTERM or SIGINT.
+#[expect(clippy::too_many_arguments, reason = "what a process has at start, said once")]
 async fn run(
     config: Config,
     start_us: u64,
     driver: Driver,
     opened: Option<Opened>,
+    table: Option<admission::Opened>,
     gateways: std::os::unix::net::UnixListener,
     http: std::os::unix::net::UnixListener,
     files: [SocketFile; 2],
@@ -161,6 +183,12 @@ async fn run(
         None => (None, Ledger::new(config.coordinator.ledger)),
     };
     let mut coordinator = Coordinator::recovered(config.coordinator, ledger, clock.now());
+    if let Some(table) = table {
+        let (registrar, journal_sequence, is_abandoned) = table.into_parts();
+        if let Err(corrupt) = coordinator.admit_by(registrar, journal_sequence, is_abandoned) {
+            server::refuse_table(corrupt);
+        }
+    }
     if let Err(error) = coordinator.introduce(config.names.iter()) {
         exit::fatal(error, exit::CONFIGURATION);
     }
@@ -168,7 +196,10 @@ async fn run(
     if let Some(journal) = &journal {
         let deliver = {
             let shared = Rc::clone(&shared);
-            move |answers: &mut Answers| shared.deliver(answers)
+            move |answers: &mut Answers, next_sequence| {
+                shared.written_until(next_sequence);
+                shared.deliver(answers);
+            }
         };
         tokio::task::spawn_local(writer::run(Rc::clone(journal), deliver));
         tokio::task::spawn_local(writer::sync_at_interval(Rc::clone(journal)));

@@ -167,7 +167,18 @@ impl Metrics {
         );
         page.gauge("galo_ledger_bucket_bytes", "Memory of the time buckets.", ledger.bucket_bytes());
         let counters = coordinator.counters();
+        let (taken, without_room) = coordinator.taken();
         for (name, help, value) in [
+            (
+                "galo_admission_taken_total",
+                "Payments that gateways granted by themselves, taken in from the admission table.",
+                taken,
+            ),
+            (
+                "galo_admission_ids_without_room_total",
+                "Known ids that the admission table had no room for: they and their neighbours are asked for.",
+                without_room,
+            ),
             (
                 "galo_accepts_replayed_total",
                 "Accepts of an id that was known, with the same amount.",

@@ -12,9 +12,11 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
 
+use galo_admission::Corrupt;
 use galo_engine::coordinator::{Coordinator, Rejection, SESSION_COUNT_MAX, SessionId, Settled, Settlement};
 use galo_engine::time::Now;
 use galo_shell::clock::Clock;
+use galo_shell::exit;
 use galo_shell::log::{Repeats, SAID_MAX};
 use galo_wire::record::Hello;
 use galo_wire::{
@@ -164,6 +166,17 @@ impl Shared {
         self.journal.as_ref()
     }
 
+    /// The journal has all records before this one.
+    pub fn written_until(&self, journal_sequence: u64) {
+        self.coordinator.borrow_mut().written(journal_sequence);
+    }
+
+    /// Takes in what gateways have granted by themselves, for somebody who looks.
+    pub fn take_grants(&self) {
+        self.coordinator.borrow_mut().take_grants();
+        self.publish();
+    }
+
     /// Looks at the coordinator.
     pub fn look<T>(&self, look: impl FnOnce(&Coordinator) -> T) -> T {
         look(&self.coordinator.borrow())
@@ -183,6 +196,9 @@ impl Shared {
     /// must wait for an entry by way of the journal.
     fn publish(&self) {
         let mut coordinator = self.coordinator.borrow_mut();
+        if let Some(corrupt) = coordinator.corrupt() {
+            refuse_table(corrupt);
+        }
         if coordinator.tick_due_us() < self.tick_at_us.get() {
             self.due_earlier.notify_one();
         }
@@ -308,6 +324,17 @@ impl Shared {
             tracing::warn!("{line}");
         }
     }
+}
+
+/// Ends the process: what a gateway was promised by its table cannot be told any more.
+pub fn refuse_table(corrupt: Corrupt) -> ! {
+    exit::fatal(
+        format_args!(
+            "the admission table (ADMISSION_TABLE) is damaged: {corrupt}. Stop the gateways; what is in it and in no journal is lost with the file: remove \
+             that, and reconcile with the processors' books"
+        ),
+        exit::JOURNAL,
+    )
 }
 
 /// Of those that are not being let go already.

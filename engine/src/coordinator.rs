@@ -24,6 +24,7 @@ mod hand_over;
 mod names;
 mod notices;
 mod questions;
+mod rings;
 mod summaries;
 
 use galo_wire::record::{
@@ -43,6 +44,7 @@ use crate::time::Now;
 use endings::Endings;
 pub use endings::{REASON_SIZE_MAX, Settled, SettledAs, Settlement};
 pub use names::NamesError;
+use rings::Rings;
 use summaries::Summaries;
 
 /// A gateway's connection: an index that is used again after the connection closed.
@@ -161,6 +163,8 @@ const DEADLINE_LOOK_MS: u64 = 1_000;
 pub struct Coordinator {
     config: CoordinatorConfig,
     ledger: Ledger,
+    /// Where gateways grant by themselves.
+    rings: Option<Rings>,
     sessions: Vec<Option<Session>>,
     /// Whose turn it is to take over a payment or a lease.
     turn: usize,
@@ -189,6 +193,7 @@ impl Coordinator {
         Self {
             config,
             ledger: Ledger::new(config.ledger),
+            rings: None,
             sessions: Vec::new(),
             turn: 0,
             started_us: now.monotonic_us,
@@ -286,6 +291,7 @@ impl Coordinator {
         self.sessions[index] =
             Some(Session { hello, ready, held_len_max: 0, held_up, superseded, strayed: 0 });
         let session = SessionId(u16::try_from(index).expect("SESSION_COUNT_MAX fits"));
+        self.bind_ring(session, hello);
         // It may be one that was cut off, with an attempt on its way.
         self.refuse_settlements();
         if let Some(number) = self.summaries.join(session) {
@@ -357,6 +363,7 @@ impl Coordinator {
 
     /// Nothing more comes from a connection, nor goes there; what it owned is nobody's.
     fn abandon(&mut self, session: SessionId) {
+        self.close_ring(session);
         self.doubts_unowned |= self.ledger.owned_len(session) > 0;
         for (id, payment) in self.ledger.disown(session) {
             self.doubt(id, payment);
@@ -388,6 +395,7 @@ impl Coordinator {
         if self.sessions[usize::from(session.0)].is_some_and(|session| session.superseded) {
             return Err(Rejection::Superseded);
         }
+        self.take_grants();
         match message {
             Message::Accept(accept) => {
                 if AmountCents::new(accept.amount_cents).is_none() {
@@ -408,6 +416,7 @@ impl Coordinator {
                     known.ready = true;
                     known.held_len_max = ready.held_len_max;
                 }
+                self.open_ring(session);
                 // Its claims are heard: what is not withdrawn by now is its own.
                 self.send(session, Acknowledgement { sequence: 0 });
                 self.hand_over(now);
@@ -440,10 +449,12 @@ impl Coordinator {
             Message::Yielded(yielded) => self.yielded(session, yielded, now),
             Message::Notice(notice) => self.notice(notice),
             Message::PurgeQuery(query) => {
+                self.close_rings();
                 self.apply(Entry::Purged);
                 self.purge_generation = self.purge_generation.wrapping_add(1);
                 for other in self.session_ids(|session| !session.superseded) {
                     self.send(other, Purged { generation: self.purge_generation });
+                    self.open_ring(other);
                 }
                 self.send(session, PurgeReply { slot: query.slot });
             }
@@ -466,6 +477,7 @@ impl Coordinator {
             | Message::PurgeReply(_)
             | Message::Lease(_)
             | Message::Flush(_)
+            | Message::Opened(_)
             | Message::Yield(_)
             | Message::Notified(_)
             | Message::Contradiction(_)
@@ -480,7 +492,7 @@ impl Coordinator {
     pub fn tick_due_us(&self) -> u64 {
         let leases = self.config.health_checked.iter().map(|it| self.next_lease_us[it.index()]);
         let round_us = self.summaries.until_us().unwrap_or(u64::MAX);
-        let round_us = round_us.min(self.endings.until_us().unwrap_or(u64::MAX));
+        let round_us = round_us.min(self.endings.until_us().unwrap_or(u64::MAX)).min(self.rings_due_us());
         let due_us = leases.min().unwrap_or(u64::MAX).min(round_us).min(self.deadline_due_us);
         if self.hand_over_is_due() { 0 } else { due_us }
     }
@@ -494,6 +506,8 @@ impl Coordinator {
 
     /// To be called within 100 ms of [`Self::tick_due_us`]: gives out leases, payments that nobody works on, and answers that waited long enough.
     pub fn tick(&mut self, now: Now) {
+        self.take_grants();
+        self.settle_rings(now);
         for processor in self.config.health_checked.iter() {
             if now.monotonic_us < self.next_lease_us[processor.index()] {
                 continue;
@@ -706,6 +720,7 @@ impl Coordinator {
 
     fn apply(&mut self, entry: Entry) {
         self.ledger.apply(entry);
+        self.note_known(&entry);
         self.entries.push(entry);
         // One that is sooner than was known, or has passed while an attempt was under way.
         let deadline_ms = self.ledger.next_deadline_ms();

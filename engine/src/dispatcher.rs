@@ -27,6 +27,7 @@
 //! Events come in as method calls with the time; actions pile up in [`Dispatcher::actions`] for the shell to carry out.
 
 mod action;
+mod admission;
 mod config;
 mod doubts;
 mod ends;
@@ -46,6 +47,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use galo_admission::Claimer;
 use galo_wire::record::{
     ANY_SLOT, Accept, Assignment, Completion, Flushed, HealthReport, HealthSource, Intent, Release,
     Withdrawal,
@@ -69,7 +71,7 @@ pub use config::{DispatcherConfig, DoubtPolicy, ProcessorPolicy};
 use doubts::Budgets;
 pub use gauges::{DispatcherCounters, DispatcherGauges};
 use notices::Notices;
-use payment::{Doubt, Payment, Place, State, Unacknowledged};
+use payment::{Doubt, NewPayment, Payment, Place, State, Unacknowledged};
 use texts::HeldTexts;
 pub use troubles::PROOFS_LEN_MAX;
 use troubles::{Proofs, Troubles};
@@ -84,9 +86,6 @@ const GRANT_RETURN_SHARE: u64 = 10;
 const PLACE_BITS: u32 = 24;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 
-/// The `requestedAt` of a payment that waits without an attempt that was recorded and refused, of which a claim would tell.
-const NO_ATTEMPT: UnixMillis = UnixMillis(0);
-
 /// What is said of all payments at once piles up to so many actions before the shell is shown them: a gateway has memory for as many payments as it may
 /// hold, and none for as many actions.
 const ACTIONS_LEN: usize = 1_024;
@@ -94,6 +93,8 @@ const ACTIONS_LEN: usize = 1_024;
 /// See the module's documentation.
 pub struct Dispatcher {
     config: DispatcherConfig,
+    /// Grants, where there is an admission table.
+    claimer: Option<Claimer>,
     payments: Slab<Payment>,
     texts: HeldTexts,
     /// How often each place was used and freed, modulo 256.
@@ -163,6 +164,7 @@ impl Dispatcher {
             .collect();
         Self {
             config,
+            claimer: None,
             payments: Slab::with_capacity(1024),
             texts: HeldTexts::default(),
             uses: Vec::with_capacity(1024),
@@ -275,23 +277,18 @@ impl Dispatcher {
             return;
         }
         let (plan, reason) = self.plan(amount, now);
-        let slot = self.insert(Payment {
-            slot: 0,
-            correlation_id,
-            amount,
-            requested_at: if plan.is_some() { now.unix_ms } else { NO_ATTEMPT },
-            arrived_us: now.monotonic_us,
-            ticket: Some(ticket),
-            stamped_after_ms: 0,
-            tries: 0,
-            refusals_in_doubt: 0,
-            late: 0,
-            state: State::Accepting(plan),
-            in_doubt: false,
-            probed: plan.is_some_and(|place| place.reservation == Reservation::Probe),
-            withdrawn: false,
-            is_asked_for: false,
-        });
+        if members.is_none() && self.admit(ticket, correlation_id, amount, (plan, reason), now) {
+            return;
+        }
+        // Without the ledger it is planned anew once that is back.
+        let plan = match plan {
+            Some(place) if !self.connected => {
+                self.cancel(place, now);
+                None
+            }
+            plan => plan,
+        };
+        let slot = self.insert(NewPayment { correlation_id, amount, plan, ticket: Some(ticket) }.at(now));
         self.texts.hold(slot, Texts { members, reference: None });
         self.deadlines.push_back((now.monotonic_us + self.config.accept_wait_us_max, slot, correlation_id));
         if self.connected {
@@ -349,6 +346,8 @@ impl Dispatcher {
             }
             Message::Contradiction(contradiction) => self.contradicted(contradiction),
             Message::Hello(_)
+            // The shell maps the table.
+            | Message::Opened(_)
             | Message::Part(_)
             | Message::Accept(_)
             | Message::Intent(_)

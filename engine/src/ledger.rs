@@ -329,6 +329,8 @@ pub struct Ledger {
     forgotten: forgotten::Forgotten,
     purged: bool,
     export: Option<snapshot::Export>,
+    /// Ids that were forgotten since somebody took them, if anybody wants them.
+    forgotten_ids: Option<Vec<CorrelationId>>,
 }
 
 impl Ledger {
@@ -350,7 +352,32 @@ impl Ledger {
             forgotten: forgotten::Forgotten::default(),
             purged: false,
             export: None,
+            forgotten_ids: None,
         }
+    }
+
+    /// Has [`Self::forgotten_ids`] kept from now on.
+    pub fn keep_forgotten_ids(&mut self) {
+        self.forgotten_ids = Some(Vec::new());
+    }
+
+    /// Ids that were forgotten since this was called last, one by one.
+    pub fn forgotten_ids(&mut self) -> impl Iterator<Item = CorrelationId> {
+        self.forgotten_ids.iter_mut().flat_map(|ids| ids.drain(..))
+    }
+
+    /// All ids that are known, with what was accepted; without the amount where members were, too.
+    pub fn known_ids(&self) -> impl Iterator<Item = (CorrelationId, Option<u64>)> {
+        let open = self.open.iter().map(|(id, payment)| {
+            let is_plain = self.came_with(id, None);
+            (id, is_plain.then_some(payment.amount_cents))
+        });
+        let ended = self.ended.places().map(|place| {
+            let known::Row { id, payment } = self.ended.at(place);
+            let is_plain = self.attachments.has_ended_with(id, place, None);
+            (id, is_plain.then_some(payment.amount_cents))
+        });
+        open.chain(ended)
     }
 
     /// Changes how many ended ids are remembered, and forgets those beyond at once.
@@ -729,7 +756,11 @@ impl Ledger {
 
     fn forget_beyond(&mut self, len_max: usize) {
         while self.ended.len() > len_max {
-            self.keep_forgotten_from_export(self.ended.places().start);
+            let first = self.ended.places().start;
+            self.keep_forgotten_from_export(first);
+            if let Some(ids) = &mut self.forgotten_ids {
+                ids.push(self.ended.at(first).id);
+            }
             if let Some(payment) = self.ended.forget_first() {
                 self.forgotten.note(payment);
             }

@@ -43,6 +43,8 @@ pub struct Config {
     pub shift: Duration,
     /// `AGGREGATOR_SOCKET`.
     pub aggregator_socket: PathBuf,
+    /// `ADMISSION_TABLE`: where this gateway grants by itself, once the aggregator says so; `None`: it asks for each payment.
+    pub admission_table: Option<PathBuf>,
     /// `GALO_PROCESSORS`, or the variables of the contest's two.
     pub processors: Processors,
     /// The processors' names.
@@ -80,6 +82,7 @@ impl Config {
             pinned: env.flag("GATEWAY_PINNED", true)?,
             shift: Duration::from_micros(env.number("GATEWAY_SHIFT_US", 487, 0..=10_000_u64)?),
             aggregator_socket: path("AGGREGATOR_SOCKET", "/run/galo/aggregator.sock".to_owned()),
+            admission_table: env.text("ADMISSION_TABLE").map(PathBuf::from),
             names: Arc::new(Names::of_all(&processors)),
             drain_ms_max: env.number("DRAIN_MS_MAX", 8_000, 0..=3_600_000)?,
             purge_allowed: env.flag("PURGE_ALLOWED", false)?,

@@ -26,6 +26,7 @@ use galo_wire::record::{
 };
 use galo_wire::{Attached, FrameWriter, Message};
 
+use crate::admission::Admission;
 use crate::beat::Beat;
 use crate::config::{Config, Reached};
 use crate::http::Service;
@@ -73,6 +74,7 @@ pub struct Core {
     gathering: Cell<History>,
     /// What has come of a summary's totals, and how many they are.
     totals: Cell<([Totals; PROCESSORS_LEN_MAX], u8)>,
+    admission: Admission,
     /// What the link is to send; its writer waits for `outgoing`.
     pub(crate) frames: RefCell<FrameWriter>,
     pub(crate) outgoing: Flag,
@@ -124,6 +126,7 @@ impl Core {
             client_members: RefCell::new(client_members(&reached)),
             gathering: Cell::new(History::EMPTY),
             totals: Cell::default(),
+            admission: Admission::new(config.admission_table.clone()),
             frames: RefCell::new(FrameWriter::with_capacity(64 << 10)),
             outgoing: Flag::default(),
             frames_size_max: Cell::new(usize::MAX),
@@ -326,7 +329,16 @@ impl Core {
                 self.flush.set(Some((flush, self.link_number())));
                 self.looks.ask();
             }
+            Message::Opened(opened) => self.event(|dispatcher, _| {
+                let claimer = dispatcher.admit_by(None);
+                dispatcher.admit_by(self.admission.opened(opened, claimer));
+            }),
             message => {
+                if matches!(message, Message::Acknowledgement(it) if it.sequence == 0)
+                    && self.admission.claims_heard()
+                {
+                    self.event(|dispatcher, _| drop(dispatcher.admit_by(None)));
+                }
                 if let Message::Contradiction(it) = message {
                     let (id, name, cents) = (it.correlation_id, self.names.of(it.processor), it.amount_cents);
                     tracing::error!(
@@ -341,6 +353,7 @@ impl Core {
     /// The link to the aggregator stands, on this socket.
     pub fn connected(self: &Rc<Self>, socket: StdUnixStream) {
         self.connected.set(true);
+        self.admission.connected();
         self.gathering.set(History::EMPTY);
         self.totals.take();
         self.link.replace(Some(socket));
@@ -603,7 +616,7 @@ impl Service for Front {
     }
 
     fn ready(&self) -> Result<(), &'static str> {
-        if !self.0.connected.get() {
+        if !self.0.connected.get() && !self.0.dispatcher.borrow().grants_by_itself() {
             return Err("the aggregator is not connected");
         }
         if !self.0.dispatcher.borrow().has_room() {

@@ -18,6 +18,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+mod admission;
 pub mod beat;
 pub mod config;
 pub mod core;

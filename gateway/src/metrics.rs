@@ -325,6 +325,11 @@ fn render(identity: &Identity, threads: &[Snapshot]) -> String {
             sum(&|thread| thread.counters.declined),
         ),
         (
+            "galo_gateway_payments_admitted_total",
+            "Payments that this gateway granted by itself, in the admission table.",
+            sum(&|thread| thread.counters.admitted),
+        ),
+        (
             "galo_gateway_payments_assigned_total",
             "Payments taken over from other gateways.",
             sum(&|thread| thread.counters.assigned),

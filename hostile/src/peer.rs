@@ -32,7 +32,7 @@ pub(crate) const SUMMARY_REPLY: u8 = 38;
 pub(crate) const LOOKUP_REPLY: u8 = 39;
 
 /// What only an aggregator sends: number, name, size.
-pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 17] = [
+pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 18] = [
     (GRANT, "Grant", 21),
     (34, "IntentRecorded", 20),
     (ACKNOWLEDGEMENT, "Acknowledgement", 8),
@@ -50,6 +50,7 @@ pub(crate) const OF_AGGREGATOR: [(u8, &str, usize); 17] = [
     (49, "SummaryTotal", 17),
     (51, "Notified", 17),
     (52, "Contradiction", 29),
+    (53, "Opened", 14),
 ];
 
 /// A header with these very numbers.

@@ -3,6 +3,7 @@
 //! The engine decides and never looks around; the gateway and the aggregator move bytes. What they would both write
 //! to be good citizens of a machine is here, once.
 
+pub mod admission;
 pub mod allocation;
 pub mod arguments;
 pub mod clock;

@@ -18,7 +18,7 @@ use crate::history::{AttemptState, Reason};
 use crate::vocabulary::{Attachment, CorrelationId, Outcome, Processor, Stage};
 
 /// The version that both sides state in their [`Hello`]; peers of different versions do not talk.
-pub const PROTOCOL_VERSION: u16 = 5;
+pub const PROTOCOL_VERSION: u16 = 6;
 
 /// The bound of a summary that the client left open, on either side.
 pub const REQUESTED_AT_MS_MAX: u64 = u64::MAX;
@@ -503,6 +503,15 @@ records! {
         correlation_id: CorrelationId,
         /// Which processor.
         processor: Processor,
+    }
+    /// Aggregator: this ring of the host's admission table is yours; grant there by yourself.
+    Opened = 53, 14 bytes {
+        /// The table's own number: whoever has mapped another one does not use it.
+        region: u64,
+        /// Which.
+        ring: u16,
+        /// Counts how often it was opened.
+        opening: u32,
     }
     /// To the gateway that found it so: a processor has this id otherwise than the ledger, and no totals hold it. Nothing is booked; a person decides.
     Contradiction = 52, 29 bytes {

@@ -5,7 +5,7 @@
 use galo_wire::record::{
     Accept, Acknowledgement, Admission, Assignment, CancelQuery, Claim, Completion, Contradiction,
     Discrepancy, Flush, Flushed, Grant, HealthNews, HealthReport, HealthSource, Hello, Intent,
-    IntentRecorded, Lease, LookupQuery, LookupReply, Notice, Notified, Part, PurgeQuery, PurgeReply, Purged,
+    IntentRecorded, Lease, LookupQuery, LookupReply, Notice, Notified, Opened, Part, PurgeQuery, PurgeReply, Purged,
     Ready, Release, Role, Standing, SummaryQuery, SummaryReply, SummaryTotal, Withdrawal, Yield, Yielded,
     processors_fingerprint,
 };
@@ -133,6 +133,10 @@ fn golden() -> Vec<(Message, &'static str)> {
         (Yield { number: 27, correlation_id: ID }.into(), "14000000 2d 00 0100 1b000000 ."),
         (Notice { correlation_id: ID, processor: Processor::N6 }.into(), "11000000 10 00 0100 . 06"),
         (Notified { correlation_id: ID, processor: Processor::N2 }.into(), "11000000 33 00 0100 . 02"),
+        (
+            Opened { region: 30, ring: 31, opening: 32 }.into(),
+            "0e000000 35 00 0100 1e00000000000000 1f00 20000000",
+        ),
         (PurgeQuery { slot: 13 }.into(), "04000000 09 00 0100 0d000000"),
         (
             HealthReport {

@@ -388,8 +388,8 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Writes for as long as the process lives; `deliver` lets answers go.
-pub async fn run(journal: Rc<Journal>, deliver: impl Fn(&mut Answers)) {
+/// Writes for as long as the process lives; `deliver` lets answers go, and is told which record is not written yet.
+pub async fn run(journal: Rc<Journal>, deliver: impl Fn(&mut Answers, u64)) {
     loop {
         let batch = journal.queue.borrow_mut().take();
         let Some(batch) = batch else {
@@ -401,7 +401,8 @@ pub async fn run(journal: Rc<Journal>, deliver: impl Fn(&mut Answers)) {
             Err(error) => journal.failed("write", &error),
         };
         let mut answers = journal.queue.borrow_mut().written();
-        deliver(&mut answers);
+        let next_sequence = journal.queue.borrow().written_sequence();
+        deliver(&mut answers, next_sequence);
         journal.queue.borrow_mut().recycle(bytes, answers);
         journal.progress.notify_waiters();
         if journal.size() >= journal.snapshot_size.get() {

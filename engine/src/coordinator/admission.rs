@@ -13,19 +13,21 @@ impl Coordinator {
     pub(super) fn accept(&mut self, session: SessionId, accept: Accept, members: Option<&str>, now: Now) {
         let Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason } =
             accept;
-        let is_same =
-            |known_cents: u64| known_cents == amount_cents && self.ledger.came_with(correlation_id, members);
-        let known_as = |known_cents| {
-            if is_same(known_cents) { Admission::Replayed } else { Admission::Conflict }
+        let known_as = |this: &Self, known| {
+            let known_cents = match known {
+                Known::Open(payment) => payment.amount_cents,
+                Known::Processed { amount_cents, .. } | Known::Declined { amount_cents, .. } => amount_cents,
+                Known::Absent => return None,
+            };
+            let is_same = known_cents == amount_cents && this.ledger.came_with(correlation_id, members);
+            Some(if is_same { Admission::Replayed } else { Admission::Conflict })
         };
-        let admission = match self.ledger.lookup(correlation_id) {
-            Known::Open(payment) => known_as(payment.amount_cents),
-            Known::Processed { amount_cents, .. } | Known::Declined { amount_cents, .. } => {
-                known_as(amount_cents)
-            }
+        let admission = match known_as(self, self.ledger.lookup(correlation_id)) {
+            Some(known) => known,
             // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
-            Known::Absent if now.monotonic_us > expires_at_us => Admission::Expired,
-            Known::Absent if self.ledger.has_room(amount_cents) && self.ledger.has_room_for(members) => {
+            None if now.monotonic_us > expires_at_us => Admission::Expired,
+            None if !self.has_place(amount_cents) || !self.ledger.has_room_for(members) => Admission::Full,
+            None if self.reserve(correlation_id, amount_cents, members.is_none()) => {
                 if let Some(members) = members {
                     self.attach(&Texts { members: Some(members.into()), reference: None });
                 }
@@ -40,7 +42,8 @@ impl Coordinator {
                 self.ledger.set_owner(correlation_id, Some(session));
                 Admission::Granted
             }
-            Known::Absent => Admission::Full,
+            // A gateway has granted it by itself just now; without that grant its table is damaged, and the process ends.
+            None => known_as(self, self.ledger.lookup(correlation_id)).unwrap_or(Admission::Full),
         };
         match admission {
             Admission::Granted => {}
@@ -74,10 +77,14 @@ impl Coordinator {
                 self.withdraw(session, slot, correlation_id);
             }
             Known::Absent
-                if !self.ledger.has_room(amount_cents)
+                if !self.has_place(amount_cents)
                     || !self.ledger.has_room_for(texts.members.as_deref()) =>
             {
                 return Err(Rejection::TooManyClaims);
+            }
+            // Somebody was granted it a moment ago: what is claimed is of before the ledger's memory.
+            Known::Absent if !self.reserve(correlation_id, amount_cents, texts.is_empty()) => {
+                self.withdraw(session, slot, correlation_id);
             }
             Known::Absent => {
                 self.attach(texts);

@@ -222,6 +222,7 @@ impl Coordinator {
 
     /// An operator settles a payment in doubt. What becomes of that is among [`Self::settlements`], now or later, under the number returned.
     pub fn settle(&mut self, settlement: Settlement, now: Now) -> u32 {
+        self.take_grants();
         self.endings.number = self.endings.number.wrapping_add(1);
         let (number, id) = (self.endings.number, settlement.correlation_id);
         let awaited = self.session_ids(|session| !session.superseded);

@@ -15,6 +15,8 @@ use crate::verdict::Verdict;
 pub struct DispatcherCounters {
     /// POSTs answered, by [`Answer`]: granted, replayed, conflict, full, unreachable.
     pub answers: [u64; 5],
+    /// Of those granted, the ones that this gateway granted by itself.
+    pub admitted: u64,
     /// Attempts sent.
     pub attempts: [u64; PROCESSORS_LEN_MAX],
     /// Attempts that ended, by [`Verdict`].

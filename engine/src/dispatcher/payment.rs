@@ -134,6 +134,43 @@ pub(super) struct Payment {
 /// ARCHITECTURE.md and `DispatcherConfig::queue_len_max` name it.
 const _: () = assert!(size_of::<Payment>() == 88);
 
+/// The `requestedAt` of a payment that waits without an attempt that was recorded and refused, of which a claim would tell.
+pub(super) const NO_ATTEMPT: UnixMillis = UnixMillis(0);
+
+/// A payment as a POST brings it.
+pub(super) struct NewPayment {
+    pub(super) correlation_id: CorrelationId,
+    pub(super) amount: AmountCents,
+    /// Where it is to be sent as soon as it is granted.
+    pub(super) plan: Option<Place>,
+    /// The POST, if it is not answered yet.
+    pub(super) ticket: Option<u32>,
+}
+
+impl NewPayment {
+    /// It comes now; its slot is not known yet.
+    pub(super) fn at(self, now: Now) -> Payment {
+        let Self { correlation_id, amount, plan, ticket } = self;
+        Payment {
+            slot: 0,
+            correlation_id,
+            amount,
+            requested_at: if plan.is_some() { now.unix_ms } else { NO_ATTEMPT },
+            arrived_us: now.monotonic_us,
+            stamped_after_ms: 0,
+            ticket,
+            tries: 0,
+            refusals_in_doubt: 0,
+            late: 0,
+            state: State::Accepting(plan),
+            in_doubt: false,
+            probed: plan.is_some_and(|place| place.reservation == Reservation::Probe),
+            withdrawn: false,
+            is_asked_for: false,
+        }
+    }
+}
+
 impl Payment {
     /// Gives it the `requestedAt` of its next attempt.
     pub(super) fn stamp(&mut self, requested_at: UnixMillis, now: Now) {

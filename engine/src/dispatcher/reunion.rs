@@ -7,8 +7,8 @@
 use galo_wire::record::{Acknowledgement, Claim, Ready};
 use galo_wire::{Outcome, Stage};
 
-use super::payment::{Doubt, State, Unacknowledged};
-use super::{ACTIONS_LEN, Action, Dispatcher, NO_ATTEMPT, key_of};
+use super::payment::{Doubt, NO_ATTEMPT, State, Unacknowledged};
+use super::{ACTIONS_LEN, Action, Dispatcher, key_of};
 use crate::router::Reason;
 use crate::texts::Texts;
 use crate::time::{Now, UnixMillis};

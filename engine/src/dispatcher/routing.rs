@@ -67,7 +67,7 @@ impl Dispatcher {
     ///
     /// Behind a queue it waits its turn, and for what the queue's head waits for, if that is told to wait.
     pub(super) fn plan(&mut self, amount: AmountCents, now: Now) -> (Option<Place>, Reason) {
-        let present = self.connected && !self.draining;
+        let present = (self.connected || self.grants_by_itself()) && !self.draining;
         if present && self.waiting.is_empty() {
             let allowed = self.config.router.processors;
             let arrived_us = now.monotonic_us;

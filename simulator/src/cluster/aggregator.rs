@@ -131,6 +131,8 @@ impl World {
         self.oracle.restarted(entries, &found.ledger);
         let coordinator = Coordinator::recovered(config, found.ledger, now);
         self.aggregator.coordinator = Some(coordinator);
+        self.open_table();
+        self.collect(false);
         self.compare_totals();
         let life = self.aggregator.life;
         self.after(50_000, Event::AggregatorTick(life));
@@ -434,6 +436,7 @@ impl World {
         if self.plan.power_loss == Some(Sync::Always) {
             self.aggregator.disk.sync();
         }
+        self.tell_written();
         self.release(batch.messages);
     }
 

@@ -130,4 +130,10 @@ bugs! {
     LookupRepeats = "lookup-repeats",
     /// No patience ends.
     PatienceForgotten = "patience-forgotten",
+    /// A start of the aggregator makes the admission table anew, whatever is in it.
+    TableForgotten = "table-forgotten",
+    /// The table is told that the journal has what it has not written yet.
+    TableAhead = "table-ahead",
+    /// What a gateway granted goes with its process.
+    TableDiesWithOwner = "table-dies-with-owner",
 }

@@ -64,6 +64,10 @@ pub struct Gateway {
     pub given_up: Vec<GivenUp>,
     /// Results that processors have yet to decide on.
     pub awaited: Awaited,
+    /// The aggregator has not said since the last hello that its ring is its own.
+    pub is_unconfirmed: bool,
+    /// Payments that it granted by itself in this life, as far as the oracle has heard.
+    pub admitted_count: u64,
 }
 
 impl Gateway {
@@ -91,6 +95,8 @@ impl Gateway {
             frozen_len: [0; PROCESSORS_LEN_MAX],
             given_up: Vec::new(),
             awaited: Awaited::default(),
+            is_unconfirmed: false,
+            admitted_count: 0,
         }
     }
 
@@ -128,7 +134,10 @@ impl World {
     /// It is gone, with everything that it held. `lossy`: what it wrote last may be gone too.
     pub(super) fn kill_gateway(&mut self, number: usize, lossy: bool) {
         let gateway = &mut self.gateways[number];
-        let Some(dispatcher) = gateway.dispatcher.take() else { return };
+        let Some(mut dispatcher) = gateway.dispatcher.take() else { return };
+        self.die_claiming(number, dispatcher.admit_by(None));
+        let gateway = &mut self.gateways[number];
+        gateway.admitted_count = 0;
         gateway.life += 1;
         gateway.listening = false;
         gateway.frames.clear();
@@ -227,6 +236,9 @@ impl World {
             }
             Action::Answer { ticket, answer } => {
                 if let Some(post) = self.gateways[number].posts.remove(&ticket) {
+                    if answer == Answer::Granted {
+                        self.note_admitted(number, self.oracle.id(post.payment));
+                    }
                     let lie = answer == Answer::Unreachable && self.has(Bug::UnreachableIsAccepted);
                     self.answered(number, post, if lie { Answer::Granted } else { answer });
                 }
@@ -378,12 +390,16 @@ impl World {
             Message::Notified(notified) if !self.notified(number, notified) => return,
             _ => {}
         }
+        if matches!(message, Message::Acknowledgement(it) if it.sequence == 0) {
+            self.claims_heard(number);
+        }
         if let Message::Lease(lease) = message {
             self.oracle.lease_heard(lease.processor, number);
         }
         match message {
             Message::Hello(_) if !self.gateways[number].greeted => {
                 self.gateways[number].greeted = true;
+                self.gateways[number].is_unconfirmed = true;
                 self.gateways[number].decision_count = 0;
                 self.maybe_spite();
                 if self.has(Bug::CompletionsDropped) {
@@ -406,6 +422,7 @@ impl World {
             }
             Message::SummaryTotal(_) | Message::SummaryReply(_) | Message::PurgeReply(_) => {}
             Message::Withdrawal(_) if self.has(Bug::WithdrawalIgnored) => {}
+            Message::Opened(opened) => self.ring_opened(number, opened),
             message => self.event(number, |dispatcher, now| dispatcher.handle_with(message, attached, now)),
         }
     }

@@ -70,6 +70,8 @@ invariants! {
     OneHealthCheck = "one health check",
     /// The ledger never hears of a payment processed elsewhere than where its attempt is recorded.
     NoContradiction = "no contradiction",
+    /// The admission table is never damaged.
+    TableIsSound = "the table is sound",
     /// Neither side sends a record that the other one refuses.
     NoRejection = "no rejection",
     /// A look-up's history is what was decided, in order, and ends where the payment is; what it leaves out may be forgotten.

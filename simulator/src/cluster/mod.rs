@@ -33,6 +33,7 @@ mod rates;
 mod record;
 mod retention;
 mod summaries;
+mod table;
 mod wire;
 mod world;
 

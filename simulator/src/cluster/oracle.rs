@@ -88,6 +88,8 @@ pub struct Truth {
     decided: Record,
     /// As the disk has it.
     written: Record,
+    /// As the admission table has it, until the disk does.
+    table: Option<Record>,
     /// Its client's deadline, as the aggregator has decided.
     deadline_ms: Option<u64>,
     /// With which members the disk says that it was accepted.
@@ -103,6 +105,11 @@ pub struct Truth {
 }
 
 impl Truth {
+    /// What survives every process.
+    fn durable(&self) -> Record {
+        self.table.unwrap_or(self.written)
+    }
+
     /// What another processor stored of it.
     fn stored_elsewhere(&self, processor: Processor) -> Option<Stored> {
         let others = Processor::ALL.into_iter().filter(|other| *other != processor);
@@ -235,6 +242,7 @@ impl Oracle {
             said_duplicate: Default::default(),
             decided: ABSENT,
             written: ABSENT,
+            table: None,
             deadline_ms: None,
             members: None,
             story: Story::default(),
@@ -248,6 +256,30 @@ impl Oracle {
     /// The id of a payment.
     pub fn id(&self, payment: usize) -> CorrelationId {
         self.truths[payment].id
+    }
+
+    /// An amount with which a client has sent it.
+    pub fn amount_of(&self, payment: usize) -> Option<u64> {
+        self.truths[payment].amounts_cents.first().copied()
+    }
+
+    /// A gateway has granted it by itself.
+    pub fn admitted(&mut self, entry: Entry) {
+        let Entry::Accepted { correlation_id, amount_cents, .. } = entry else { return };
+        let Some(place) = self.place(correlation_id) else { return };
+        let truth = &mut self.truths[place];
+        let before = truth.decided;
+        let after = apply(before, entry).filter(|_| truth.table.is_none());
+        truth.table = after.or(truth.table);
+        if relapses(before, entry) {
+            truth.relapsed = true;
+            self.relapsed_count += 1;
+            self.processors_differ = true;
+        }
+        self.check(Invariant::NothingTwice, after.is_some(), || {
+            format!("{entry:?} is granted by a gateway after {before:?}")
+        });
+        self.granted(place, amount_cents);
     }
 
     /// How many payments there are.
@@ -287,7 +319,7 @@ impl Oracle {
         if !truth.is_promised() {
             return;
         }
-        let written = truth.written;
+        let written = truth.durable();
         let id = truth.id;
         match answer {
             Answer::Granted | Answer::Replayed => {
@@ -362,7 +394,7 @@ impl Oracle {
         if !truth.is_promised() {
             return Some(attempt);
         }
-        let written = truth.written;
+        let written = truth.durable();
         let same = |sent: &Sent| sent.processor == processor && sent.requested_at_ms == requested_at_ms;
         let other = truth.sent.iter().find(|sent| !sent.refused && !same(sent)).copied().filter(|_| !is_over);
         let first_us = truth.sent.iter().find(|sent| same(sent)).map_or(sent_us, |sent| sent.sent_us);
@@ -516,7 +548,9 @@ impl Oracle {
         let after = apply(before, entry);
         truth.decided = after.unwrap_or(before);
         truth.story.apply(entry);
-        if relapses(before, entry) {
+        // Else it is of a later life, and the table's of one that is not written yet.
+        let is_admitted = truth.table.is_some() && truth.table == apply(ABSENT, entry);
+        if relapses(before, entry) && !is_admitted {
             truth.relapsed = true;
             self.relapsed_count += 1;
             self.processors_differ = true;
@@ -536,12 +570,13 @@ impl Oracle {
                 self.note_deadline(place, &members);
                 self.truths[place].free_us = self.now_us;
                 // A restarted aggregator does not know any more that there was a purge.
-                if claimed && !self.purge_forgotten {
+                if claimed && !is_admitted && !self.purge_forgotten {
                     self.check(Invariant::ClaimIsKnown, false, || {
                         format!("{id} is claimed, and the ledger has never heard of it, or has purged or forgotten it")
                     });
                 }
-                if !claimed {
+                if !claimed && !is_admitted {
+
                     self.members_granted(place, &members);
                     self.granted(place, amount_cents);
                 }
@@ -628,7 +663,7 @@ impl Oracle {
         let members = self.members_written.take_in(entry);
         let Some(id) = id_of(entry) else {
             if entry == Entry::Purged {
-                self.truths.iter_mut().for_each(|truth| truth.written = ABSENT);
+                self.truths.iter_mut().for_each(|truth| (truth.written, truth.table) = (ABSENT, None));
                 self.known_written.clear();
             }
             return;
@@ -639,6 +674,9 @@ impl Oracle {
         self.truths[place].written = after.unwrap_or(before);
         if matches!(entry, Entry::Accepted { .. }) {
             self.truths[place].members = members;
+            if self.truths[place].table == apply(ABSENT, entry) {
+                self.truths[place].table = None;
+            }
         }
         if End::of(entry).is_some()
             && let Some(forgotten) = self.known_written.remember(place)
@@ -694,6 +732,7 @@ impl Oracle {
             if matches!(entry, Entry::Accepted { .. }) {
                 truth.decided.forget();
                 truth.members = members;
+                truth.table = truth.table.filter(|table| apply(ABSENT, *entry) != Some(*table));
             }
             truth.decided = apply(truth.decided, *entry).unwrap_or(truth.decided);
             truth.story.apply(*entry);

@@ -77,7 +77,7 @@ impl End {
 }
 
 /// An id in a sequence of entries.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
     /// How much.
     pub amount_cents: u64,

@@ -20,6 +20,7 @@ use super::process;
 use super::queue::Queue;
 use super::rates::Meter;
 use super::summaries::Summaries;
+use super::table::SharedTable;
 use super::wire::{Request, Upstream};
 use super::{Options, Report, leases};
 
@@ -166,6 +167,10 @@ pub struct Coverage {
     pub summaries: u64,
     /// Of them, those that did not wait for a gateway any more.
     pub unconfirmed_summaries: u64,
+    /// Payments that gateways granted by themselves.
+    pub admitted: u64,
+    /// Claims that a gateway's death cut short.
+    pub claims_cut: u64,
 }
 
 macro_rules! coverage {
@@ -230,7 +235,9 @@ coverage!(
     disputed,
     lame,
     summaries,
-    unconfirmed_summaries
+    unconfirmed_summaries,
+    admitted,
+    claims_cut
 );
 
 /// See the module's documentation.
@@ -246,6 +253,8 @@ pub struct World {
     pub(super) queue: Queue<Event>,
     pub(super) oracle: Oracle,
     pub(super) coverage: Coverage,
+    /// The host's admission table, if it has one.
+    pub(super) table: Option<SharedTable>,
     /// The threads of all gateways, process by process.
     pub(super) gateways: Vec<Gateway>,
     pub(super) aggregator: Aggregator,
@@ -291,6 +300,8 @@ impl World {
             queue: Queue::new(),
             oracle: Oracle::new(&plan),
             coverage: Coverage::default(),
+            // What survives the loss of power is not granted in memory.
+            table: SharedTable::draw(seed, plan.power_loss.is_none()),
             gateways,
             aggregator,
             connections: Vec::new(),
