@@ -154,7 +154,10 @@ impl Claimer {
         let entry = self.table.entry(self.ring.number, self.sequence);
         // The aggregator may have revoked it already.
         let revoked = entry.end_claim(self.sequence, State::Revoked(self.sequence));
-        debug_assert!(revoked.is_ok() || entry.state() == State::Revoked(self.sequence), "its owner alone grants");
+        debug_assert!(
+            revoked.is_ok() || entry.state() == State::Revoked(self.sequence),
+            "its owner alone grants"
+        );
         if let Some(cell) = cell {
             self.table.remove(hash, cell);
         }

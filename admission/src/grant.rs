@@ -183,6 +183,9 @@ fn from_words(said: &[u64; CHECK - ID]) -> Option<Grant> {
 /// Over the table's name and the sequence as well: what is another table's or another time's is as wrong as a flipped bit.
 fn check(region: u64, sequence: u64, said: &[u64; CHECK - ID]) -> u64 {
     let begin = crc32c::crc32c(&region.to_le_bytes());
-    let check = [sequence].iter().chain(said).fold(begin, |sum, word| crc32c::crc32c_append(sum, &word.to_le_bytes()));
+    let check = [sequence]
+        .iter()
+        .chain(said)
+        .fold(begin, |sum, word| crc32c::crc32c_append(sum, &word.to_le_bytes()));
     u64::from(check)
 }

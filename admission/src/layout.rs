@@ -90,7 +90,8 @@ impl Geometry {
     pub(crate) fn from_word(word: u64) -> Option<Self> {
         let byte = |shift: u32| u32::from(word.to_le_bytes()[shift as usize]);
         let read = Self { known_buckets_log2: byte(0), claims_buckets_log2: byte(1), ring_log2: byte(2) };
-        let is_sound = read.known_buckets_log2 <= 28 && read.claims_buckets_log2 <= 24 && read.ring_log2 <= 24;
+        let is_sound =
+            read.known_buckets_log2 <= 28 && read.claims_buckets_log2 <= 24 && read.ring_log2 <= 24;
         (is_sound && read.to_word() == word).then_some(read)
     }
 

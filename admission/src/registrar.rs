@@ -120,7 +120,8 @@ impl Registrar {
 
     /// Opens a ring to whoever [holds](Self::hold) it.
     pub fn open(&mut self, ring: usize) -> Ring {
-        let (RingState::Closed(last) | RingState::Open(last)) = RingState::from_word(self.head(ring, RING_STATE));
+        let (RingState::Closed(last) | RingState::Open(last)) =
+            RingState::from_word(self.head(ring, RING_STATE));
         let opening = last.wrapping_add(1);
         self.set_head(ring, RING_STATE, RingState::Open(opening).to_word());
         Ring { number: ring, opening }
@@ -244,7 +245,8 @@ impl Registrar {
     /// The amount of an id that was remembered without one: from now on a gateway may say that it comes again while nobody else is there to say so.
     pub fn remember_amount(&mut self, id: CorrelationId, amount_cents: u64) {
         let hash = self.table.hash(id);
-        let [unstated, stated] = [Amount::Unstated, Amount::Cents(amount_cents)].map(|it| hash.known_word(it));
+        let [unstated, stated] =
+            [Amount::Unstated, Amount::Cents(amount_cents)].map(|it| hash.known_word(it));
         for bucket in hash.known_buckets(self.table.geometry.known_buckets_log2) {
             for word in self.table.known_bucket(bucket) {
                 if word.load(Ordering::Relaxed) == unstated {

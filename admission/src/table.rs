@@ -73,7 +73,8 @@ impl Cell {
 
     #[allow(clippy::cast_possible_truncation, reason = "each is cut out of the word")]
     pub(crate) fn from_word(word: u64) -> Option<Self> {
-        let cell = Self { fingerprint: word >> 40, ring: (word >> 32) as usize & 0xff, sequence: word as u32 };
+        let cell =
+            Self { fingerprint: word >> 40, ring: (word >> 32) as usize & 0xff, sequence: word as u32 };
         (word != 0).then_some(cell)
     }
 }
@@ -227,7 +228,8 @@ impl Table {
             return None;
         }
         let entry = self.entry(cell.ring, cell.sequence.into());
-        let (State::Claimed(sequence) | State::Granted(sequence) | State::Revoked(sequence)) = entry.state() else {
+        let (State::Claimed(sequence) | State::Granted(sequence) | State::Revoked(sequence)) = entry.state()
+        else {
             return None;
         };
         let [low, _] = halves(u128::from(sequence) & u128::from(u32::MAX));

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use galo_admission::{
-    Claimed, Claimer, Geometry, Grant, Heap, Identity, Memory, RINGS_LEN_MAX, Refused, Registrar, Reserved, Step,
-    Table,
+    Claimed, Claimer, Geometry, Grant, Heap, Identity, Memory, RINGS_LEN_MAX, Refused, Registrar, Reserved,
+    Step, Table,
 };
 use galo_wire::{CorrelationId, Processor, Reason, Stage};
 
@@ -259,18 +259,22 @@ fn a_damaged_table_is_refused_and_a_damaged_grant_is_named() {
     let ring = registrar.open(0);
     registrar.promise(0, 16);
     let mut claimer = Claimer::new(table, ring);
-    let before: Vec<u64> = memory.words().iter().map(|it| it.load(std::sync::atomic::Ordering::SeqCst)).collect();
+    let before: Vec<u64> =
+        memory.words().iter().map(|it| it.load(std::sync::atomic::Ordering::SeqCst)).collect();
     assert_eq!(claimer.claim(&grant(1)), Claimed::Granted);
-    let changed = (0..before.len()).filter(|word| {
-        memory.words()[*word].load(std::sync::atomic::Ordering::SeqCst) != before[*word]
-    });
+    let changed = (0..before.len())
+        .filter(|word| memory.words()[*word].load(std::sync::atomic::Ordering::SeqCst) != before[*word]);
     // A cell, a state, and what it says: the upper half of the id is 0 here.
     let changed: Vec<usize> = changed.collect();
     assert_eq!(changed.len(), 7, "{changed:?}");
     for word in &changed[2..] {
         flip(*word, 1 << 13);
         let error = registrar.published(0).unwrap_err();
-        assert_eq!(error.to_string(), "ring 0, entry 0: its checksum is not that of its words", "word {word}");
+        assert_eq!(
+            error.to_string(),
+            "ring 0, entry 0: its checksum is not that of its words",
+            "word {word}"
+        );
         flip(*word, 1 << 13);
     }
     assert_eq!(registrar.published(0).unwrap().unwrap().grant, grant(1));
@@ -280,6 +284,7 @@ fn a_damaged_table_is_refused_and_a_damaged_grant_is_named() {
 #[test]
 fn real_threads_grant_each_id_once() {
     const IDS: u64 = 200_000;
+    let place_of = |number: u64| usize::try_from(number).unwrap();
     let geometry = Geometry { known_buckets_log2: 16, claims_buckets_log2: 10, ring_log2: 10 };
     let table = Table::create(Heap::shared(geometry.words_len()), geometry, IDENTITY);
     let mut registrar = Registrar::new(table.clone());
@@ -295,7 +300,7 @@ fn real_threads_grant_each_id_once() {
             (0..IDS).filter(|number| claimer.claim(&grant(*number)) == Claimed::Granted).collect::<Vec<_>>()
         })
     });
-    let mut granted = vec![0_u8; IDS as usize];
+    let mut granted = vec![0_u8; place_of(IDS)];
     let mut journal_sequence = 1;
     let mut take = |registrar: &mut Registrar, granted: &mut Vec<u8>| {
         for ring in 0..2 {
@@ -304,7 +309,7 @@ fn real_threads_grant_each_id_once() {
                 registrar.remember(id, Some(1_990));
                 registrar.took(ring, journal_sequence);
                 journal_sequence += 1;
-                granted[u128::from_le_bytes(id.0) as usize] += 1;
+                granted[usize::try_from(u128::from_le_bytes(id.0)).unwrap()] += 1;
             }
         }
         registrar.written(journal_sequence);
@@ -315,12 +320,12 @@ fn real_threads_grant_each_id_once() {
     while !gateways.iter().all(|it| it.is_finished()) {
         take(&mut registrar, &mut granted);
         next = (next + 17) % IDS;
-        if granted[next as usize] == 0 {
+        if granted[place_of(next)] == 0 {
             let id = grant(next).correlation_id;
             registrar.remember(id, Some(1_990));
             match registrar.reserve(id) {
                 Reserved::Free => {
-                    granted[next as usize] += 1;
+                    granted[place_of(next)] += 1;
                     accepted += 1;
                 }
                 Reserved::Granted => registrar.forget(id),
@@ -331,5 +336,8 @@ fn real_threads_grant_each_id_once() {
     let by_gateways: u64 = gateways.into_iter().map(|it| it.join().unwrap().len() as u64).sum();
     assert!(granted.iter().all(|count| *count <= 1), "an id was granted twice");
     assert_eq!(granted.iter().map(|count| u64::from(*count)).sum::<u64>(), by_gateways + accepted);
-    assert!(by_gateways > 1_000 && accepted > 0, "{by_gateways} by the gateways, {accepted} by the aggregator");
+    assert!(
+        by_gateways > 1_000 && accepted > 0,
+        "{by_gateways} by the gateways, {accepted} by the aggregator"
+    );
 }

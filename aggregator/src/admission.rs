@@ -104,7 +104,11 @@ pub fn open(
                     }
                     let grants = end(&mut registrar);
                     if is_of_this_boot && grants > 0 {
-                        return Err(OpenError::Foreign { path: path.to_owned(), grants, journal: journal.to_owned() });
+                        return Err(OpenError::Foreign {
+                            path: path.to_owned(),
+                            grants,
+                            journal: journal.to_owned(),
+                        });
                     }
                     if grants > 0 {
                         tracing::error!(

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use galo_admission::{Claimer, Ring, RINGS_LEN_MAX, Refused, Table};
+use galo_admission::{Claimer, RINGS_LEN_MAX, Refused, Ring, Table};
 use galo_shell::admission::{self, Mapping};
 use galo_wire::record::Opened;
 
@@ -69,7 +69,10 @@ impl Admission {
                 Some(Claimer::new(table, ring))
             }
             Err(error) => {
-                tracing::warn!("ADMISSION_TABLE={}: {error}; the aggregator is asked for each payment", path.display());
+                tracing::warn!(
+                    "ADMISSION_TABLE={}: {error}; the aggregator is asked for each payment",
+                    path.display()
+                );
                 None
             }
         }

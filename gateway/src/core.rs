@@ -400,6 +400,8 @@ impl Core {
     /// Lets time pass for the dispatcher while it has anything to be late for, and shows the other threads how this one does. A
     /// thread that holds nothing is not woken.
     pub async fn keep_time(self: Rc<Self>) {
+        // For how long something has waited for company, at most.
+        let mut alone_us = 0;
         loop {
             let held = self.dispatcher.borrow().tick_wait_us();
             let is_alone = !self.frames.borrow().is_empty() && !self.outgoing.is_raised();
@@ -417,8 +419,10 @@ impl Core {
             monoio::time::sleep(Duration::from_micros(wait_us)).await;
             self.event(Dispatcher::tick);
             // What could wait for company and had none.
-            if !self.frames.borrow().is_empty() {
+            alone_us = if self.frames.borrow().is_empty() { 0 } else { alone_us + wait_us };
+            if alone_us >= COMPANY_WAIT_US {
                 self.outgoing.raise();
+                alone_us = 0;
             }
             if self.board.is_shared() {
                 self.board.publish(self.snapshot());

@@ -5,9 +5,9 @@
 use galo_wire::record::{
     Accept, Acknowledgement, Admission, Assignment, CancelQuery, Claim, Completion, Contradiction,
     Discrepancy, Flush, Flushed, Grant, HealthNews, HealthReport, HealthSource, Hello, Intent,
-    IntentRecorded, Lease, LookupQuery, LookupReply, Notice, Notified, Opened, Part, PurgeQuery, PurgeReply, Purged,
-    Ready, Release, Role, Standing, SummaryQuery, SummaryReply, SummaryTotal, Withdrawal, Yield, Yielded,
-    processors_fingerprint,
+    IntentRecorded, Lease, LookupQuery, LookupReply, Notice, Notified, Opened, Part, PurgeQuery, PurgeReply,
+    Purged, Ready, Release, Role, Standing, SummaryQuery, SummaryReply, SummaryTotal, Withdrawal, Yield,
+    Yielded, processors_fingerprint,
 };
 use galo_wire::{
     Attachment, AttemptState, CorrelationId, FRAME_BODY_SIZE_MAX, FRAME_HEADER_SIZE, FrameError, FrameWriter,
@@ -35,7 +35,7 @@ fn golden() -> Vec<(Message, &'static str)> {
                 incarnation: 0x1122_3344_5566_7788,
             }
             .into(),
-            "10000000 01 00 0100 0500 00 02 0300 0a0b 8877665544332211",
+            "10000000 01 00 0100 0600 00 02 0300 0a0b 8877665544332211",
         ),
         (
             Part { attachment: Attachment::Members, size: 11, text: part_text(b"{\"payer\":1}") }.into(),

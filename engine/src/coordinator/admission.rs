@@ -77,8 +77,7 @@ impl Coordinator {
                 self.withdraw(session, slot, correlation_id);
             }
             Known::Absent
-                if !self.has_place(amount_cents)
-                    || !self.ledger.has_room_for(texts.members.as_deref()) =>
+                if !self.has_place(amount_cents) || !self.ledger.has_room_for(texts.members.as_deref()) =>
             {
                 return Err(Rejection::TooManyClaims);
             }

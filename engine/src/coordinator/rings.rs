@@ -115,7 +115,9 @@ impl Coordinator {
     pub fn written(&mut self, journal_sequence: u64) {
         if let Some(rings) = &mut self.rings {
             rings.registrar.written(journal_sequence);
-            while let Some((_, id, cents)) = rings.unwritten.pop_front_if(|(number, ..)| *number < journal_sequence) {
+            while let Some((_, id, cents)) =
+                rings.unwritten.pop_front_if(|(number, ..)| *number < journal_sequence)
+            {
                 rings.registrar.remember_amount(id, cents);
             }
             while let Some((_, id)) = rings.forgotten.pop_front_if(|(number, _)| *number < journal_sequence) {
@@ -241,7 +243,8 @@ impl Coordinator {
                 && (rings.sessions[ring].is_some() || registrar.is_open(ring) || !(rings.is_abandoned)(ring));
             !is_held && registrar.clear_away(ring)
         };
-        let Some(ring) = its_own.or_else(|| (0..RINGS_LEN_MAX).find(|ring| is_free(*ring, &mut rings.registrar)))
+        let Some(ring) =
+            its_own.or_else(|| (0..RINGS_LEN_MAX).find(|ring| is_free(*ring, &mut rings.registrar)))
         else {
             return;
         };
@@ -253,7 +256,9 @@ impl Coordinator {
     /// A gateway's claims are in: it may grant.
     pub(super) fn open_ring(&mut self, session: SessionId) {
         let Some(rings) = &mut self.rings else { return };
-        let Some(ring) = (0..RINGS_LEN_MAX).find(|ring| rings.sessions[*ring] == Some(session)) else { return };
+        let Some(ring) = (0..RINGS_LEN_MAX).find(|ring| rings.sessions[*ring] == Some(session)) else {
+            return;
+        };
         if !std::mem::take(&mut rings.awaited[ring]) {
             return;
         }
@@ -267,7 +272,9 @@ impl Coordinator {
     /// A gateway is gone, or all that it holds is somebody else's: it grants nothing more.
     pub(super) fn close_ring(&mut self, session: SessionId) {
         let Some(rings) = &mut self.rings else { return };
-        let Some(ring) = (0..RINGS_LEN_MAX).find(|ring| rings.sessions[*ring] == Some(session)) else { return };
+        let Some(ring) = (0..RINGS_LEN_MAX).find(|ring| rings.sessions[*ring] == Some(session)) else {
+            return;
+        };
         rings.registrar.close(ring);
         self.take_grants();
         let rings = self.rings.as_mut().expect("as above");

@@ -6,6 +6,7 @@
 
 mod compare;
 mod declines;
+mod table;
 pub mod texts;
 
 use galo_engine::dispatcher::Answer;
@@ -105,11 +106,6 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// What survives every process.
-    fn durable(&self) -> Record {
-        self.table.unwrap_or(self.written)
-    }
-
     /// What another processor stored of it.
     fn stored_elsewhere(&self, processor: Processor) -> Option<Stored> {
         let others = Processor::ALL.into_iter().filter(|other| *other != processor);
@@ -256,30 +252,6 @@ impl Oracle {
     /// The id of a payment.
     pub fn id(&self, payment: usize) -> CorrelationId {
         self.truths[payment].id
-    }
-
-    /// An amount with which a client has sent it.
-    pub fn amount_of(&self, payment: usize) -> Option<u64> {
-        self.truths[payment].amounts_cents.first().copied()
-    }
-
-    /// A gateway has granted it by itself.
-    pub fn admitted(&mut self, entry: Entry) {
-        let Entry::Accepted { correlation_id, amount_cents, .. } = entry else { return };
-        let Some(place) = self.place(correlation_id) else { return };
-        let truth = &mut self.truths[place];
-        let before = truth.decided;
-        let after = apply(before, entry).filter(|_| truth.table.is_none());
-        truth.table = after.or(truth.table);
-        if relapses(before, entry) {
-            truth.relapsed = true;
-            self.relapsed_count += 1;
-            self.processors_differ = true;
-        }
-        self.check(Invariant::NothingTwice, after.is_some(), || {
-            format!("{entry:?} is granted by a gateway after {before:?}")
-        });
-        self.granted(place, amount_cents);
     }
 
     /// How many payments there are.
@@ -576,7 +548,6 @@ impl Oracle {
                     });
                 }
                 if !claimed && !is_admitted {
-
                     self.members_granted(place, &members);
                     self.granted(place, amount_cents);
                 }

@@ -7,7 +7,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use galo_admission::{
-    Claimed, Claimer, Geometry, Grant, Heap, Identity, RINGS_LEN_MAX, Registrar, Ring, SharedMemory, Step, Table,
+    Claimed, Claimer, Geometry, Grant, Heap, Identity, RINGS_LEN_MAX, Registrar, Ring, SharedMemory, Step,
+    Table,
 };
 use galo_engine::ledger::Entry;
 use galo_engine::{CorrelationId, Processor, Reason, Stage};
@@ -38,17 +39,19 @@ impl SharedTable {
     pub fn draw(seed: u64, may_be: bool) -> Option<Self> {
         let mut dice = Dice::new(seed.rotate_left(32) ^ 0x7AB1_E000);
         let is = dice.one_in(2) && may_be;
-        is.then(|| Self { memory: Heap::shared(GEOMETRY.words_len()), locks: Rc::default(), dice, made: false })
+        is.then(|| Self {
+            memory: Heap::shared(GEOMETRY.words_len()),
+            locks: Rc::default(),
+            dice,
+            made: false,
+        })
     }
 
     fn make(&mut self) -> Table {
         self.made = true;
         self.memory = Heap::shared(GEOMETRY.words_len());
-        let identity = Identity {
-            region: self.dice.number(),
-            boot: 1,
-            key: [self.dice.number(), self.dice.number()],
-        };
+        let identity =
+            Identity { region: self.dice.number(), boot: 1, key: [self.dice.number(), self.dice.number()] };
         Table::create(SharedMemory::clone(&self.memory), GEOMETRY, identity)
     }
 
@@ -61,7 +64,9 @@ impl SharedTable {
         let words = self.memory.words();
         let ring_size = GEOMETRY.ring_len() * 8;
         let start = words.len() - (RINGS_LEN_MAX - ring) * ring_size;
-        words[start..start + ring_size].iter().for_each(|word| word.store(0, std::sync::atomic::Ordering::SeqCst));
+        words[start..start + ring_size]
+            .iter()
+            .for_each(|word| word.store(0, std::sync::atomic::Ordering::SeqCst));
     }
 }
 
@@ -109,7 +114,8 @@ impl World {
         gateway.is_unconfirmed = false;
         let Some(dispatcher) = &mut gateway.dispatcher else { return };
         let claimer = dispatcher.admit_by(None);
-        let before = claimer.filter(|it| it.ring().number == ring.number && it.table().identity().region == region);
+        let before =
+            claimer.filter(|it| it.ring().number == ring.number && it.table().identity().region == region);
         if let Some(mut claimer) = before {
             claimer.reopened(ring);
             dispatcher.admit_by(Some(claimer));
