@@ -3,7 +3,7 @@
 use crate::grant::{Grant, State};
 use crate::hash::IdHash;
 use crate::layout::{Geometry, LINE};
-use crate::registrar::{LIMIT, RING_STATE, Ring, RingState, TAKEN};
+use crate::registrar::{LIMIT, RING_STATE, Ring, RingState, START};
 use crate::sync::{Ordering, fence};
 use crate::table::{Cell, Standing, Table};
 
@@ -54,7 +54,7 @@ impl Claimer {
     #[must_use]
     pub fn new(table: Table, ring: Ring) -> Self {
         let head = Geometry::ring_head(ring.number);
-        let sequence = table.words()[head + TAKEN].load(Ordering::SeqCst);
+        let sequence = table.words()[head + START].load(Ordering::SeqCst);
         Self { table, ring, sequence }
     }
 

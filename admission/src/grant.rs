@@ -99,6 +99,8 @@ impl<'a> Entry<'a> {
     /// Writes what it says; nobody believes a word of it before it is granted.
     pub(crate) fn fill(self, region: u64, sequence: u64, grant: &Grant) {
         self.0[STATE].store(State::Claimed(sequence).to_word(), Ordering::SeqCst);
+        // Whoever reads a word of what follows finds out that it is not the former grant's.
+        crate::sync::fence(Ordering::Release);
         let said = to_words(grant);
         for (place, word) in self.0[ID..].iter().zip(said) {
             place.store(word, Ordering::Relaxed);
@@ -139,6 +141,11 @@ impl<'a> Entry<'a> {
         let grant = is_whole.then(|| from_words(&said)).flatten().ok_or(Corrupt { ring, sequence })?;
         let journaled_as = self.0[JOURNALED_AS].load(Ordering::Relaxed);
         Ok(Published { sequence, grant, journaled_as: (journaled_as > 0).then_some(journaled_as) })
+    }
+
+    /// Of a grant that nobody can read.
+    pub(crate) fn revoke_damaged(self, sequence: u64) {
+        self.0[STATE].store(State::Revoked(sequence).to_word(), Ordering::SeqCst);
     }
 
     pub(crate) fn set_journaled_as(self, journal_sequence: u64) {

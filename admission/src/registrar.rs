@@ -15,6 +15,8 @@ pub(crate) const LIMIT: usize = 1;
 /// The first sequence that the journal may not have.
 pub(crate) const TAKEN: usize = 2;
 const HOLDER: usize = 3;
+/// Where an owner begins that has not had the ring before.
+pub(crate) const START: usize = 4;
 
 /// A ring, as it was opened for a gateway thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,6 +125,10 @@ impl Registrar {
         let (RingState::Closed(last) | RingState::Open(last)) =
             RingState::from_word(self.head(ring, RING_STATE));
         let opening = last.wrapping_add(1);
+        // What is seen already is never looked at again, whether it is written or not.
+        self.set_head(ring, START, self.seen[ring]);
+        // What was promised before went to others meanwhile.
+        self.set_head(ring, LIMIT, self.seen[ring]);
         self.set_head(ring, RING_STATE, RingState::Open(opening).to_word());
         Ring { number: ring, opening }
     }
@@ -157,8 +163,11 @@ impl Registrar {
         let end = claims + (LINE << self.table.geometry.claims_buckets_log2);
         for word in &self.table.words()[claims..end] {
             let found = word.load(Ordering::Relaxed);
-            if Cell::from_word(found).is_some_and(|cell| cell.ring == ring) {
-                word.store(0, Ordering::SeqCst);
+            if Cell::from_word(found).is_some_and(|cell| cell.ring == ring)
+                && word.compare_exchange(found, 0, Ordering::SeqCst, Ordering::Relaxed).is_err()
+            {
+                // Somebody has removed it, and perhaps put another one there.
+                continue;
             }
         }
         true
@@ -183,6 +192,32 @@ impl Registrar {
                 State::Claimed(_) | State::Granted(_) | State::Revoked(_) | State::Unused => return Ok(None),
             }
         }
+    }
+
+    /// How many grants a ring holds that no aggregator has seen written. Changes nothing.
+    #[must_use]
+    pub fn untaken(&self, ring: usize, journal_sequence: u64) -> u64 {
+        let untaken = (self.seen[ring]..self.behind_published(ring)).filter(|sequence| {
+            let entry = self.table.entry(ring, *sequence);
+            let is_written = (1..journal_sequence).contains(&entry.journaled_as());
+            entry.state() == State::Granted(*sequence) && !is_written
+        });
+        untaken.count() as u64
+    }
+
+    /// Gives up what a ring holds that is not what its owner wrote: of a file that went through a loss of power. How many.
+    pub fn discard_damaged(&mut self, ring: usize) -> u64 {
+        let mut damaged = 0;
+        for sequence in self.seen[ring]..self.behind_published(ring) {
+            let entry = self.table.entry(ring, sequence);
+            if entry.state() == State::Granted(sequence)
+                && entry.read(self.table.identity().region, ring, sequence).is_err()
+            {
+                entry.revoke_damaged(sequence);
+                damaged += 1;
+            }
+        }
+        damaged
     }
 
     /// The ledger has taken in what [`Self::published`] gave; it is the journal's record of this number.
@@ -218,6 +253,11 @@ impl Registrar {
 
     /// Adds an id to those that the ledger has; `None` as an amount where more than that tells whether the same payment comes again.
     pub fn remember(&mut self, id: CorrelationId, amount_cents: Option<u64>) {
+        self.remember_at(id, amount_cents);
+    }
+
+    /// Where it stands now, if there was room.
+    fn remember_at(&mut self, id: CorrelationId, amount_cents: Option<u64>) -> Option<usize> {
         let hash = self.table.hash(id);
         let word = hash.known_word(amount_cents.map_or(Amount::Unstated, Amount::Cents));
         let buckets = hash.known_buckets(self.table.geometry.known_buckets_log2);
@@ -231,15 +271,13 @@ impl Registrar {
                 let (place, bit) = Geometry::full_bit(bucket);
                 self.table.words()[place].fetch_or(bit, Ordering::SeqCst);
             }
-            return;
+            return None;
         }
-        let place = self
-            .table
-            .known_bucket(buckets[emptier])
-            .iter()
-            .find(|it| it.load(Ordering::Relaxed) == 0)
-            .expect("one is free, and nobody else writes here");
-        place.store(word, Ordering::SeqCst);
+        let bucket = self.table.known_bucket(buckets[emptier]);
+        let index = bucket.iter().position(|it| it.load(Ordering::Relaxed) == 0);
+        let index = index.expect("one is free, and nobody else writes here");
+        bucket[index].store(word, Ordering::SeqCst);
+        Some(self.table.geometry.known() + LINE * buckets[emptier] + index)
     }
 
     /// The amount of an id that was remembered without one: from now on a gateway may say that it comes again while nobody else is there to say so.
@@ -258,19 +296,21 @@ impl Registrar {
         // Forgotten meanwhile, or without room.
     }
 
-    /// The ledger has forgotten an id that was remembered.
-    pub fn forget(&mut self, id: CorrelationId) {
+    /// The ledger has forgotten an id that was remembered. Among several that look like it, the one with this amount goes.
+    pub fn forget(&mut self, id: CorrelationId, amount_cents: u64) {
         let hash = self.table.hash(id);
-        let wanted = hash.known_word(Amount::Unstated);
-        for bucket in hash.known_buckets(self.table.geometry.known_buckets_log2) {
-            for word in self.table.known_bucket(bucket) {
-                if compare(word.load(Ordering::Relaxed), wanted).is_some() {
-                    word.store(0, Ordering::SeqCst);
-                    return;
-                }
-            }
+        let [stated, unstated] =
+            [Amount::Cents(amount_cents), Amount::Unstated].map(|it| hash.known_word(it));
+        let buckets = hash.known_buckets(self.table.geometry.known_buckets_log2);
+        let words = || buckets.iter().flat_map(|bucket| self.table.known_bucket(*bucket));
+        let find = |is: &dyn Fn(u64) -> bool| words().find(|word| is(word.load(Ordering::Relaxed)));
+        let word = find(&|word| word == stated)
+            .or_else(|| find(&|word| word == unstated))
+            .or_else(|| find(&|word| compare(word, unstated).is_some()));
+        // Or it had no room in either of its buckets, which say so for good.
+        if let Some(word) = word {
+            word.store(0, Ordering::SeqCst);
         }
-        // It had no room in either of its buckets, which say so for good.
     }
 
     /// Makes the known ids those of the ledger: an aggregator that died may have left some out, and others in. Gateways may go on claiming
@@ -283,13 +323,24 @@ impl Registrar {
             let hash = self.table.hash(id);
             let wanted = hash.known_word(amount_cents.map_or(Amount::Unstated, Amount::Cents));
             let places = hash.known_buckets(self.table.geometry.known_buckets_log2).into_iter();
-            let place = places.flat_map(|bucket| LINE * bucket..LINE * (bucket + 1)).find(|place| {
+            let places = places.flat_map(|bucket| LINE * bucket..LINE * (bucket + 1));
+            // One with another amount, or with none, is set right where it is: no gateway is to find the id unknown for a moment.
+            let is_free = |place: &usize| {
                 let is_found = found[place / 64] & 1 << (place % 64) != 0;
-                !is_found && self.word(start + place) == wanted
-            });
-            match place {
-                Some(place) => found[place / 64] |= 1 << (place % 64),
+                !is_found && compare(self.word(start + place), wanted).is_some()
+            };
+            let mut free = places.clone().filter(is_free);
+            match free.clone().find(|place| self.word(start + place) == wanted).or_else(|| free.next()) {
+                Some(place) => {
+                    self.store(start + place, wanted);
+                    found[place / 64] |= 1 << (place % 64);
+                }
                 None => missing.push((id, amount_cents)),
+            }
+        }
+        for (id, amount_cents) in missing {
+            if let Some(place) = self.remember_at(id, amount_cents) {
+                found[(place - start) / 64] |= 1 << ((place - start) % 64);
             }
         }
         for place in start..self.table.geometry.claims() {
@@ -297,9 +348,6 @@ impl Registrar {
             if !is_found && self.word(place) != 0 {
                 self.store(place, 0);
             }
-        }
-        for (id, amount_cents) in missing {
-            self.remember(id, amount_cents);
         }
     }
 

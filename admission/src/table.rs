@@ -13,8 +13,6 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Identity {
     /// Drawn when it is made: the name by which gateways and aggregator know that they mean the same one.
     pub region: u64,
-    /// The kernel's own number of this boot: what lay in memory before is not there any more.
-    pub boot: u128,
     /// Drawn when it is made.
     pub key: [u64; 2],
 }
@@ -99,9 +97,8 @@ impl Table {
     pub fn create(memory: SharedMemory, geometry: Geometry, identity: Identity) -> Self {
         let words = memory.words();
         assert_eq!(words.len(), geometry.words_len(), "memory of the table's size");
-        let Identity { region, boot, key } = identity;
-        let [boot_low, boot_high] = halves(boot);
-        let head = [MAGIC, VERSION, geometry.to_word(), region, boot_low, boot_high, key[0], key[1]];
+        let Identity { region, key } = identity;
+        let head = [MAGIC, VERSION, geometry.to_word(), region, key[0], key[1]];
         words[header::CHECK].store(check(&head), Ordering::Relaxed);
         // The magic last: a table that was not finished is none.
         for (place, word) in words.iter().zip(head).rev() {
@@ -134,9 +131,8 @@ impl Table {
         if found != geometry.words_len() {
             return Err(Refused::Size { found, expected: geometry.words_len() });
         }
-        let boot = u128::from(head[header::BOOT]) | u128::from(head[header::BOOT + 1]) << 64;
         let key = [head[header::KEY], head[header::KEY + 1]];
-        let identity = Identity { region: head[header::REGION], boot, key };
+        let identity = Identity { region: head[header::REGION], key };
         Ok(Self { memory, geometry, identity })
     }
 
@@ -232,8 +228,7 @@ impl Table {
         else {
             return None;
         };
-        let [low, _] = halves(u128::from(sequence) & u128::from(u32::MAX));
-        (low == u64::from(cell.sequence)).then_some((entry, sequence))
+        (sequence & u64::from(u32::MAX) == u64::from(cell.sequence)).then_some((entry, sequence))
     }
 
     /// Removes a cell, unless somebody else has.
@@ -247,10 +242,6 @@ impl Table {
             }
         }
     }
-}
-
-fn halves(word: u128) -> [u64; 2] {
-    [word, word >> 64].map(|half| u64::try_from(half & u128::from(u64::MAX)).expect("64 bits"))
 }
 
 fn check(head: &[u64; header::CHECK]) -> u64 {

@@ -12,7 +12,7 @@ use loom::thread;
 const GEOMETRY: Geometry = Geometry { known_buckets_log2: 0, claims_buckets_log2: 0, ring_log2: 1 };
 
 fn table() -> Table {
-    let identity = Identity { region: 1, boot: 2, key: [3, 4] };
+    let identity = Identity { region: 1, key: [3, 4] };
     Table::create(Heap::shared(GEOMETRY.words_len()), GEOMETRY, identity)
 }
 

@@ -11,7 +11,7 @@ use galo_admission::{
 };
 use galo_wire::{CorrelationId, Processor, Reason, Stage};
 
-const IDENTITY: Identity = Identity { region: 1, boot: 2, key: [3, 4] };
+const IDENTITY: Identity = Identity { region: 1, key: [3, 4] };
 const GEOMETRY: Geometry = Geometry { known_buckets_log2: 6, claims_buckets_log2: 4, ring_log2: 4 };
 
 fn grant(number: u64) -> Grant {
@@ -86,7 +86,7 @@ fn an_id_is_granted_once_and_its_replays_are_told_from_conflicts() {
         }
         host.write();
     }
-    host.registrar.forget(grant(1).correlation_id);
+    host.registrar.forget(grant(1).correlation_id, 1_990);
     assert_eq!(host.claim(1, 1), Claimed::Granted, "what the ledger has forgotten is new");
 }
 
@@ -148,6 +148,8 @@ fn an_owner_that_stood_still_while_its_ring_was_closed_publishes_nothing() {
         host.gateways[0].give_up(&grant(1));
         assert_eq!(host.claim(0, 2), Claimed::Unclear);
         let ring = host.registrar.open(0);
+        assert_eq!(host.gateways[0].credit(), 0, "its places went to others");
+        host.registrar.promise(0, 16);
         host.gateways[0].reopened(ring);
         assert_eq!(host.claim(0, 2), Claimed::Granted);
         assert_eq!(host.take(), [grant(2), grant(1)], "ring by ring");
@@ -183,6 +185,20 @@ fn an_aggregator_that_dies_between_taking_and_writing_finds_out_which_it_is() {
     next.took(0, 1);
     let published = next.published(0).unwrap().unwrap();
     assert_eq!((published.grant, published.journaled_as), (grant(2), None));
+}
+
+#[test]
+fn an_owner_that_begins_anew_begins_behind_all_that_was_seen() {
+    let mut host = Host::new();
+    assert_eq!(host.claim(0, 1), Claimed::Granted);
+    assert_eq!(host.take(), [grant(1)]);
+    // Seen, and not written: its process gave the table up and takes it up again.
+    host.registrar.close(0);
+    let ring = host.registrar.open(0);
+    host.registrar.promise(0, 16);
+    host.gateways[0] = Claimer::new(host.registrar.table().clone(), ring);
+    assert_eq!(host.claim(0, 2), Claimed::Granted);
+    assert_eq!(host.take(), [grant(2)]);
 }
 
 #[test]
@@ -243,7 +259,7 @@ fn a_damaged_table_is_refused_and_a_damaged_grant_is_named() {
     assert_eq!(open(), Err(Refused::Empty));
     let table = Table::create(Arc::clone(&memory) as Arc<dyn Memory>, GEOMETRY, IDENTITY);
     assert_eq!(open(), Ok(IDENTITY));
-    for word in 0..9 {
+    for word in 0..7 {
         flip(word, 1 << 9);
         assert!(open().is_err(), "word {word}");
         flip(word, 1 << 9);
@@ -328,7 +344,7 @@ fn real_threads_grant_each_id_once() {
                     granted[place_of(next)] += 1;
                     accepted += 1;
                 }
-                Reserved::Granted => registrar.forget(id),
+                Reserved::Granted => registrar.forget(id, 1_990),
             }
         }
     }
@@ -340,4 +356,32 @@ fn real_threads_grant_each_id_once() {
         by_gateways > 1_000 && accepted > 0,
         "{by_gateways} by the gateways, {accepted} by the aggregator"
     );
+}
+
+/// An aggregator that starts sets right what another one has left, while gateways go on claiming.
+#[test]
+fn no_id_of_the_ledger_is_unknown_for_a_moment_while_the_known_ids_are_set_right() {
+    let geometry = Geometry { known_buckets_log2: 9, claims_buckets_log2: 4, ring_log2: 4 };
+    let table = Table::create(Heap::shared(geometry.words_len()), geometry, IDENTITY);
+    let mut registrar = Registrar::new(table.clone());
+    let ring = registrar.open(0);
+    registrar.promise(0, 16);
+    let ids = |amount: Option<u64>| (0..2_000).map(move |number| (grant(number).correlation_id, amount));
+    registrar.remember_exactly(ids(None));
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let gateway = std::thread::spawn(move || {
+        let mut claimer = Claimer::new(table, ring);
+        let mut claims = 0_u64;
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            assert_ne!(claimer.claim(&grant(claims % 2_000)), Claimed::Granted);
+            claims += 1;
+        }
+        claims
+    });
+    for round in 0..200 {
+        registrar.remember_exactly(ids((round % 2 == 0).then_some(1_990)));
+    }
+    stop.send(()).unwrap();
+    assert!(gateway.join().unwrap() > 1_000);
+    assert_eq!(registrar.full_count(), 0);
 }

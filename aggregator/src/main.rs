@@ -80,6 +80,10 @@ fn main() -> ExitCode {
         Ok(opened) => opened,
         Err(error) => return exit::refuse_to_start(PROGRAM, &error, error.status()),
     };
+    let table = match open_table(&config, opened.as_ref()) {
+        Ok(table) => table,
+        Err(error) => return exit::refuse_to_start(PROGRAM, &error, exit::JOURNAL),
+    };
     let listeners = socket::bind("AGGREGATOR_SOCKET", &config.socket)
         .and_then(|gateways| Ok((gateways, socket::bind("AGGREGATOR_HTTP_SOCKET", &config.http_socket)?)));
     let ((gateways, gateways_file), (http, http_file)) = match listeners {
@@ -87,10 +91,6 @@ fn main() -> ExitCode {
         Err(error) => return exit::refuse_to_start(PROGRAM, error, exit::ENVIRONMENT),
     };
     let files = [gateways_file, http_file];
-    let table = match open_table(&config, opened.as_ref()) {
-        Ok(table) => table,
-        Err(error) => return exit::refuse_to_start(PROGRAM, &error, exit::JOURNAL),
-    };
     let run = |driver| run(config, start_us, driver, opened, table, gateways, http, files);
     let result = match uring::probe() {
         Ok(()) => {
@@ -140,11 +140,16 @@ fn open_table(
     config: &Config,
     opened: Option<&Opened>,
 ) -> Result<Option<admission::Opened>, admission::OpenError> {
-    let (Some(path), Some(opened)) = (&config.admission_table, opened) else { return Ok(None) };
-    if config.journal.sync != Sync::Never {
-        tracing::info!("ADMISSION_TABLE is not used with this JOURNAL_SYNC: gateways ask for each payment");
+    let Some(opened) = opened else { return Ok(None) };
+    let Some(path) = config.admission_table.as_ref().filter(|_| config.journal.sync == Sync::Never) else {
+        if config.admission_table.is_some() {
+            tracing::info!(
+                "ADMISSION_TABLE is not used with this JOURNAL_SYNC: gateways ask for each payment"
+            );
+        }
+        admission::leave(&config.journal.directory, &opened.recovered)?;
         return Ok(None);
-    }
+    };
     let ledger = config.coordinator.ledger;
     let ids_len_max = ledger.known_len_max.saturating_add(ledger.open_len_max);
     admission::open(path, &config.journal.directory, ids_len_max, &opened.recovered).map(Some)
@@ -183,14 +188,15 @@ async fn run(
         None => (None, Ledger::new(config.coordinator.ledger)),
     };
     let mut coordinator = Coordinator::recovered(config.coordinator, ledger, clock.now());
-    if let Some(table) = table {
-        let (registrar, journal_sequence, is_abandoned) = table.into_parts();
-        if let Err(corrupt) = coordinator.admit_by(registrar, journal_sequence, is_abandoned) {
-            server::refuse_table(corrupt);
-        }
-    }
     if let Err(error) = coordinator.introduce(config.names.iter()) {
         exit::fatal(error, exit::CONFIGURATION);
+    }
+    if let Some(table) = table {
+        let (registrar, journal_sequence, is_of_this_boot, is_abandoned) = table.into_parts();
+        if let Err(corrupt) = coordinator.admit_by(registrar, journal_sequence, is_of_this_boot, is_abandoned)
+        {
+            server::refuse_table(corrupt);
+        }
     }
     let shared = Shared::new(coordinator, journal.clone(), clock);
     if let Some(journal) = &journal {
@@ -225,6 +231,7 @@ async fn run(
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
+    shared.end_grants();
     if let Some(journal) = &journal {
         journal.finish().await;
     }

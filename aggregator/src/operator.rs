@@ -157,6 +157,7 @@ pub async fn list(shared: &Shared, names: &Names, query: &str) -> Response<Full<
             return problem(StatusCode::BAD_REQUEST, "invalid-parameter", title, detail);
         }
     };
+    shared.take_grants();
     let listed = find(shared, which, len_max).await;
     shared.written().await;
     let now = shared.now().unix_ms;

@@ -171,6 +171,12 @@ impl Shared {
         self.coordinator.borrow_mut().written(journal_sequence);
     }
 
+    /// The process is about to end: gateways grant nothing by themselves any more.
+    pub fn end_grants(&self) {
+        self.coordinator.borrow_mut().end_grants();
+        self.publish();
+    }
+
     /// Takes in what gateways have granted by themselves, for somebody who looks.
     pub fn take_grants(&self) {
         self.coordinator.borrow_mut().take_grants();

@@ -143,7 +143,7 @@ fn a_table_is_refused_that_is_damaged_or_holds_payments_for_another_journal() {
     let flip = |word: usize| {
         mapping.words()[word].fetch_xor(1 << 20, std::sync::atomic::Ordering::SeqCst);
     };
-    for (word, expected) in [(0, "no admission table"), (1, "version"), (6, "its head is damaged")] {
+    for (word, expected) in [(0, "no admission table"), (1, "version"), (4, "its head is damaged")] {
         flip(word);
         let (status, said) = host.folder.refusal(&host.variables());
         assert_eq!(status.code(), JOURNAL, "{said}");
@@ -153,6 +153,93 @@ fn a_table_is_refused_that_is_damaged_or_holds_payments_for_another_journal() {
     file.set_len(64).unwrap();
     let (status, said) = host.folder.refusal(&host.variables());
     assert_eq!(status.code(), JOURNAL, "{said}");
+}
+
+#[test]
+fn a_stop_takes_all_that_was_granted_and_lets_nobody_grant_any_more() {
+    let host = Host::new("admission-stop");
+    let aggregator = host.folder.start(&host.variables());
+    let (_gateway, opened) = host.join(1);
+    let (mut claimer, _lock) = host.claimer(opened.unwrap());
+    assert_eq!(claimer.claim(&grant(1)), Claimed::Granted);
+    // Another aggregator, with another journal, by mistake.
+    let other = host.folder.0.join("other").display().to_string();
+    let [table, log] = host.variables();
+    let (status, said) = host.folder.refusal(&[table, log, ("JOURNAL_DIR", other.as_str())]);
+    assert_eq!(status.code(), JOURNAL, "{said}");
+    assert!(said.contains("in use by another aggregator"), "{said}");
+    assert_eq!(claimer.claim(&grant(2)), Claimed::Granted, "nothing has changed for this one");
+    aggregator.terminate();
+    assert_eq!(claimer.claim(&grant(3)), Claimed::Unclear);
+    let aggregator = host.folder.start(&[]);
+    let mut gateway = host.folder.connect(2);
+    for (number, expected) in [(1, Standing::Open), (2, Standing::Open), (3, Standing::Absent)] {
+        assert_eq!(gateway.lookup(id(number)).standing, expected, "{number}");
+    }
+    aggregator.terminate();
+}
+
+#[test]
+fn a_start_without_the_table_is_refused_while_that_holds_payments() {
+    let host = Host::new("admission-left");
+    let aggregator = host.folder.start(&host.variables());
+    let (_gateway, opened) = host.join(1);
+    let (mut claimer, _lock) = host.claimer(opened.unwrap());
+    aggregator.kill();
+    assert_eq!(claimer.claim(&grant(1)), Claimed::Granted);
+    let [table, log] = host.variables();
+    for variables in [&[log][..], &[table, log, ("JOURNAL_SYNC", "always")]] {
+        let (status, said) = host.folder.refusal(variables);
+        assert_eq!(status.code(), JOURNAL, "{said}");
+        assert!(said.contains("holds 1 accepted payments: start with ADMISSION_TABLE="), "{said}");
+    }
+    let away = host.folder.0.join("away");
+    std::fs::rename(&host.table, &away).unwrap();
+    let (status, said) = host.folder.refusal(&host.variables());
+    assert_eq!(status.code(), JOURNAL, "{said}");
+    assert!(said.contains("is gone, and gateways may go on accepting payments in it"), "{said}");
+    std::fs::rename(&away, &host.table).unwrap();
+    let aggregator = host.folder.start(&host.variables());
+    drop(host.join(3));
+    aggregator.terminate();
+    let aggregator = host.folder.start(&[log]);
+    assert_eq!(host.folder.connect(2).lookup(id(1)).standing, Standing::Open);
+    aggregator.terminate();
+}
+
+/// A machine that was shut down in order wrote the file as it was; the power may have taken a part of it.
+#[test]
+fn after_a_boot_what_can_be_read_is_taken_and_what_is_damaged_is_left_out() {
+    let host = Host::new("admission-boot");
+    let aggregator = host.folder.start(&host.variables());
+    let (_gateway, opened) = host.join(1);
+    let (mut claimer, lock) = host.claimer(opened.unwrap());
+    aggregator.kill();
+    for number in 1..=3 {
+        assert_eq!(claimer.claim(&grant(number)), Claimed::Granted);
+    }
+    drop((claimer, lock));
+    let name = host.folder.journal().join("admission-table");
+    let text = std::fs::read_to_string(&name).unwrap();
+    let mut words: Vec<&str> = text.split(' ').collect();
+    words[1] = "1";
+    std::fs::write(&name, words.join(" ")).unwrap();
+    // The second one's amount.
+    let file = admission::open(&host.table).unwrap();
+    let mapping = Mapping::of(&file).unwrap();
+    let amount =
+        mapping.words().iter().find(|it| it.load(std::sync::atomic::Ordering::SeqCst) == 102).unwrap();
+    amount.store(103, std::sync::atomic::Ordering::SeqCst);
+    drop(mapping);
+    let aggregator = host.folder.start(&host.variables());
+    let (mut gateway, opened) = host.join(2);
+    for (number, expected) in [(1, Standing::Open), (2, Standing::Absent), (3, Standing::Open)] {
+        assert_eq!(gateway.lookup(id(number)).standing, expected, "{number}");
+    }
+    let (mut claimer, _lock) = host.claimer(opened.unwrap());
+    assert_eq!(claimer.claim(&grant(4)), Claimed::Granted);
+    assert_eq!(claimer.claim(&grant(1)), Claimed::LikelyReplayed);
+    aggregator.terminate();
 }
 
 #[test]

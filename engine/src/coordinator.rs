@@ -165,6 +165,8 @@ pub struct Coordinator {
     ledger: Ledger,
     /// Where gateways grant by themselves.
     rings: Option<Rings>,
+    /// What they hold may be older than the ledger.
+    rings_are_aged: bool,
     sessions: Vec<Option<Session>>,
     /// Whose turn it is to take over a payment or a lease.
     turn: usize,
@@ -194,6 +196,7 @@ impl Coordinator {
             config,
             ledger: Ledger::new(config.ledger),
             rings: None,
+            rings_are_aged: false,
             sessions: Vec::new(),
             turn: 0,
             started_us: now.monotonic_us,
@@ -645,6 +648,8 @@ impl Coordinator {
     fn acknowledge(&mut self, session: SessionId, sequence: u64) {
         if let Some((to, Message::Acknowledgement(last))) = self.messages.last_mut()
             && *to == session
+            // Number 0 says something of its own.
+            && last.sequence > 0
         {
             last.sequence = last.sequence.max(sequence);
             return;

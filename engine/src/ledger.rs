@@ -330,7 +330,7 @@ pub struct Ledger {
     purged: bool,
     export: Option<snapshot::Export>,
     /// Ids that were forgotten since somebody took them, if anybody wants them.
-    forgotten_ids: Option<Vec<CorrelationId>>,
+    forgotten_ids: Option<Vec<(CorrelationId, u64)>>,
 }
 
 impl Ledger {
@@ -361,8 +361,8 @@ impl Ledger {
         self.forgotten_ids = Some(Vec::new());
     }
 
-    /// Ids that were forgotten since this was called last, one by one.
-    pub fn forgotten_ids(&mut self) -> impl Iterator<Item = CorrelationId> {
+    /// Ids that were forgotten since this was called last, one by one, with their amounts.
+    pub fn forgotten_ids(&mut self) -> impl Iterator<Item = (CorrelationId, u64)> {
         self.forgotten_ids.iter_mut().flat_map(|ids| ids.drain(..))
     }
 
@@ -759,7 +759,8 @@ impl Ledger {
             let first = self.ended.places().start;
             self.keep_forgotten_from_export(first);
             if let Some(ids) = &mut self.forgotten_ids {
-                ids.push(self.ended.at(first).id);
+                let known::Row { id, payment } = self.ended.at(first);
+                ids.push((id, payment.amount_cents));
             }
             if let Some(payment) = self.ended.forget_first() {
                 self.forgotten.note(payment);

@@ -40,7 +40,7 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let identity = Identity { region: 1, boot: 2, key: [3, 4] };
+        let identity = Identity { region: 1, key: [3, 4] };
         let table = Table::create(Heap::shared(GEOMETRY.words_len()), GEOMETRY, identity);
         let ledger = Ledger::new(coordinator_config().ledger);
         Self::with(table, ledger, 1)
@@ -50,7 +50,9 @@ impl Host {
         let mut coordinator = Coordinator::recovered(coordinator_config(), ledger, at(0));
         let are_gone = Rc::new(Cell::new(false));
         let gone = Rc::clone(&are_gone);
-        coordinator.admit_by(Registrar::new(table.clone()), journal_sequence, move |_| gone.get()).unwrap();
+        coordinator
+            .admit_by(Registrar::new(table.clone()), journal_sequence, true, move |_| gone.get())
+            .unwrap();
         Self { table, coordinator, journal_sequence, are_gone }
     }
 
@@ -278,7 +280,7 @@ fn places_are_promised_and_no_more_than_there_are() {
 #[test]
 fn a_damaged_grant_is_not_taken() {
     let memory = Heap::shared(GEOMETRY.words_len());
-    let table = Table::create(memory.clone(), GEOMETRY, Identity { region: 1, boot: 2, key: [3, 4] });
+    let table = Table::create(memory.clone(), GEOMETRY, Identity { region: 1, key: [3, 4] });
     let mut host = Host::with(table, Ledger::new(coordinator_config().ledger), 1);
     let (_, claimer) = host.join(1);
     let before: Vec<u64> = values(&memory);
@@ -294,4 +296,32 @@ fn a_damaged_grant_is_not_taken() {
 
 fn values(memory: &galo_admission::SharedMemory) -> Vec<u64> {
     memory.words().iter().map(|word| word.load(std::sync::atomic::Ordering::SeqCst)).collect()
+}
+
+#[test]
+fn a_ring_that_is_opened_again_has_only_the_places_that_are_left() {
+    let mut host = Host::new();
+    let ((one, claimer), (other, _)) = (host.join(1), host.join(2));
+    let mut claimer = claimer.unwrap();
+    assert!(claimer.credit() > 10);
+    host.coordinator.disconnect(one, at(LATER));
+    let mut number = 0;
+    while accept(&mut host.coordinator, other, number + 1, 500, Stage::Waiting) == Admission::Granted {
+        number += 1;
+        host.write();
+    }
+    // It comes back: what was promised to it has gone to others.
+    let session = host.coordinator.connect(hello(1)).unwrap();
+    let opened = tell(&mut host.coordinator, session, Ready { held_len_max: 1_000 });
+    let opened = opened.into_iter().find_map(|(_, message)| match message {
+        Message::Opened(opened) => Some(opened),
+        _ => None,
+    });
+    claimer.reopened(ring(opened.unwrap()));
+    while claimer.claim(&grant(number + 1, 500, Stage::Waiting)) == Claimed::Granted {
+        number += 1;
+    }
+    host.coordinator.take_grants();
+    let open = host.coordinator.ledger().conservation().open.count;
+    assert!(open > 70 && open <= 100, "{open}");
 }

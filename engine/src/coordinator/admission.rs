@@ -13,6 +13,7 @@ impl Coordinator {
     pub(super) fn accept(&mut self, session: SessionId, accept: Accept, members: Option<&str>, now: Now) {
         let Accept { slot, correlation_id, amount_cents, decided_at_ms, expires_at_us, stage, reason } =
             accept;
+        let texts = Texts { members: members.map(Into::into), reference: None };
         let known_as = |this: &Self, known| {
             let known_cents = match known {
                 Known::Open(payment) => payment.amount_cents,
@@ -27,10 +28,8 @@ impl Coordinator {
             // It lay in a socket while this process stood still. Granting it now would charge a client who was refused.
             None if now.monotonic_us > expires_at_us => Admission::Expired,
             None if !self.has_place(amount_cents) || !self.ledger.has_room_for(members) => Admission::Full,
-            None if self.reserve(correlation_id, amount_cents, members.is_none()) => {
-                if let Some(members) = members {
-                    self.attach(&Texts { members: Some(members.into()), reference: None });
-                }
+            None if self.reserve(correlation_id, amount_cents, &texts) => {
+                self.attach(&texts);
                 self.apply(Entry::Accepted {
                     correlation_id,
                     amount_cents,
@@ -82,7 +81,7 @@ impl Coordinator {
                 return Err(Rejection::TooManyClaims);
             }
             // Somebody was granted it a moment ago: what is claimed is of before the ledger's memory.
-            Known::Absent if !self.reserve(correlation_id, amount_cents, texts.is_empty()) => {
+            Known::Absent if !self.reserve(correlation_id, amount_cents, texts) => {
                 self.withdraw(session, slot, correlation_id);
             }
             Known::Absent => {

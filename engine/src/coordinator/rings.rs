@@ -22,9 +22,11 @@ use galo_wire::{CorrelationId, Stage};
 use super::{Coordinator, SessionId};
 use crate::ledger::{Entry, Known};
 use crate::money::AmountCents;
+use crate::texts::Texts;
 use crate::time::Now;
 
-/// Of the places that are free and not promised to others, one part of so many is promised to a ring: whoever asks the aggregator finds the rest.
+/// Of the places that are free and not promised to others, one part of so many is promised to a ring, and half of all at
+/// most to all of them: whoever asks the aggregator finds the rest.
 const PROMISED_SHARE: u64 = 4;
 
 /// The table, and whose its rings are.
@@ -44,7 +46,7 @@ pub(super) struct Rings {
     unwritten: VecDeque<(u64, CorrelationId, u64)>,
     /// Ids that the ledger has forgotten, with the numbers of the records that made it forget: until these are written another aggregator may find them
     /// open, and no gateway may grant them.
-    forgotten: VecDeque<(u64, CorrelationId)>,
+    forgotten: VecDeque<(u64, CorrelationId, u64)>,
     /// Those whose owners have not come back after our start are closed.
     are_settled: bool,
     corrupt: Option<Corrupt>,
@@ -56,7 +58,7 @@ pub(super) struct Rings {
 
 impl Coordinator {
     /// Grants by this table as well from now on. The ledger has all that the journal held, and `journal_sequence` is the number of the record that is
-    /// written next. Whether the owner of a ring is gone for good, the shell knows.
+    /// written next. Whether the owner of a ring is gone for good, the shell knows. A table of another boot may be older than the journal in part.
     ///
     /// # Errors
     /// If what a gateway granted is damaged.
@@ -64,9 +66,9 @@ impl Coordinator {
         &mut self,
         mut registrar: Registrar,
         journal_sequence: u64,
+        is_of_this_boot: bool,
         is_abandoned: impl Fn(usize) -> bool + 'static,
     ) -> Result<(), Corrupt> {
-        assert!(self.entries.is_empty(), "what was decided before is in no journal yet");
         for ring in 0..RINGS_LEN_MAX {
             // An aggregator before this one has taken these, and died before it could say so.
             while let Some(Published { journaled_as, .. }) = registrar.published(ring)? {
@@ -80,7 +82,7 @@ impl Coordinator {
             is_abandoned: Box::new(is_abandoned),
             sessions: [None; RINGS_LEN_MAX],
             awaited: [false; RINGS_LEN_MAX],
-            journal_sequence,
+            journal_sequence: journal_sequence + self.entries.len() as u64,
             reserved: None,
             unwritten: VecDeque::new(),
             forgotten: VecDeque::new(),
@@ -90,7 +92,9 @@ impl Coordinator {
             comebacks: 0,
         });
         self.ledger.keep_forgotten_ids();
+        self.rings_are_aged = !is_of_this_boot;
         self.take_grants();
+        self.rings_are_aged = false;
         let rings = self.rings.as_mut().expect("set above");
         if let Some(corrupt) = rings.corrupt {
             return Err(corrupt);
@@ -120,8 +124,10 @@ impl Coordinator {
             {
                 rings.registrar.remember_amount(id, cents);
             }
-            while let Some((_, id)) = rings.forgotten.pop_front_if(|(number, _)| *number < journal_sequence) {
-                rings.registrar.forget(id);
+            while let Some((_, id, cents)) =
+                rings.forgotten.pop_front_if(|(number, ..)| *number < journal_sequence)
+            {
+                rings.registrar.forget(id, cents);
             }
             self.promise_places();
         }
@@ -151,8 +157,10 @@ impl Coordinator {
         let rings = self.rings.as_mut().expect("it holds a grant");
         let grant = published.grant;
         let known = self.ledger.lookup(grant.correlation_id);
-        if let Known::Processed { .. } | Known::Declined { .. } = known {
-            // An aggregator that was told to remember fewer ids had forgotten it, and wrote nothing. It is no new payment after all.
+        let is_open = matches!(known, Known::Open(_));
+        if is_open && self.rings_are_aged || !is_open && known != Known::Absent {
+            // An aggregator that was told to remember fewer ids had forgotten it, and wrote nothing; or the table is of another boot. It is no new payment
+            // after all.
             rings.comebacks += 1;
             rings.registrar.took(ring, rings.journal_sequence);
             return;
@@ -185,19 +193,21 @@ impl Coordinator {
     }
 
     /// Lets no gateway grant this id by itself any more: true if the ledger may. Else somebody has, and the ledger has it now.
-    pub(super) fn reserve(&mut self, id: CorrelationId, amount_cents: u64, is_plain: bool) -> bool {
+    pub(super) fn reserve(&mut self, id: CorrelationId, amount_cents: u64, texts: &Texts) -> bool {
         let Some(rings) = &mut self.rings else { return true };
         rings.registrar.remember(id, None);
         match rings.registrar.reserve(id) {
             Reserved::Free => {
                 rings.reserved = Some(id);
-                if is_plain {
-                    rings.unwritten.push_back((rings.journal_sequence, id, amount_cents));
+                if texts.members.is_none() {
+                    // Its record comes behind those of its texts.
+                    let number = rings.journal_sequence + texts.entries().count() as u64;
+                    rings.unwritten.push_back((number, id, amount_cents));
                 }
                 true
             }
             Reserved::Granted => {
-                rings.registrar.forget(id);
+                rings.registrar.forget(id, amount_cents);
                 self.take_grants();
                 false
             }
@@ -223,13 +233,24 @@ impl Coordinator {
         for ring in 0..RINGS_LEN_MAX {
             let others = (0..RINGS_LEN_MAX).filter(|other| *other != ring);
             let others: u64 = others.map(|other| rings.registrar.promised(other)).sum();
-            let free = (self.ledger.open_len_max() as u64).saturating_sub(open_len + others);
-            let promised = free / PROMISED_SHARE;
+            let len_max = self.ledger.open_len_max() as u64;
+            let free = len_max.saturating_sub(open_len + others);
+            let promised = (free / PROMISED_SHARE).min((len_max / 2).saturating_sub(others));
             // That the books can hold as many of the largest amount.
             if self.ledger.has_room(AmountCents::MAX.get().saturating_mul(others + promised)) {
                 rings.registrar.promise(ring, promised);
             }
         }
+    }
+
+    /// This process is about to end: no gateway grants anything any more, and the ledger has all that they granted.
+    pub fn end_grants(&mut self) {
+        let Some(rings) = &mut self.rings else { return };
+        for ring in 0..RINGS_LEN_MAX {
+            rings.registrar.close(ring);
+            (rings.sessions[ring], rings.awaited[ring]) = (None, false);
+        }
+        self.take_grants();
     }
 
     /// A gateway says hello: what it granted before is its own.
@@ -336,7 +357,7 @@ impl Coordinator {
             _ => {}
         }
         let number = rings.journal_sequence - 1;
-        rings.forgotten.extend(self.ledger.forgotten_ids().map(|id| (number, id)));
+        rings.forgotten.extend(self.ledger.forgotten_ids().map(|(id, cents)| (number, id, cents)));
     }
 }
 

@@ -50,8 +50,7 @@ impl SharedTable {
     fn make(&mut self) -> Table {
         self.made = true;
         self.memory = Heap::shared(GEOMETRY.words_len());
-        let identity =
-            Identity { region: self.dice.number(), boot: 1, key: [self.dice.number(), self.dice.number()] };
+        let identity = Identity { region: self.dice.number(), key: [self.dice.number(), self.dice.number()] };
         Table::create(SharedMemory::clone(&self.memory), GEOMETRY, identity)
     }
 
@@ -80,7 +79,7 @@ impl World {
         let locks = Rc::clone(&shared.locks);
         let is_abandoned = move |ring: usize| locks.borrow()[ring].is_none();
         let Some(coordinator) = &mut self.aggregator.coordinator else { return };
-        let admitted = coordinator.admit_by(Registrar::new(table), journal_sequence, is_abandoned);
+        let admitted = coordinator.admit_by(Registrar::new(table), journal_sequence, true, is_abandoned);
         self.oracle.check(Invariant::TableIsSound, admitted.is_ok(), || format!("{admitted:?}"));
     }
 
