@@ -511,6 +511,7 @@ impl Coordinator {
     pub fn tick(&mut self, now: Now) {
         self.take_grants();
         self.settle_rings(now);
+        self.seek_rings();
         for processor in self.config.health_checked.iter() {
             if now.monotonic_us < self.next_lease_us[processor.index()] {
                 continue;

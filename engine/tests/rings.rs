@@ -231,6 +231,21 @@ fn a_ring_whose_owner_may_live_is_nobody_elses() {
     assert_eq!(claimer.unwrap().ring().number, rings[3].1.number);
     // Whoever comes back finds it taken.
     assert!(host.join(4).1.is_none());
+    // One of those that ask has the next that is free.
+    host.coordinator.disconnect(rings[5].0, at(LATER));
+    host.coordinator.messages().clear();
+    host.coordinator.tick(at(LATER));
+    let told: Vec<_> = host.coordinator.messages().drain(..).collect();
+    let opened: Vec<_> = told
+        .into_iter()
+        .filter_map(|(to, message)| match message {
+            Message::Opened(opened) => Some((to, usize::from(opened.ring))),
+            _ => None,
+        })
+        .collect();
+    let numbers: Vec<_> = opened.iter().map(|(_, ring)| *ring).collect();
+    assert_eq!(numbers, [rings[5].1.number]);
+    assert!(rings.iter().all(|(session, _)| *session != opened[0].0) || opened[0].0 == rings[3].0);
 }
 
 #[test]

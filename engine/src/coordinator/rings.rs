@@ -5,7 +5,7 @@
 //!
 //! | a ring's gateway | then |
 //! | --- | --- |
-//! | says hello for the first time | gets a ring whose owner is gone for good and of which all is written, once its claims are in; none: it asks for each payment |
+//! | says hello for the first time | gets a ring whose owner is gone for good and of which all is written, once its claims are in, or as soon as there is one: until then it asks for each payment |
 //! | says hello again | what its ring holds is its own from now on; it is opened once its claims are in |
 //! | goes away | its ring is closed, what it holds is taken and, like all that it owned, somebody else's, attempts in doubt |
 //! | does not come back after our start | likewise, once the time for claims is over |
@@ -283,11 +283,29 @@ impl Coordinator {
         if !std::mem::take(&mut rings.awaited[ring]) {
             return;
         }
+        // One that an aggregator before this one had opened: what it was promised then is not promised any more, and is counted.
+        rings.registrar.close(ring);
+        self.take_grants();
+        let rings = self.rings.as_mut().expect("as above");
         let opened = rings.registrar.open(ring);
         let region = rings.registrar.table().identity().region;
         let opened = Opened { region, ring: ring_number(ring), opening: opened.opening };
         self.promise_places();
         self.send(session, opened);
+    }
+
+    /// Gateways that found no free ring have one as soon as there is one.
+    pub(super) fn seek_rings(&mut self) {
+        let Some(rings) = &self.rings else { return };
+        let has_none = |session: &SessionId| !rings.sessions.contains(&Some(*session));
+        let seeking = self.session_ids(|session| session.ready && !session.superseded);
+        let seeking: Vec<_> = seeking.into_iter().filter(has_none).collect();
+        for session in seeking {
+            if let Some(hello) = self.session_hello(session) {
+                self.bind_ring(session, hello);
+                self.open_ring(session);
+            }
+        }
     }
 
     /// A gateway is gone, or all that it holds is somebody else's: it grants nothing more.
