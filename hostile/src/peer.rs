@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::client::PATIENCE;
 
 /// The version of the protocol that docs/protocol.md describes.
-pub(crate) const VERSION: u16 = 5;
+pub(crate) const VERSION: u16 = 6;
 
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const ACCEPT: u8 = 2;
