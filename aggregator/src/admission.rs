@@ -215,7 +215,9 @@ pub fn open(
 pub fn leave(journal: &Path, recovered: &Recovered) -> Result<(), OpenError> {
     let failed = |source| OpenError::Io { path: journal.join(NAME_FILE), what: "read or remove", source };
     let Some(Named { path, .. }) = Named::read(journal).map_err(failed)? else { return Ok(()) };
-    if let Some((registrar, _file)) = find(&path)? {
+    if let Some((mut registrar, _file)) = find(&path)? {
+        // Gateways that are still there would go on granting what this aggregator grants, too.
+        (0..RINGS_LEN_MAX).for_each(|ring| registrar.close(ring));
         let grants = untaken(&registrar, recovered.next_sequence);
         if grants > 0 {
             return Err(OpenError::LeftOver { path, grants, journal: journal.to_owned() });

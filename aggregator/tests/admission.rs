@@ -192,6 +192,7 @@ fn a_start_without_the_table_is_refused_while_that_holds_payments() {
         let (status, said) = host.folder.refusal(variables);
         assert_eq!(status.code(), JOURNAL, "{said}");
         assert!(said.contains("holds 1 accepted payments: start with ADMISSION_TABLE="), "{said}");
+        assert_eq!(claimer.claim(&grant(2)), Claimed::Unclear, "nobody would take it");
     }
     let away = host.folder.0.join("away");
     std::fs::rename(&host.table, &away).unwrap();
